@@ -1,0 +1,297 @@
+//! What is known of names: which object version, directory or nothing each one is, for how long
+//! that may be believed, and when it expires. Everything it forgets can be asked again.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use lru::LruCache;
+use tracing::{Instrument, warn};
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::expiry::{Expiry, Policy, Presence, Stamps};
+use crate::metrics::Metrics;
+use crate::store::{ListRequest, Object, Store, Version};
+
+/// Names remembered, at some 300 bytes each.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(128 << 10).unwrap();
+
+/// How long an object without an expiry is trusted under `--metadata-ttl=expiry`.
+const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
+
+/// How long what the store said is believed (`--metadata-ttl`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    For(Duration),
+    /// Until the object expires, as HTTP has it for a fresh response.
+    UntilExpiry,
+}
+
+/// What a name stands for.
+#[derive(Clone, Debug)]
+pub enum Known {
+    File { version: Arc<Version>, expiry: Expiry },
+    Directory,
+    Absent,
+}
+
+/// What a name stands for, and until when that may be believed without asking again.
+#[derive(Clone, Debug)]
+pub struct Fact {
+    pub known: Known,
+    pub until: SystemTime,
+}
+
+/// A question under way. Its task takes itself for current only while the table says so: one
+/// that was dropped by [`Catalog::forget`] answers who waits for it, and is not remembered.
+#[derive(Clone)]
+struct Question {
+    id: u64,
+    answer: Shared<BoxFuture<'static, Result<Fact>>>,
+}
+
+pub struct Catalog {
+    store: Arc<dyn Store>,
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    policy: Policy,
+    trust: Trust,
+    negative_ttl: Duration,
+    // Neither lock is held over a wait, nor while the other is.
+    facts: Mutex<LruCache<Arc<str>, Fact>>,
+    asking: Mutex<HashMap<Arc<str>, Question>>,
+    next_question: AtomicU64,
+}
+
+impl Catalog {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+        policy: Policy,
+        trust: Trust,
+        negative_ttl: Duration,
+    ) -> Arc<Catalog> {
+        Arc::new(Catalog {
+            store,
+            clock,
+            metrics,
+            policy,
+            trust,
+            negative_ttl,
+            facts: Mutex::new(LruCache::new(CAPACITY)),
+            asking: Mutex::default(),
+            next_question: AtomicU64::new(0),
+        })
+    }
+
+    /// What the name `key` (no final `/`) stands for: from memory while that may be believed,
+    /// else from the store. Equal questions under way at one time are one question.
+    pub async fn resolve(self: &Arc<Self>, key: &str) -> Result<Fact> {
+        if let Some(fact) = self.believed(key) {
+            return Ok(fact);
+        }
+        let question = {
+            let mut table = self.asking();
+            match table.get(key) {
+                Some(question) => question.clone(),
+                None => {
+                    let key: Arc<str> = key.into();
+                    let question = self.question(key.clone());
+                    table.insert(key, question.clone());
+                    question
+                }
+            }
+        };
+        question.answer.await
+    }
+
+    /// A question as a task of its own, so that it ends whoever waits for it still.
+    fn question(self: &Arc<Self>, key: Arc<str>) -> Question {
+        let id = self.next_question.fetch_add(1, Ordering::Relaxed);
+        let catalog = self.clone();
+        let asking = async move {
+            let answer = catalog.ask(&key).await;
+            let current = {
+                let mut table = catalog.asking();
+                let current = table.get(&key).is_some_and(|question| question.id == id);
+                if current {
+                    table.remove(&key);
+                }
+                current
+            };
+            if let (Ok(fact), true) = (&answer, current) {
+                catalog.facts().put(key, fact.clone());
+            }
+            answer
+        };
+        let answer = tokio::spawn(asking.in_current_span())
+            .map(|joined| joined.unwrap_or_else(|e| Err(Error::Defect(e.to_string()))))
+            .boxed()
+            .shared();
+        Question { id, answer }
+    }
+
+    /// HEAD first, a LIST only where there is no live file: it costs some twelve times as much.
+    async fn ask(&self, key: &str) -> Result<Fact> {
+        match self.store.head(key).await {
+            Ok(object) => {
+                let fact = self.read(object);
+                match self.presence(&fact) {
+                    Presence::Expired => self.metrics.expired_hidden.add(1),
+                    Presence::Live { .. } | Presence::Unreadable => return Ok(fact),
+                }
+            }
+            Err(Error::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        let prefix = format!("{key}/");
+        let below = self.store.list(ListRequest { prefix: &prefix, token: None, max_keys: 1 }).await?;
+        let exists = !below.objects.is_empty() || !below.prefixes.is_empty();
+        Ok(if exists { self.directory() } else { self.absent() })
+    }
+
+    /// What an object's headers say of its name; remembered.
+    pub fn learn(&self, object: Object) -> Fact {
+        let fact = self.read(object);
+        if let Known::File { version, .. } = &fact.known {
+            self.facts().put(version.key.clone(), fact.clone());
+        }
+        fact
+    }
+
+    fn read(&self, Object { version, expires }: Object) -> Fact {
+        let now = self.clock.now();
+        let stamps = Stamps { expires: expires.as_deref(), last_modified: version.last_modified };
+        let reading = self.policy.read(stamps, now);
+        if reading.unparsable && self.expiry_of(&version).is_none() {
+            self.metrics.unparsable.add(1);
+            warn!(
+                key = %version.key,
+                expires = expires.as_deref().unwrap_or_default(),
+                "an Expires that is no HTTP date (--on-unparsable={:?})",
+                self.policy.on_unparsable
+            );
+        }
+        self.file(Arc::new(version), reading.expiry, now)
+    }
+
+    /// The expiry of a listed version, if it is known without asking for its headers; the
+    /// listing confirms what is remembered of it.
+    pub fn confirm(&self, version: &Version) -> Option<Fact> {
+        let now = self.clock.now();
+        if !self.policy.needs_headers() {
+            let stamps = Stamps { expires: None, last_modified: version.last_modified };
+            let expiry = self.policy.read(stamps, now).expiry;
+            let fact = self.file(Arc::new(version.clone()), expiry, now);
+            self.facts().put(version.key.clone(), fact.clone());
+            return Some(fact);
+        }
+        let mut facts = self.facts();
+        let fact = facts.get_mut(&version.key)?;
+        match &fact.known {
+            Known::File { version: known, expiry } if **known == *version => {
+                *fact = self.file(known.clone(), *expiry, now);
+                Some(fact.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Asks the store for a listed object that [`Catalog::confirm`] knows nothing of.
+    pub async fn head(&self, key: &str) -> Result<Fact> {
+        Ok(self.learn(self.store.head(key).await?))
+    }
+
+    /// Notes that `key` is a directory with no live file of its name beside it.
+    pub fn note_directory(&self, key: &str) {
+        let fact = self.directory();
+        self.facts().put(key.into(), fact);
+    }
+
+    /// Drops what is believed of `key`; the next question goes to the store, whatever is under
+    /// way.
+    pub fn forget(&self, key: &str) {
+        if let Some(fact) = self.facts().get_mut(key) {
+            fact.until = SystemTime::UNIX_EPOCH;
+        }
+        self.asking().remove(key);
+    }
+
+    /// How long a fact that was just established may still be believed (rule E7).
+    pub fn ttl(&self, fact: &Fact) -> Duration {
+        fact.until.duration_since(self.clock.now()).unwrap_or_default()
+    }
+
+    pub fn presence(&self, fact: &Fact) -> Presence {
+        match &fact.known {
+            Known::File { expiry, .. } => expiry.at(self.clock.now()),
+            Known::Directory => Presence::Live { left: None },
+            Known::Absent => Presence::Expired,
+        }
+    }
+
+    fn believed(&self, key: &str) -> Option<Fact> {
+        let mut facts = self.facts();
+        let fact = facts.get(key)?;
+        (self.clock.now() < fact.until).then(|| fact.clone())
+    }
+
+    fn expiry_of(&self, version: &Version) -> Option<Expiry> {
+        match &self.facts().peek(&version.key)?.known {
+            Known::File { version: known, expiry } if **known == *version => Some(*expiry),
+            _ => None,
+        }
+    }
+
+    fn file(&self, version: Arc<Version>, expiry: Expiry, now: SystemTime) -> Fact {
+        let until = now.checked_add(self.lifetime(expiry)).unwrap_or(now);
+        Fact { known: Known::File { version, expiry }, until }
+    }
+
+    /// How long from now on an object with this expiry may be believed in: the trust set, and
+    /// never beyond its end.
+    pub fn lifetime(&self, expiry: Expiry) -> Duration {
+        match (expiry.at(self.clock.now()), self.trust) {
+            (Presence::Live { left: Some(left) }, Trust::UntilExpiry) => left,
+            (Presence::Live { left }, Trust::For(ttl)) => left.map_or(ttl, |left| left.min(ttl)),
+            (Presence::Live { left: None }, Trust::UntilExpiry) => TRUST_WITHOUT_EXPIRY,
+            // It is absent: how long that is believed is for `absent` to say.
+            (Presence::Expired | Presence::Unreadable, _) => Duration::ZERO,
+        }
+    }
+
+    fn directory(&self) -> Fact {
+        Fact { known: Known::Directory, until: self.after(self.directory_ttl()) }
+    }
+
+    /// How long a directory is believed in from when it was seen.
+    pub fn directory_ttl(&self) -> Duration {
+        match self.trust {
+            Trust::For(ttl) => ttl,
+            Trust::UntilExpiry => TRUST_WITHOUT_EXPIRY,
+        }
+    }
+
+    fn absent(&self) -> Fact {
+        Fact { known: Known::Absent, until: self.after(self.negative_ttl) }
+    }
+
+    fn after(&self, ttl: Duration) -> SystemTime {
+        let now = self.clock.now();
+        now.checked_add(ttl).unwrap_or(now)
+    }
+
+    fn facts(&self) -> MutexGuard<'_, LruCache<Arc<str>, Fact>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asking(&self) -> MutexGuard<'_, HashMap<Arc<str>, Question>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

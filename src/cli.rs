@@ -1,0 +1,256 @@
+//! The command line, as typed. `config.rs` makes sense of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::catalog::Trust;
+use crate::expiry::{OnUnparsable, Source};
+use crate::s3::Addressing;
+
+/// Mount an S3 bucket as a directory in which expired objects do not exist.
+#[derive(Debug, Parser)]
+#[command(name = "expirefs", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to log, on standard error: a level, or levels by module (`expirefs=debug`)
+    #[arg(long, global = true, value_name = "FILTER", env = "EXPIREFS_LOG", default_value = "warn")]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Mount a bucket, or what lies under a prefix of it, read-only
+    Mount(Box<MountArgs>),
+    /// Unmount, once running reads have ended or 5 s have passed; clears a dead mount too
+    Umount {
+        /// The mount point
+        dir: PathBuf,
+    },
+    /// Show what a mount holds open, what it has done, and how its cap was derived
+    Status {
+        /// The mount point, or a path in the mount
+        dir: PathBuf,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Mount a bucket that lives in this process, to try it all without S3
+    #[cfg(feature = "demo")]
+    Demo {
+        /// Run a tour that checks what it sees, and leave: status 0 only if all was right
+        #[arg(long)]
+        exit: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX
+    #[arg(value_name = "BUCKET[/PREFIX]")]
+    pub bucket: String,
+    /// Where to mount it: a directory
+    pub dir: PathBuf,
+    /// Stay in the foreground (the default, for now the only way)
+    #[arg(long, short = 'f')]
+    pub foreground: bool,
+    /// Clear a dead mount at DIR, left by a crash, before mounting
+    #[arg(long)]
+    pub replace_dead: bool,
+
+    #[command(flatten, next_help_heading = "Store")]
+    pub store: StoreArgs,
+    #[command(flatten, next_help_heading = "Expiry and caching")]
+    pub expiry: ExpiryArgs,
+    #[command(flatten, next_help_heading = "Limits")]
+    pub limits: LimitArgs,
+    #[command(flatten, next_help_heading = "Files")]
+    pub files: FileArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// S3 endpoint other than AWS: http://HOST:PORT or https://HOST
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub endpoint_url: Option<String>,
+    /// Region of the bucket
+    #[arg(long)]
+    pub region: Option<String>,
+    /// Profile of the AWS configuration files
+    #[arg(long)]
+    pub profile: Option<String>,
+    /// Send requests without credentials, as public buckets take them
+    #[arg(long)]
+    pub no_sign_request: bool,
+    /// Where the bucket's name goes; auto: in the host for AWS, else in the path
+    #[arg(long, value_name = "STYLE", default_value = "auto")]
+    pub addressing_style: Addressing,
+    /// Pay for the requests to a requester-pays bucket
+    #[arg(long)]
+    pub requester_pays: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExpiryArgs {
+    /// How long what the store said is believed: a duration, or `expiry`: until the object
+    /// expires (60s for one without an expiry)
+    #[arg(long, value_name = "D|expiry", default_value = "1s", value_parser = trust)]
+    pub metadata_ttl: Trust,
+    /// How long a name is believed absent
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = duration)]
+    pub negative_ttl: Duration,
+    /// What an Expires that is no date means
+    #[arg(long, value_name = "WHAT", default_value = "expired")]
+    pub on_unparsable: OnUnparsable,
+    /// Life after Last-Modified of objects without Expires [default: for ever]
+    #[arg(long, value_name = "D", value_parser = duration)]
+    pub default_ttl: Option<Duration>,
+    /// Where an expiry comes from; list: Last-Modified + --default-ttl alone, which spares
+    /// listings a HEAD per object
+    #[arg(long, value_name = "SOURCE", default_value = "headers", requires_if("list", "default_ttl"))]
+    pub expires_from: Source,
+    /// Whose clock decides
+    #[arg(long, value_name = "CLOCK", default_value = "server")]
+    pub clock: ClockArg,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ClockArg {
+    /// The store's, learnt from its answers
+    Server,
+    /// This host's
+    Local,
+}
+
+#[derive(Debug, Args)]
+pub struct LimitArgs {
+    /// Bodies open at one time [default: what the descriptor limit leaves room for]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub max_open_bodies: Option<usize>,
+    /// How long an open waits for a free body before ENFILE
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
+    pub open_wait: Duration,
+    /// Never close an idle body in favour of another open
+    #[arg(long)]
+    pub no_parking: bool,
+    /// Do not raise the soft limit of descriptors to the hard one
+    #[arg(long)]
+    pub keep_fd_limit: bool,
+    /// How long any call waits for the store, retries included
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
+    pub timeout: Duration,
+    /// Threads that serve the kernel [default: one with two cores, two with more]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub fuse_threads: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// Owner [default: who mounts]
+    #[arg(long)]
+    pub uid: Option<u32>,
+    /// Group [default: who mounts]
+    #[arg(long)]
+    pub gid: Option<u32>,
+    /// Permissions of files, octal; write bits are taken off
+    #[arg(long, value_name = "MODE", default_value = "0644", value_parser = mode)]
+    pub file_mode: u16,
+    /// Permissions of directories, octal; write bits are taken off
+    #[arg(long, value_name = "MODE", default_value = "0755", value_parser = mode)]
+    pub dir_mode: u16,
+    /// Let other users in, as the permissions say
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub allow_other: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "expected a duration such as 90s, 10m or 1h30m".to_owned())
+}
+
+fn nonzero_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("expected a duration above zero, such as 30s".to_owned()),
+        some => Ok(some),
+    }
+}
+
+fn trust(text: &str) -> Result<Trust, String> {
+    match text {
+        "expiry" => Ok(Trust::UntilExpiry),
+        _ => duration(text).map(Trust::For).map_err(|e| format!("{e}, or `expiry`")),
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1 on".to_owned()),
+        Ok(n) => Ok(n),
+    }
+}
+
+fn mode(text: &str) -> Result<u16, String> {
+    u16::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "expected permissions in octal, such as 0644".to_owned())
+}
+
+fn url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) => Ok(text.to_owned()),
+        _ => Err("expected http://HOST[:PORT] or https://HOST[:PORT]".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn refused(args: &[&str]) -> String {
+        let args = ["expirefs", "mount", "b", "/mnt"].iter().chain(args);
+        Cli::try_parse_from(args).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_value_names_the_option_the_value_and_what_would_be_right() {
+        let table = [
+            ("--open-wait", "soon", "90s"),
+            ("--timeout", "0s", "above zero"),
+            ("--metadata-ttl", "always", "`expiry`"),
+            ("--max-open-bodies", "0", "from 1"),
+            ("--max-open-bodies", "many", "from 1"),
+            ("--file-mode", "rw", "0644"),
+            ("--dir-mode", "1777", "octal"),
+            ("--endpoint-url", "localhost:9000", "http://HOST"),
+            ("--on-unparsable", "hide", "fresh"),
+            ("--addressing-style", "dns", "virtual"),
+            ("--clock", "ntp", "server"),
+        ];
+        for (option, value, right) in table {
+            let says = refused(&[option, value]);
+            for part in [option, value, right] {
+                assert!(says.contains(part), "{option} {value}: no {part:?} in {says}");
+            }
+        }
+        assert!(refused(&["--expires-from", "list"]).contains("--default-ttl"));
+    }
+
+    #[test]
+    fn durations_as_people_write_them() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(trust("expiry"), Ok(Trust::UntilExpiry));
+    }
+}

@@ -1,0 +1,284 @@
+//! The life of a mount: checked, mounted, served, drained, unmounted.
+
+use std::fs;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use fuser::{MountOption, Session, SessionACL};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::body::Ledger;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::control;
+use crate::error::Error;
+use crate::fd_budget::{self, Budget, InUse};
+use crate::fs::Fs;
+use crate::fuse::Fuse;
+use crate::metrics::Metrics;
+use crate::mounts::{self, MountEntry};
+use crate::s3::S3;
+use crate::status::Status;
+use crate::store::{ListRequest, Store};
+
+/// What running reads are given when the mount is taken down.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the kernel is given to end the session once nothing is open any more.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Read-ahead of the mount, in KiB: the longest request FUSE makes. The kernel's 128 cost a fifth
+/// of the speed in measurements; with more than this, reads come in disorder.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// A mount that is being served.
+pub struct Mounted {
+    fs: Arc<Fs>,
+    entry: MountEntry,
+    status: Arc<dyn Fn() -> Status + Send + Sync>,
+    /// Ends when the kernel has let go of the mount, whoever unmounted it.
+    ended: oneshot::Receiver<()>,
+    wishes: mpsc::UnboundedReceiver<UnixStream>,
+    waiting_for_unmount: Vec<UnixStream>,
+    control: Option<control::Server>,
+    _sampler: JoinSet<()>,
+}
+
+/// Divides the descriptors of this process. To be called before the runtime opens its own.
+///
+/// # Errors
+/// In words for the operator.
+pub fn budget(config: &Config) -> Result<Budget, String> {
+    let read = |e: io::Error| format!("cannot read the limit of file descriptors: {e}");
+    let limit = fd_budget::descriptor_limit(config.keep_fd_limit).map_err(read)?;
+    let inherited = fd_budget::in_use().map_err(read)?.fds;
+    let budget = Budget::plan(limit, inherited, config.max_open_bodies).map_err(|e| e.to_string())?;
+    info!("{budget}");
+    Ok(budget)
+}
+
+impl Mounted {
+    /// Checks the mount point and the bucket, and mounts.
+    ///
+    /// # Errors
+    /// One line for the operator; nothing is mounted then.
+    pub async fn start(config: Config, budget: Budget) -> Result<Mounted, String> {
+        check_mount_point(&config.dir, config.replace_dead)?;
+        let clock = Arc::new(if config.local_clock { Clock::local() } else { Clock::server() });
+        let metrics = Arc::new(Metrics::default());
+        let timeout = config.settings.patience.timeout;
+        let s3 = S3::new(config.endpoint.clone(), &budget, timeout, clock.clone(), metrics.clone());
+        let store: Arc<dyn Store> = Arc::new(s3.await?);
+        check_bucket(&*store, &config).await?;
+
+        let ledger = Ledger::new(budget.cap, config.parking);
+        let fs = Arc::new(Fs::new(store, clock, metrics, ledger, config.settings.clone()));
+        let (alive, ended) = oneshot::channel();
+        let fuse = Fuse::new(fs.clone(), Handle::current(), config.ownership, alive);
+        let source = config.url();
+        let entry = mount(fuse, &config, &source).await?;
+        raise_read_ahead(&entry);
+
+        let peak = Arc::new(Mutex::new(InUse::default()));
+        let status = {
+            let (fs, peak, dir) = (fs.clone(), peak.clone(), entry.dir.display().to_string());
+            let started = Instant::now();
+            move || {
+                let peak = *peak.lock().unwrap_or_else(PoisonError::into_inner);
+                Status::of(&fs, &budget, peak, &source, &dir, started.elapsed())
+            }
+        };
+        let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(status);
+        let mut sampler = JoinSet::new();
+        sampler.spawn(sample(peak));
+        let (wish, wishes) = mpsc::unbounded_channel();
+        let answer = {
+            let status = status.clone();
+            move || serde_json::to_string(&status()).unwrap_or_else(|e| e.to_string())
+        };
+        let control = control::Server::start(&entry, Arc::new(answer), wish);
+        let control = control.inspect_err(|error| {
+            warn!("no control socket, so no `expirefs status` and no draining `umount`: {error}");
+        });
+        Ok(Mounted {
+            fs,
+            entry,
+            status,
+            ended,
+            wishes,
+            waiting_for_unmount: Vec::new(),
+            control: control.ok(),
+            _sampler: sampler,
+        })
+    }
+
+    pub fn status(&self) -> Status {
+        (self.status)()
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.entry.dir
+    }
+
+    /// Waits until somebody has unmounted it, or asks for it over the control socket.
+    pub async fn until_done(&mut self) {
+        tokio::select! {
+            _ = &mut self.ended => {}
+            wish = self.wishes.recv() => self.waiting_for_unmount.extend(wish),
+        }
+    }
+
+    /// Refuses new opens, waits for running reads until `hurry` is over or 5 s have passed, and
+    /// unmounts; what is still open then ends with this process.
+    ///
+    /// # Errors
+    /// In words for the operator, where it stays mounted.
+    pub async fn unmount(mut self, hurry: impl Future<Output = ()>) -> Result<(), String> {
+        tokio::select! {
+            () = self.fs.shut_down(DRAIN) => {}
+            () = hurry => {}
+            _ = &mut self.ended, if !self.ended.is_terminated() => {}
+        }
+        let entry = self.entry.clone();
+        let detached = tokio::task::spawn_blocking(move || mounts::detach(&entry)).await;
+        let failure = match detached.map_err(|e| io::Error::other(e.to_string())).flatten() {
+            Ok(()) => None,
+            Err(error) => Some(format!("cannot unmount {}: {error}", self.entry.dir.display())),
+        };
+        if !self.ended.is_terminated() {
+            let _ = tokio::time::timeout(FAREWELL, &mut self.ended).await;
+        }
+        drop(self.control.take());
+        for mut client in self.waiting_for_unmount {
+            let _ = client.write_all(failure.as_deref().unwrap_or_default().as_bytes()).await;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+/// Mounts, and serves the mount on threads of its own.
+async fn mount(fuse: Fuse, config: &Config, source: &str) -> Result<MountEntry, String> {
+    let mut options = fuser::Config::default();
+    options.mount_options = vec![
+        MountOption::FSName(source.to_owned()),
+        MountOption::Subtype("expirefs".to_owned()),
+        MountOption::RO,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+        MountOption::NoAtime,
+        MountOption::DefaultPermissions,
+    ];
+    if config.allow_other {
+        options.acl = SessionACL::All;
+        // Serves by fusermount3, which clears the mount up if this process dies; it can do that
+        // only where others may use the mount.
+        if has_fusermount3() {
+            options.mount_options.push(MountOption::AutoUnmount);
+        }
+    }
+    options.n_threads = Some(config.fuse_threads);
+    let dir = config.dir.clone();
+    let failed = {
+        let dir = dir.display().to_string();
+        move |error: String| format!("cannot mount on {dir}: {error}")
+    };
+    let mounted = tokio::task::spawn_blocking(move || {
+        let session = Session::new(fuse, &dir, &options)?.spawn()?;
+        // Dropping it would unmount whatever is mounted at that path by then. `mounts::detach`
+        // looks first.
+        let _ = ManuallyDrop::new(session);
+        mounts::at(&dir)?
+            .filter(MountEntry::is_ours)
+            .ok_or_else(|| io::Error::other("it was unmounted at once"))
+    });
+    match mounted.await {
+        Ok(Ok(entry)) => Ok(entry),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+            Err(failed(format!("{error} (is /dev/fuse there, and fusermount3 for other users than root?)")))
+        }
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(panic) => Err(failed(panic.to_string())),
+    }
+}
+
+fn has_fusermount3() -> bool {
+    std::process::Command::new("fusermount3").arg("-V").output().is_ok()
+}
+
+fn check_mount_point(dir: &Path, replace_dead: bool) -> Result<(), String> {
+    let shown = dir.display();
+    let found = match mounts::at(dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(format!("mount point {shown} does not exist"));
+        }
+        Err(error) => return Err(format!("mount point {shown}: {error}")),
+    };
+    match found.filter(MountEntry::is_ours) {
+        Some(entry) if !entry.is_dead() => {
+            return Err(format!("{shown} is an expirefs mount already"));
+        }
+        Some(_) if !replace_dead => {
+            return Err(format!(
+                "{shown} is a dead expirefs mount, left by a daemon that died: clear it with \
+                 `expirefs umount {shown}`, or mount with --replace-dead"
+            ));
+        }
+        Some(entry) => {
+            mounts::detach(&entry).map_err(|e| format!("cannot clear the dead mount {shown}: {e}"))?;
+        }
+        None => {}
+    }
+    match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(format!("mount point {shown} is not a directory")),
+        Err(error) => Err(format!("mount point {shown}: {error}")),
+    }
+}
+
+/// Lists one key: that needs the bucket, access to it, credentials, the region and the endpoint.
+async fn check_bucket(store: &dyn Store, config: &Config) -> Result<(), String> {
+    let prefix = config.settings.prefix.as_str();
+    let listed = store.list(ListRequest { prefix, token: None, max_keys: 1 }).await;
+    let at = match &config.endpoint.endpoint_url {
+        Some(url) => format!(" at {url}"),
+        None => String::new(),
+    };
+    listed.map(drop).map_err(|error| {
+        let why = match error {
+            Error::NotFound => "no such bucket".to_owned(),
+            other => other.to_string(),
+        };
+        format!("cannot list {}{at}: {why}", config.url())
+    })
+}
+
+/// Needs root; without it the mount is slower, and right.
+fn raise_read_ahead(entry: &MountEntry) {
+    let knob = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
+    if let Err(error) = fs::write(&knob, READ_AHEAD_KIB.to_string()) {
+        debug!("read-ahead stays as it is: {knob}: {error}");
+    }
+}
+
+/// Keeps the most descriptors seen. Looking costs by their number: never over 1 % of the time.
+async fn sample(peak: Arc<Mutex<InUse>>) {
+    loop {
+        let started = Instant::now();
+        if let Ok(now) = fd_budget::in_use() {
+            let mut peak = peak.lock().unwrap_or_else(PoisonError::into_inner);
+            peak.fds = peak.fds.max(now.fds);
+            peak.sockets = peak.sockets.max(now.sockets);
+        }
+        let pause = Duration::from_secs(1).max(100 * started.elapsed());
+        tokio::time::sleep(pause).await;
+    }
+}

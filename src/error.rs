@@ -1,0 +1,105 @@
+//! One error, one mapping to errno, one severity. Pure.
+
+use std::time::Duration;
+
+use libc::c_int;
+use tracing::Level;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation has no answer. Cheap to clone: one answer may go to many callers.
+///
+/// `NotFound` and `Expired` are the store's own word. A failure to reach the store is neither:
+/// "absent" is never said on a failure (rule R5).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("no such object")]
+    NotFound,
+    #[error("expired")]
+    Expired,
+    #[error("its Expires cannot be read (--on-unparsable=error)")]
+    Unparsable,
+    #[error("replaced or deleted since it was looked up")]
+    Stale,
+    #[error("access denied: {0}")]
+    Denied(String),
+    #[error("archived in storage class {0}: restore it first")]
+    Archived(String),
+    #[error(
+        "all {cap} bodies are open and none became free within {waited:?} (--max-open-bodies, \
+         --open-wait)"
+    )]
+    TooManyBodies { cap: usize, waited: Duration },
+    #[error("out of file descriptors: {0}")]
+    OutOfDescriptors(String),
+    #[error("no answer within {0:?} (--timeout)")]
+    TimedOut(Duration),
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the store answered {0}")]
+    Store(String),
+    #[error("a wrong answer from the store: {0}")]
+    Protocol(String),
+    #[error("is a directory")]
+    IsADirectory,
+    #[error("not a directory")]
+    NotADirectory,
+    #[error("the name is too long")]
+    NameTooLong,
+    #[error("the mount is read-only")]
+    ReadOnly,
+    #[error("no such handle")]
+    BadHandle,
+    #[error("the mount is being taken down")]
+    ShuttingDown,
+    #[error("a defect in expirefs: {0}")]
+    Defect(String),
+}
+
+impl Error {
+    /// What the system call says.
+    pub fn errno(&self) -> c_int {
+        match self {
+            Error::NotFound | Error::Expired => libc::ENOENT,
+            Error::Stale => libc::ESTALE,
+            Error::Denied(_) => libc::EACCES,
+            Error::TooManyBodies { .. } | Error::OutOfDescriptors(_) => libc::ENFILE,
+            Error::Unparsable
+            | Error::Archived(_)
+            | Error::TimedOut(_)
+            | Error::Unreachable(_)
+            | Error::Store(_)
+            | Error::Protocol(_)
+            | Error::Defect(_) => libc::EIO,
+            Error::IsADirectory => libc::EISDIR,
+            Error::NotADirectory => libc::ENOTDIR,
+            Error::NameTooLong => libc::ENAMETOOLONG,
+            Error::ReadOnly => libc::EROFS,
+            Error::BadHandle => libc::EBADF,
+            Error::ShuttingDown => libc::ESHUTDOWN,
+        }
+    }
+
+    /// How loudly it is logged: what happens on a healthy mount is not an error.
+    pub fn level(&self) -> Level {
+        match self {
+            Error::NotFound
+            | Error::Expired
+            | Error::IsADirectory
+            | Error::NotADirectory
+            | Error::NameTooLong
+            | Error::ReadOnly
+            // Logged where the key is met first, once.
+            | Error::Unparsable => Level::DEBUG,
+            Error::Stale | Error::ShuttingDown => Level::INFO,
+            Error::Denied(_) | Error::Archived(_) | Error::TooManyBodies { .. } => Level::WARN,
+            Error::OutOfDescriptors(_)
+            | Error::TimedOut(_)
+            | Error::Unreachable(_)
+            | Error::Store(_)
+            | Error::Protocol(_)
+            | Error::BadHandle
+            | Error::Defect(_) => Level::ERROR,
+        }
+    }
+}

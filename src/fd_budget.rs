@@ -1,0 +1,191 @@
+//! RLIMIT_NOFILE divided up: what everything but bodies may use, and the cap that is left.
+
+use std::fmt;
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde::Serialize;
+
+/// Fewer descriptors than this and there is no room for a single reader worth having.
+pub const MIN_LIMIT: usize = 40;
+
+/// DNS, root certificates, a log being opened, a second address being tried: for moments.
+const TRANSIENT: usize = 8;
+/// Sockets whose body has been dropped and that the kernel has yet to close (≤ 20 ms).
+const CLOSING: usize = 8;
+/// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the control socket
+/// and three of its clients.
+const DAEMON: usize = 12;
+
+/// How the descriptors of this process are divided. The sum of all parts is at most `limit`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Budget {
+    /// The soft RLIMIT_NOFILE in force.
+    pub limit: usize,
+    /// Descriptors open before the mount: standard streams and what was inherited.
+    pub inherited: usize,
+    pub daemon: usize,
+    /// HEAD and LIST requests under way at one time.
+    pub metadata: usize,
+    pub transient: usize,
+    pub closing: usize,
+    /// What is left for bodies, before `--max-open-bodies`.
+    pub available: usize,
+    /// Bodies open at one time, at most.
+    pub cap: usize,
+}
+
+/// Why no budget fits, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BudgetError {
+    #[error(
+        "a limit of {limit} file descriptors is too low to mount with ({inherited} are in use \
+         already; {MIN_LIMIT} is the least): raise it with `ulimit -n`"
+    )]
+    TooLow { limit: usize, inherited: usize },
+    #[error(
+        "--max-open-bodies {asked} does not fit: of {limit} file descriptors {reserve} are kept \
+         for other uses, so at most {available} bodies can be open; raise `ulimit -n` or ask for less"
+    )]
+    TooMany { asked: usize, limit: usize, reserve: usize, available: usize },
+}
+
+impl Budget {
+    /// Divides `limit` descriptors, `inherited` of which are open already.
+    pub fn plan(
+        limit: usize,
+        inherited: usize,
+        max_open_bodies: Option<usize>,
+    ) -> Result<Budget, BudgetError> {
+        // Small limits get fewer metadata connections rather than no bodies.
+        let metadata = (limit / 8).clamp(4, 64);
+        let reserve = inherited + DAEMON + metadata + TRANSIENT + CLOSING;
+        let available = limit.saturating_sub(reserve);
+        if limit < MIN_LIMIT || available == 0 {
+            return Err(BudgetError::TooLow { limit, inherited });
+        }
+        let cap = match max_open_bodies {
+            Some(asked) if asked > available => {
+                return Err(BudgetError::TooMany { asked, limit, reserve, available });
+            }
+            Some(asked) => asked,
+            None => available,
+        };
+        Ok(Budget {
+            limit,
+            inherited,
+            daemon: DAEMON,
+            metadata,
+            transient: TRANSIENT,
+            closing: CLOSING,
+            available,
+            cap,
+        })
+    }
+
+    /// Sockets to the store, idle ones included, at most.
+    pub fn connections(&self) -> usize {
+        self.cap + self.metadata
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} descriptors - {} inherited - {} daemon - {} metadata - {} transient - {} closing \
+             = {} for bodies, cap {}",
+            self.limit,
+            self.inherited,
+            self.daemon,
+            self.metadata,
+            self.transient,
+            self.closing,
+            self.available,
+            self.cap
+        )
+    }
+}
+
+/// The soft limit of this process, raised to the hard one unless it is to be kept.
+///
+/// # Errors
+/// What getrlimit(2) and setrlimit(2) say.
+pub fn descriptor_limit(keep: bool) -> io::Result<usize> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let limit = if keep || soft >= hard {
+        soft
+    } else {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        hard
+    };
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Open descriptors of this process, and the sockets among them, as `/proc` shows them now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InUse {
+    pub fds: usize,
+    pub sockets: usize,
+}
+
+/// Counts what is open; the descriptor that reads `/proc/self/fd` is not counted.
+pub fn in_use() -> io::Result<InUse> {
+    let mut found = InUse::default();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        found.fds += 1;
+        // One that is gone again by now is no socket of ours.
+        if let Ok(target) = std::fs::read_link(entry?.path()) {
+            found.sockets += usize::from(target.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
+        }
+    }
+    found.fds -= 1;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_never_exceed_the_limit() {
+        for limit in 0..3000 {
+            for inherited in [3, 5, 20] {
+                let Ok(b) = Budget::plan(limit, inherited, None) else { continue };
+                assert!(limit >= MIN_LIMIT && b.cap >= 1);
+                let reserve = b.inherited + b.daemon + b.metadata + b.transient + b.closing;
+                assert_eq!(reserve + b.cap, limit);
+                assert_eq!(b.connections(), b.cap + b.metadata);
+            }
+        }
+    }
+
+    #[test]
+    fn small_limits_still_mount() {
+        assert!(Budget::plan(64, 3, None).unwrap().cap >= 16);
+        assert!(Budget::plan(MIN_LIMIT, 3, None).unwrap().cap >= 1);
+        assert_eq!(
+            Budget::plan(MIN_LIMIT - 1, 3, None),
+            Err(BudgetError::TooLow { limit: MIN_LIMIT - 1, inherited: 3 })
+        );
+        assert!(Budget::plan(64, 60, None).is_err(), "nothing left after what is open already");
+    }
+
+    #[test]
+    fn an_impossible_cap_is_refused_with_both_numbers() {
+        let refused = Budget::plan(128, 3, Some(100)).unwrap_err().to_string();
+        let available = Budget::plan(128, 3, None).unwrap().available;
+        assert!(refused.contains("100") && refused.contains(&available.to_string()), "{refused}");
+        assert_eq!(Budget::plan(128, 3, Some(8)).unwrap().cap, 8);
+    }
+
+    #[test]
+    fn counts_this_process() {
+        let before = in_use().unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let with = in_use().unwrap();
+        // Other tests run in this process; they open and close too.
+        assert!(with.fds >= 4 && with.sockets >= 1, "{before:?} {with:?}");
+        drop(socket);
+    }
+}

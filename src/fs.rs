@@ -1,0 +1,455 @@
+//! The file system's rules, in terms of inodes, names and handles. No kernel and no S3 here.
+//!
+//! Operations are futures that are ready at once where the answer is known; `fuse.rs` polls them
+//! once on the thread that serves the kernel and sends them to the runtime only if they wait.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::body::{Ledger, Patience, Reader};
+use crate::catalog::{Catalog, Known, Trust};
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::expiry::{Expiry, Policy, Presence};
+use crate::inode::{File, Inodes, Node, ROOT};
+use crate::listing::{self, DirEntry, Listing, What};
+use crate::metrics::Metrics;
+use crate::name::{self, Prefix};
+use crate::store::Store;
+
+/// Taken off every lifetime given to the kernel, which rounds them up to its ticks (measured:
+/// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
+const KERNEL_TICK: Duration = Duration::from_millis(10);
+
+/// What a mount does, apart from where.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub prefix: Prefix,
+    pub policy: Policy,
+    pub trust: Trust,
+    pub negative_ttl: Duration,
+    pub patience: Patience,
+    /// Keys asked for with one LIST.
+    pub page: u16,
+}
+
+/// A directory or file as the kernel is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    pub ino: u64,
+    pub kind: Kind,
+    /// Bytes.
+    pub size: u64,
+    pub mtime: SystemTime,
+    /// How long the kernel may believe it, and the name it was found by.
+    pub ttl: Duration,
+}
+
+impl Attr {
+    /// What goes with a name of which no more is told.
+    pub fn nameless(ino: u64, kind: Kind) -> Attr {
+        Attr { ino, kind, size: 0, mtime: SystemTime::UNIX_EPOCH, ttl: Duration::ZERO }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    File,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    Found(Attr),
+    /// No such name; the kernel may believe so for this long.
+    Nothing(Duration),
+}
+
+/// An entry of a directory, for the kernel.
+pub struct Entry<'a> {
+    /// Where to go on after it.
+    pub next: u64,
+    pub name: &'a str,
+    pub ino: u64,
+    pub kind: Kind,
+    /// The attributes, counted as looked up: what the kernel caches beside the name. `None` for
+    /// `.`, `..`, and where only the name is known.
+    pub attr: Option<Attr>,
+}
+
+/// A file handle: exactly one body, at most, which goes with it.
+pub struct Handle {
+    pub ino: u64,
+    /// Of the process that opened it.
+    pub pid: u32,
+    pub reader: Arc<Reader>,
+    file: OpenFile,
+}
+
+/// Counts one open of a file, for as long as it lives.
+struct OpenFile(Arc<File>);
+
+impl OpenFile {
+    fn new(file: Arc<File>) -> OpenFile {
+        file.open.fetch_add(1, Ordering::Relaxed);
+        OpenFile(file)
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub struct Fs {
+    store: Arc<dyn Store>,
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+    ledger: Arc<Ledger>,
+    catalog: Arc<Catalog>,
+    inodes: Inodes,
+    // Each of the two locks is held for one lookup in the table, never over a wait or a drop.
+    handles: Mutex<HashMap<u64, Arc<Handle>>>,
+    directories: Mutex<HashMap<u64, Arc<Listing>>>,
+    next_handle: AtomicU64,
+    shutting_down: AtomicBool,
+    released: Notify,
+    mounted_at: SystemTime,
+}
+
+impl Fs {
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+        ledger: Arc<Ledger>,
+        settings: Settings,
+    ) -> Fs {
+        let catalog = Catalog::new(
+            store.clone(),
+            clock.clone(),
+            metrics.clone(),
+            settings.policy,
+            settings.trust,
+            settings.negative_ttl,
+        );
+        Fs {
+            inodes: Inodes::new(settings.prefix.clone()),
+            mounted_at: clock.now(),
+            store,
+            clock,
+            metrics,
+            settings,
+            ledger,
+            catalog,
+            handles: Mutex::default(),
+            directories: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            shutting_down: AtomicBool::new(false),
+            released: Notify::new(),
+        }
+    }
+
+    /// What `name` in a directory is. A node found counts as looked up once more.
+    pub async fn lookup(&self, parent: u64, name: &OsStr) -> Result<Lookup> {
+        let prefix = self.directory(parent)?;
+        if name.len() > name::NAME_MAX {
+            return Err(Error::NameTooLong);
+        }
+        // Keys are UTF-8 and at most so long: no other name has one.
+        let key = name.to_str().filter(|name| name::is_legal(name)).map(|name| prefix.key(name));
+        let Some(key) = key.filter(|key| key.len() <= name::KEY_MAX) else {
+            return Ok(Lookup::Nothing(Duration::ZERO));
+        };
+        let fact = self.catalog.resolve(&key).await?;
+        let ttl = kernel_ttl(self.catalog.ttl(&fact));
+        // Asked again: it may have expired while the answer was on its way.
+        match (self.catalog.presence(&fact), &fact.known) {
+            (Presence::Unreadable, _) => Err(Error::Unparsable),
+            (_, Known::Absent) => Ok(Lookup::Nothing(ttl)),
+            (Presence::Expired, _) => {
+                self.metrics.expired_hidden.add(1);
+                Ok(Lookup::Nothing(Duration::ZERO))
+            }
+            (_, Known::Directory) => {
+                let ino = self.inodes.directory(&Prefix::new(&key));
+                Ok(Lookup::Found(self.directory_attr(ino, ttl)))
+            }
+            (_, Known::File { version, expiry }) => {
+                let (ino, file) = self.inodes.file(version, *expiry);
+                Ok(Lookup::Found(file_attr(ino, &file, ttl)))
+            }
+        }
+    }
+
+    /// Attributes. Those of an open file are told after its end, too (rule E8).
+    pub fn getattr(&self, ino: u64) -> Result<Attr> {
+        match self.node(ino)? {
+            Node::Directory(_) => Ok(self.directory_attr(ino, Duration::from_secs(1))),
+            Node::File(file) => {
+                if file.open.load(Ordering::Relaxed) == 0 {
+                    self.must_be_live(file.expiry)?;
+                }
+                Ok(file_attr(ino, &file, kernel_ttl(self.catalog.lifetime(file.expiry))))
+            }
+        }
+    }
+
+    /// Whether a node is there.
+    pub fn access(&self, ino: u64) -> Result<()> {
+        self.getattr(ino).map(drop)
+    }
+
+    /// Opens a file for reading: its GET is sent at once, unless the kernel has its content.
+    ///
+    /// # Errors
+    /// `Stale` when the object is not the one looked up any more: the kernel looks again.
+    pub async fn open(&self, ino: u64, pid: u32) -> Result<u64> {
+        if self.shutting_down.load(Ordering::Relaxed) {
+            return Err(Error::ShuttingDown);
+        }
+        let Node::File(file) = self.node(ino)? else { return Err(Error::IsADirectory) };
+        self.must_be_live(file.expiry)?;
+        let reader = Reader::new(
+            self.store.clone(),
+            self.ledger.clone(),
+            file.version.clone(),
+            self.settings.patience,
+        );
+        if file.version.size > 0 && !file.delivered.load(Ordering::Relaxed) {
+            match reader.begin().await {
+                // Its Expires may have been other than what a listing or a memory had it.
+                Ok(object) => match self.catalog.learn(object).known {
+                    Known::File { expiry, .. } => self.must_be_live(expiry)?,
+                    Known::Directory | Known::Absent => return Err(Error::Stale),
+                },
+                Err(error) => {
+                    self.doubt(&file, &error);
+                    return Err(error);
+                }
+            }
+        }
+        let handle = Arc::new(Handle { ino, pid, reader, file: OpenFile::new(file) });
+        let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.handles().insert(fh, handle);
+        Ok(fh)
+    }
+
+    /// Up to `size` bytes from `offset` on; fewer at the end of the object only.
+    pub async fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Bytes> {
+        let handle = self.handles().get(&fh).cloned().ok_or(Error::BadHandle)?;
+        let file = &handle.file.0;
+        let bytes =
+            handle.reader.read(offset, size).await.inspect_err(|error| self.doubt(file, error))?;
+        if handle.reader.delivered_all() {
+            file.delivered.store(true, Ordering::Relaxed);
+        }
+        self.metrics.bytes_read.add(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    /// Gives back all that an open took.
+    pub fn release(&self, fh: u64) -> Result<()> {
+        let handle = self.handles().remove(&fh).ok_or(Error::BadHandle)?;
+        drop(handle);
+        self.released.notify_waiters();
+        Ok(())
+    }
+
+    pub fn forget(&self, ino: u64, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+
+    pub fn opendir(&self, ino: u64) -> Result<u64> {
+        let listing = Listing::new(
+            self.store.clone(),
+            self.catalog.clone(),
+            self.metrics.clone(),
+            self.directory(ino)?,
+            self.settings.page,
+        );
+        let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        self.directories().insert(fh, Arc::new(listing));
+        Ok(fh)
+    }
+
+    /// Gives the entries from `offset` on to `add` until it says `false`: then it took none of
+    /// what it was given, and there is no room for more. With `plus` entries carry attributes.
+    pub async fn readdir(
+        &self,
+        ino: u64,
+        fh: u64,
+        mut offset: u64,
+        plus: bool,
+        mut add: impl FnMut(&Entry<'_>) -> bool + Send,
+    ) -> Result<()> {
+        let listing = self.directories().get(&fh).cloned().ok_or(Error::BadHandle)?;
+        if offset == 0 {
+            listing.rewind();
+        }
+        let mut added = false;
+        while offset < listing::FIRST_OFFSET {
+            let name = [".", ".."][offset as usize];
+            offset += 1;
+            // The kernel knows both by itself: the number of `..` is never used.
+            if !add(&Entry { next: offset, name, ino, kind: Kind::Directory, attr: None }) {
+                return Ok(());
+            }
+            added = true;
+        }
+        while let Some(batch) = listing.from(offset).await? {
+            for (next, entry) in batch.entries() {
+                let Some(entry) = self.show(next, entry, plus) else { continue };
+                if !add(&entry) {
+                    if let Some(attr) = entry.attr {
+                        self.inodes.forget(attr.ino, 1);
+                    }
+                    return Ok(());
+                }
+                added = true;
+            }
+            // A page at a time: what is here goes out before the next one is waited for. Only an
+            // answer without any entry would mean the end.
+            if added {
+                return Ok(());
+            }
+            offset = batch.end();
+        }
+        Ok(())
+    }
+
+    /// The entry as it is now: nothing if its time came since it was fetched.
+    fn show<'a>(&self, next: u64, entry: &'a DirEntry, plus: bool) -> Option<Entry<'a>> {
+        let name = &entry.name;
+        let (ino, kind, attr) = match &entry.what {
+            What::Directory(prefix) if plus => {
+                let ino = self.inodes.directory(prefix);
+                let ttl = kernel_ttl(self.catalog.directory_ttl());
+                (ino, Kind::Directory, Some(self.directory_attr(ino, ttl)))
+            }
+            What::Directory(prefix) => (self.inodes.number_of_directory(prefix), Kind::Directory, None),
+            What::Denied => (UNKNOWN_INO, Kind::File, None),
+            What::File(fact) => match (self.catalog.presence(fact), &fact.known) {
+                (Presence::Expired, _) => return None,
+                (Presence::Live { .. }, Known::File { version, expiry }) if plus => {
+                    let (ino, file) = self.inodes.file(version, *expiry);
+                    let ttl = kernel_ttl(self.catalog.ttl(fact));
+                    (ino, Kind::File, Some(file_attr(ino, &file, ttl)))
+                }
+                (_, Known::File { version, .. }) => {
+                    (self.inodes.number_of_file(version), Kind::File, None)
+                }
+                (_, Known::Directory | Known::Absent) => return None,
+            },
+        };
+        Some(Entry { next, name, ino, kind, attr })
+    }
+
+    pub fn releasedir(&self, fh: u64) -> Result<()> {
+        let listing = self.directories().remove(&fh).ok_or(Error::BadHandle)?;
+        drop(listing);
+        Ok(())
+    }
+
+    /// Refuses opens from now on, and waits up to `patience` for the handles that are open.
+    pub async fn shut_down(&self, patience: Duration) {
+        self.shutting_down.store(true, Ordering::Relaxed);
+        let all_released = async {
+            loop {
+                let released = self.released.notified();
+                if self.handles().is_empty() {
+                    break;
+                }
+                released.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, all_released).await;
+    }
+
+    /// The open handles, by number.
+    pub fn open_handles(&self) -> Vec<(u64, Arc<Handle>)> {
+        let mut open: Vec<_> = self.handles().iter().map(|(fh, h)| (*fh, h.clone())).collect();
+        open.sort_by_key(|(fh, _)| *fh);
+        open
+    }
+
+    pub fn inode_count(&self) -> usize {
+        self.inodes.count()
+    }
+
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// A version that turned out to be another or none is not believed in any longer.
+    fn doubt(&self, file: &File, error: &Error) {
+        if *error == Error::Stale {
+            self.catalog.forget(&file.version.key);
+        }
+    }
+
+    fn must_be_live(&self, expiry: Expiry) -> Result<()> {
+        match expiry.at(self.clock.now()) {
+            Presence::Live { .. } => Ok(()),
+            Presence::Unreadable => Err(Error::Unparsable),
+            Presence::Expired => {
+                self.metrics.expired_hidden.add(1);
+                Err(Error::Expired)
+            }
+        }
+    }
+
+    fn node(&self, ino: u64) -> Result<Node> {
+        // The kernel names what it was told of and has not forgotten.
+        self.inodes.get(ino).ok_or(Error::Stale)
+    }
+
+    fn directory(&self, ino: u64) -> Result<Prefix> {
+        match self.node(ino)? {
+            Node::Directory(prefix) => Ok(prefix),
+            Node::File(_) => Err(Error::NotADirectory),
+        }
+    }
+
+    fn directory_attr(&self, ino: u64, ttl: Duration) -> Attr {
+        let ttl = if ino == ROOT { Duration::from_secs(3600) } else { ttl };
+        Attr { ino, kind: Kind::Directory, size: 0, mtime: self.mounted_at, ttl }
+    }
+
+    fn handles(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directories(&self) -> MutexGuard<'_, HashMap<u64, Arc<Listing>>> {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `d_ino` says where no number is known (FUSE_UNKNOWN_INO).
+const UNKNOWN_INO: u64 = 0xffff_ffff;
+
+fn kernel_ttl(ttl: Duration) -> Duration {
+    ttl.saturating_sub(KERNEL_TICK)
+}
+
+fn file_attr(ino: u64, file: &File, ttl: Duration) -> Attr {
+    let (size, mtime) = (file.version.size, file.version.last_modified);
+    Attr { ino, kind: Kind::File, size, mtime, ttl }
+}

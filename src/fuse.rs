@@ -1,0 +1,354 @@
+//! The adapter to fuser: decode a request, run it, reply. No rule of the file system is here.
+//!
+//! An operation is polled once on the thread that read the request, and answered there if what
+//! it needs is here; a hop to another thread costs a small file half its speed (measured). Only
+//! one that waits goes to the runtime. No thread that serves the kernel ever waits for the store.
+
+use std::ffi::OsStr;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::SystemTime;
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
+    TimeOrNow, WriteFlags,
+};
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tracing::{Instrument, Level, Span, debug, debug_span, error, info, warn};
+
+use crate::error::Error;
+use crate::fs::{Attr, Entry, Fs, Kind, Lookup};
+
+/// What `stat` gives as the best size of a read. Tools that take it read in large pieces; the
+/// kernel reads ahead further by itself.
+const BLOCK_SIZE: u32 = 128 << 10;
+
+/// What `df` is told: there is no end to a bucket, so a petabyte, free.
+const STATFS_BLOCKS: u64 = 1 << 38;
+const STATFS_BLOCK_SIZE: u32 = 4096;
+
+/// Reads under way for read-ahead; the default of 16 holds 64 sequential readers back.
+const MAX_BACKGROUND: u16 = 64;
+
+/// A version is an inode, so cached pages are right whatever happens to the name; and there is
+/// nothing to flush. FOPEN_CACHE_DIR must never be set: the kernel would list expired names.
+const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+
+/// Whose the files are, and how they may be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Ownership {
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits, write bits included; a read-only mount takes those off.
+    pub file_mode: u16,
+    pub dir_mode: u16,
+}
+
+impl Ownership {
+    fn attr(&self, attr: &Attr) -> FileAttr {
+        let (kind, mode) = match attr.kind {
+            Kind::Directory => (FileType::Directory, self.dir_mode),
+            Kind::File => (FileType::RegularFile, self.file_mode),
+        };
+        FileAttr {
+            ino: INodeNo(attr.ino),
+            size: attr.size,
+            blocks: attr.size.div_ceil(512),
+            atime: attr.mtime,
+            mtime: attr.mtime,
+            ctime: attr.mtime,
+            crtime: attr.mtime,
+            kind,
+            perm: mode & !0o222,
+            // For directories too: where it is 1, no tool infers the number of subdirectories.
+            nlink: 1,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            blksize: BLOCK_SIZE,
+            flags: 0,
+        }
+    }
+}
+
+/// Serves one mount.
+pub struct Fuse {
+    fs: Arc<Fs>,
+    runtime: Handle,
+    owner: Ownership,
+    /// Dropped with the session.
+    _alive: oneshot::Sender<()>,
+}
+
+impl Fuse {
+    /// `alive` is dropped when the kernel has ended the session.
+    pub fn new(fs: Arc<Fs>, runtime: Handle, owner: Ownership, alive: oneshot::Sender<()>) -> Fuse {
+        Fuse { fs, runtime, owner, _alive: alive }
+    }
+
+    /// Runs an operation: here if it need not wait, else on the runtime. The reply is inside: if
+    /// `work` panics, it is dropped, and fuser answers EIO.
+    fn run(&self, span: Span, work: impl Future<Output = ()> + Send + 'static) {
+        let _runtime = self.runtime.enter();
+        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind().instrument(span).map(|done| {
+            if done.is_err() {
+                error!("an operation panicked; it was answered with EIO");
+            }
+        }));
+        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.runtime.spawn(work);
+        }
+    }
+}
+
+/// Logs a refusal, once, and says it in the kernel's terms.
+fn refuse(error: &Error) -> Errno {
+    match error.level() {
+        Level::ERROR => error!("{error}"),
+        Level::WARN => warn!("{error}"),
+        Level::INFO => info!("{error}"),
+        _ => debug!("{error}"),
+    }
+    Errno::from_i32(error.errno())
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+    }
+}
+
+/// Operations that change something: EROFS, whatever they are about. The mount is read-only for
+/// the kernel too; these are reached where root has remounted it.
+macro_rules! refused_as_read_only {
+    ($($operation:ident($($argument:ty),*) -> $reply:ty;)*) => {
+        $(fn $operation(&self, _: &Request, $(_: $argument,)* reply: $reply) {
+            reply.error(refuse(&Error::ReadOnly));
+        })*
+    };
+}
+
+impl Filesystem for Fuse {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Without it the kernel asks one thing about a directory at a time.
+        let wanted = [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+        ];
+        for capability in wanted {
+            if config.add_capabilities(capability).is_err() {
+                warn!(?capability, "this kernel lacks a capability; the mount will be slower");
+            }
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
+        let span = debug_span!("lookup", parent = parent.0, ?name);
+        self.run(span, async move {
+            match fs.lookup(parent.0, &name).await {
+                Ok(Lookup::Found(attr)) => {
+                    reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0));
+                }
+                Ok(Lookup::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
+                Ok(Lookup::Nothing(ttl)) => {
+                    // An entry without an inode is one the kernel may take for absent that long.
+                    let nothing = Attr::nameless(0, Kind::File);
+                    reply.entry(&ttl, &owner.attr(&nothing), Generation(0));
+                }
+                Err(error) => reply.error(refuse(&error)),
+            }
+        });
+    }
+
+    // BATCH_FORGET comes here too, one by one.
+    fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
+        self.fs.forget(ino.0, count);
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let _span = debug_span!("getattr", ino = ino.0).entered();
+        match self.fs.getattr(ino.0) {
+            Ok(attr) => reply.attr(&attr.ttl, &self.owner.attr(&attr)),
+            Err(error) => reply.error(refuse(&error)),
+        }
+    }
+
+    fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let _span = debug_span!("access", ino = ino.0).entered();
+        let granted = match mask.contains(AccessFlags::W_OK) {
+            true => Err(Error::ReadOnly),
+            false => self.fs.access(ino.0),
+        };
+        match granted {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(refuse(&error)),
+        }
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (fs, pid) = (self.fs.clone(), request.pid());
+        self.run(debug_span!("open", ino = ino.0, pid), async move {
+            let opened = match flags.acc_mode() {
+                OpenAccMode::O_RDONLY => fs.open(ino.0, pid).await,
+                OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Err(Error::ReadOnly),
+            };
+            match opened {
+                Ok(handle) => reply.opened(FileHandle(handle), OPENED),
+                Err(error) => reply.error(refuse(&error)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let fs = self.fs.clone();
+        let span = debug_span!("read", ino = ino.0, handle = handle.0, offset, size);
+        self.run(span, async move {
+            match fs.read(handle.0, offset, size).await {
+                Ok(bytes) => reply.data(&bytes),
+                Err(error) => reply.error(refuse(&error)),
+            }
+        });
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        let span = debug_span!("release", ino = ino.0, handle = handle.0);
+        // Closing a body wakes its connection's task: that wants to be in the runtime.
+        let _runtime = self.runtime.enter();
+        let _span = span.entered();
+        match self.fs.release(handle.0) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(refuse(&error)),
+        }
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let _span = debug_span!("opendir", ino = ino.0).entered();
+        match self.fs.opendir(ino.0) {
+            Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
+            Err(error) => reply.error(refuse(&error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let fs = self.fs.clone();
+        let span = debug_span!("readdir", ino = ino.0, handle = handle.0, offset);
+        self.run(span, async move {
+            let add = |entry: &Entry<'_>| {
+                !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), entry.name)
+            };
+            match fs.readdir(ino.0, handle.0, offset, false, add).await {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse(&error)),
+            }
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let (fs, owner) = (self.fs.clone(), self.owner);
+        let span = debug_span!("readdirplus", ino = ino.0, handle = handle.0, offset);
+        self.run(span, async move {
+            let add = |entry: &Entry<'_>| {
+                // A node of 0 means a name only: the kernel looks it up when it is wanted.
+                let (node, attr) = match entry.attr {
+                    Some(attr) => (attr.ino, attr),
+                    None => (0, Attr::nameless(entry.ino, entry.kind)),
+                };
+                let (ttl, attr) = (attr.ttl, owner.attr(&attr));
+                !reply.add(INodeNo(node), entry.next, entry.name, &ttl, &attr, Generation(0))
+            };
+            match fs.readdir(ino.0, handle.0, offset, true, add).await {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse(&error)),
+            }
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _runtime = self.runtime.enter();
+        let _span = debug_span!("releasedir", ino = ino.0, handle = handle.0).entered();
+        match self.fs.releasedir(handle.0) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(refuse(&error)),
+        }
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let (blocks, size) = (STATFS_BLOCKS, STATFS_BLOCK_SIZE);
+        reply.statfs(blocks, blocks, blocks, 0, 0, size, crate::name::NAME_MAX as u32, size);
+    }
+
+    refused_as_read_only! {
+        mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
+        mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
+        symlink(INodeNo, &OsStr, &Path) -> ReplyEntry;
+        link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
+        unlink(INodeNo, &OsStr) -> ReplyEmpty;
+        rmdir(INodeNo, &OsStr) -> ReplyEmpty;
+        rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) -> ReplyEmpty;
+        create(INodeNo, &OsStr, u32, u32, i32) -> ReplyCreate;
+        write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>) -> ReplyWrite;
+        fallocate(INodeNo, FileHandle, u64, u64, i32) -> ReplyEmpty;
+        setxattr(INodeNo, &OsStr, &[u8], i32, u32) -> ReplyEmpty;
+        removexattr(INodeNo, &OsStr) -> ReplyEmpty;
+        copy_file_range(
+            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
+        ) -> ReplyWrite;
+        setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>,
+            Option<TimeOrNow>, Option<SystemTime>, Option<FileHandle>, Option<SystemTime>,
+            Option<SystemTime>, Option<SystemTime>, Option<BsdFileFlags>
+        ) -> ReplyAttr;
+    }
+}

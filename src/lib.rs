@@ -1,0 +1,27 @@
+//! expirefs: a bucket as a directory in which expired objects do not exist.
+//!
+//! `cli → config → daemon → fuse → fs → {inode, catalog, listing, body} → store ← s3`, and
+//! `expiry`, `name`, `error`, `metrics` know nobody. `scripts/layers` holds the arrows in place.
+
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod catalog;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod error;
+pub mod expiry;
+pub mod fd_budget;
+pub mod fs;
+pub mod fuse;
+pub mod inode;
+pub mod listing;
+pub mod metrics;
+pub mod mounts;
+pub mod name;
+pub mod s3;
+pub mod status;
+pub mod store;

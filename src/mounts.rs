@@ -1,0 +1,138 @@
+//! What is mounted where, as the kernel tells it, and taking a mount of ours down.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MntFlags, umount2};
+
+/// The file system type of our mounts in `/proc/mounts`.
+pub const FS_TYPE: &str = "fuse.expirefs";
+
+/// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// `MAJOR:MINOR`: names this mount until it is gone, and never blocks, alive or dead.
+    pub device: String,
+    pub dir: PathBuf,
+    pub fs_type: String,
+}
+
+impl MountEntry {
+    pub fn is_ours(&self) -> bool {
+        self.fs_type == FS_TYPE
+    }
+
+    /// Whether its daemon is gone: the kernel answers for it with ENOTCONN.
+    pub fn is_dead(&self) -> bool {
+        std::fs::metadata(&self.dir).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+    }
+}
+
+fn parse(line: &str) -> Option<MountEntry> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ');
+    let device = fields.nth(2)?.to_owned();
+    let dir = PathBuf::from(unescape(fields.nth(1)?));
+    let fs_type = after.split(' ').next()?.to_owned();
+    Some(MountEntry { device, dir, fs_type })
+}
+
+/// Space, tab, newline and backslash come as `\ooo`.
+fn unescape(field: &str) -> OsString {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|o| std::str::from_utf8(o).ok());
+        match octal.and_then(|o| u8::from_str_radix(o, 8).ok()) {
+            Some(byte) if first == b'\\' => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes)
+}
+
+fn all() -> io::Result<Vec<MountEntry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(String::from_utf8_lossy(&table).lines().filter_map(parse).collect())
+}
+
+/// The mount on top at exactly this directory, if there is one. Never asks the mount itself.
+pub fn at(dir: &Path) -> io::Result<Option<MountEntry>> {
+    let dir = absolute(dir)?;
+    Ok(all()?.into_iter().rev().find(|entry| entry.dir == dir))
+}
+
+/// The mount that `path` lies in.
+pub fn containing(path: &Path) -> io::Result<Option<MountEntry>> {
+    let path = absolute(path)?;
+    let within = all()?.into_iter().rev().filter(|entry| path.starts_with(&entry.dir));
+    Ok(within.max_by_key(|entry| entry.dir.as_os_str().len()))
+}
+
+/// The path without symbolic links, also where its last component is a dead mount.
+pub fn absolute(path: &Path) -> io::Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+            let path = std::path::absolute(path)?;
+            match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+                _ => Ok(path),
+            }
+        }
+        other => other,
+    }
+}
+
+/// Takes a mount of ours out of the tree. What is open in it stays usable while its daemon lives.
+///
+/// # Errors
+/// Where neither the kernel nor fusermount3 does it. Not where it is gone already, or where
+/// another mount is at its place: that one is left alone.
+pub fn detach(entry: &MountEntry) -> io::Result<()> {
+    if !at(&entry.dir)?.is_some_and(|now| now.device == entry.device) {
+        return Ok(());
+    }
+    match umount2(&entry.dir, MntFlags::MNT_DETACH) {
+        // Who is not root has the setuid helper do it.
+        Err(nix::errno::Errno::EPERM) => {
+            let run = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&entry.dir).output();
+            let run = run.map_err(|e| io::Error::new(e.kind(), format!("fusermount3: {e}")))?;
+            if run.status.success() {
+                return Ok(());
+            }
+            Err(io::Error::other(String::from_utf8_lossy(&run.stderr).trim().to_owned()))
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines() {
+        let line = "36 35 98:0 /mnt1 /a\\040b\\134c rw,noatime shared:1 - fuse.expirefs s3://b rw";
+        let entry = parse(line).unwrap();
+        assert_eq!((entry.device.as_str(), entry.dir.to_str()), ("98:0", Some("/a b\\c")));
+        assert!(entry.is_ours());
+        assert_eq!(parse("36 35 98:0 / /x rw - ext4 /dev/x rw").unwrap().fs_type, "ext4");
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn the_root_is_mounted() {
+        assert_eq!(at(Path::new("/")).unwrap().unwrap().dir, Path::new("/"));
+        let proc = containing(Path::new("/proc/self/status")).unwrap().unwrap();
+        assert_eq!(proc.fs_type, "proc");
+    }
+}

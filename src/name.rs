@@ -1,0 +1,108 @@
+//! Keys and path components: which keys can be a path, and what a path's key is. Pure.
+
+use std::fmt;
+
+/// The longest path component: NAME_MAX of Linux, in bytes.
+pub const NAME_MAX: usize = 255;
+/// The longest key S3 takes, in bytes ("Creating object key names", S3 user guide).
+pub const KEY_MAX: usize = 1024;
+
+/// A directory: the empty prefix, or one that ends in `/`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// The directory of this name; a missing final `/` is added.
+    pub fn new(text: &str) -> Prefix {
+        let slash = if text.is_empty() || text.ends_with('/') { "" } else { "/" };
+        Prefix(format!("{text}{slash}"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The key of the file `name` in this directory.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.0)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether `name` can be one component of a path (rule N1).
+pub fn is_legal(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= NAME_MAX && !name.contains(['/', '\0'])
+}
+
+/// Files met in a listing that a directory of the same name may still follow.
+///
+/// A listing is in byte order, and `foo`, `foo-bar`, `foo.txt` all come before `foo/`, maybe a
+/// page earlier. What can still clash with a later key is a chain of names each of which begins
+/// the next, so it never holds more than a key has bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shadows(Vec<String>);
+
+impl Shadows {
+    /// Notes a file that is shown; one of its kind hides a directory of the same name (rule N2).
+    pub fn file(&mut self, name: &str) {
+        self.pass(name);
+        self.0.push(name.to_owned());
+    }
+
+    /// Whether the directory `name` is hidden by a file met before.
+    pub fn hides(&mut self, name: &str) -> bool {
+        self.pass(name);
+        self.0.last().is_some_and(|file| file == name)
+    }
+
+    /// Forgets the files whose directory would have come before `name`.
+    fn pass(&mut self, name: &str) {
+        while self.0.last().is_some_and(|file| !name.starts_with(file.as_str())) {
+            self.0.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components() {
+        let long = "x".repeat(NAME_MAX);
+        for good in ["a", "...", ".a", "a b", "ä", "-", "\\", "a:b", "\n", long.as_str()] {
+            assert!(is_legal(good), "{good:?}");
+        }
+        let longer = "x".repeat(NAME_MAX + 1);
+        for bad in ["", ".", "..", "a/b", "/", "a\0b", longer.as_str()] {
+            assert!(!is_legal(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn prefixes_end_in_a_slash() {
+        assert_eq!(Prefix::new("").as_str(), "");
+        assert_eq!(Prefix::new("a/b").as_str(), "a/b/");
+        assert_eq!(Prefix::new("a/").key("f"), "a/f");
+        assert_eq!(Prefix::default().key("f"), "f");
+    }
+
+    #[test]
+    fn a_file_hides_the_directory_of_its_name_however_far_it_lies() {
+        let mut shadows = Shadows::default();
+        shadows.file("foo");
+        shadows.file("foo-bar");
+        assert!(!shadows.hides("foo-"));
+        shadows.file("foo.txt");
+        assert!(shadows.hides("foo"), "foo/ comes after foo-bar and foo.txt");
+        assert!(!shadows.hides("foo0"));
+        shadows.file("foo1");
+        assert!(!shadows.hides("goo"));
+        assert_eq!(shadows, Shadows::default());
+    }
+}

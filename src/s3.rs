@@ -1,0 +1,450 @@
+//! The store over aws-sdk-s3: the only place that knows the SDK.
+//!
+//! One pool of connections serves everything. Its ceiling counts connections being made, in use
+//! and idle alike, and lies at bodies plus metadata requests, each of which has a permit before
+//! it asks: so sockets stay within the descriptor budget, and no request waits for another's.
+
+use std::error::Error as StdError;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::interceptors::{
+    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+};
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    ConfigBag, Intercept, RequestChecksumCalculation, ResponseChecksumValidation,
+    RuntimeComponents, StalledStreamProtectionConfig,
+};
+use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::{RequestId, get_object::GetObjectError};
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::RequestPayer;
+use aws_smithy_http_client::pool::{Client as PoolClient, ConnectionEvent, ConnectionPool};
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use futures_util::StreamExt;
+use tokio::sync::Semaphore;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::expiry;
+use crate::fd_budget::Budget;
+use crate::metrics::Metrics;
+use crate::store::{Content, ListRequest, Object, Page, Store, Version};
+
+/// How long a connection is kept for the next request.
+pub const POOL_IDLE: Duration = Duration::from_secs(10);
+
+/// Tries of one request: throttling and broken connections are tried again, with backoff, while
+/// the timeout lasts.
+const ATTEMPTS: u32 = 4;
+
+/// Where the bucket is and how it is spoken to.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoint {
+    pub bucket: String,
+    pub endpoint_url: Option<String>,
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub no_sign_request: bool,
+    pub addressing: Addressing,
+    pub requester_pays: bool,
+}
+
+/// Where the bucket's name goes in a URL (`--addressing-style`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Addressing {
+    /// In the host for AWS, in the path for any other endpoint.
+    #[default]
+    Auto,
+    /// `http://HOST/BUCKET/KEY`
+    Path,
+    /// `http://BUCKET.HOST/KEY`
+    Virtual,
+}
+
+/// A bucket.
+pub struct S3 {
+    client: Client,
+    bucket: String,
+    requester_pays: bool,
+    timeout: Duration,
+    /// HEAD and LIST requests under way are bounded, as bodies are.
+    metadata: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+impl S3 {
+    /// A client for the bucket; nothing is sent yet.
+    ///
+    /// # Errors
+    /// Where no HTTP client can be made, in words for the operator.
+    pub async fn new(
+        endpoint: Endpoint,
+        budget: &Budget,
+        timeout: Duration,
+        clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<S3, String> {
+        let connections = metrics.clone();
+        let pool = ConnectionPool::builder()
+            .max_connections_per_host(budget.connections())
+            .idle_timeout(POOL_IDLE)
+            .proxy_config(ProxyConfig::from_env())
+            .event_listener(move |event: &ConnectionEvent<'_>| match event {
+                ConnectionEvent::Opened(_) => connections.connections_opened.add(1),
+                ConnectionEvent::PhysicalClose(_) => connections.connections_closed.add(1),
+                _ => {}
+            })
+            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
+            .build_https()
+            .map_err(|e| format!("no HTTP client: {}", chain(&e)))?;
+        let http = PoolClient::new(&pool).map_err(|e| format!("no HTTP client: {}", chain(&e)))?;
+
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        if let Some(region) = endpoint.region {
+            loader = loader.region(Region::new(region));
+        }
+        if let Some(profile) = endpoint.profile {
+            loader = loader.profile_name(profile);
+        }
+        if let Some(url) = endpoint.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        if endpoint.no_sign_request {
+            loader = loader.no_credentials();
+        }
+        let shared = loader.load().await;
+        let elsewhere = shared.endpoint_url().is_some();
+        let path_style = match endpoint.addressing {
+            Addressing::Auto => elsewhere,
+            Addressing::Path => true,
+            Addressing::Virtual => false,
+        };
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(timeout.min(Duration::from_secs(5)))
+            // A try that gets no answer leaves time for one more, on another connection.
+            .operation_attempt_timeout(timeout / 2)
+            .operation_timeout(timeout)
+            .build();
+        let mut config = aws_sdk_s3::config::Builder::from(&shared)
+            .force_path_style(path_style)
+            .timeout_config(timeouts)
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .interceptor(Witness { clock, metrics: metrics.clone() });
+        if shared.region().is_none() {
+            // Where the endpoint is named, the region only goes into the signature.
+            config = config.region(Region::new("us-east-1"));
+        }
+        Ok(S3 {
+            client: Client::from_conf(config.build()),
+            bucket: endpoint.bucket,
+            requester_pays: endpoint.requester_pays,
+            timeout,
+            metadata: Semaphore::new(budget.metadata),
+            metrics,
+        })
+    }
+
+    fn payer(&self) -> Option<RequestPayer> {
+        self.requester_pays.then_some(RequestPayer::Requester)
+    }
+
+    /// Runs a metadata request when its turn comes.
+    async fn metadata<T>(&self, ask: impl Future<Output = Result<T>>) -> Result<T> {
+        let in_turn = async {
+            let _turn = self.metadata.acquire().await.map_err(|e| Error::Defect(e.to_string()))?;
+            ask.await
+        };
+        tokio::time::timeout(self.timeout, in_turn)
+            .await
+            .unwrap_or(Err(Error::TimedOut(self.timeout)))
+    }
+}
+
+#[async_trait]
+impl Store for S3 {
+    async fn head(&self, key: &str) -> Result<Object> {
+        let ask = async {
+            let head = self.client.head_object().bucket(&self.bucket).key(key);
+            let out =
+                head.set_request_payer(self.payer()).send().await.map_err(|e| self.failure(e))?;
+            let size = length(out.content_length)?;
+            let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
+            Ok(Object { version, expires: out.expires_string })
+        };
+        self.metadata(ask).await
+    }
+
+    async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
+        let whole = range == (0..asked.size);
+        let mut get = self.client.get_object().bucket(&self.bucket).key(&*asked.key);
+        if !asked.etag.is_empty() {
+            get = get.if_match(format!("\"{}\"", asked.etag));
+        }
+        if !whole {
+            get = get.range(format!("bytes={}-{}", range.start, range.end - 1));
+        }
+        let answer = get.set_request_payer(self.payer()).send().await;
+        let mut out = answer.map_err(|error| match archived(&error) {
+            Some(class) => Error::Archived(class),
+            None => match self.failure(error) {
+                Error::NotFound => Error::Stale,
+                other => other,
+            },
+        })?;
+        let length = length(out.content_length)?;
+        let size = match (whole, out.content_range.as_deref()) {
+            (true, None) => length,
+            (_, Some(text)) => match content_range(text) {
+                Some((got, size)) if got == range => size,
+                _ => return Err(Error::Protocol(format!("{text:?} for the range {range:?}"))),
+            },
+            (false, None) => return Err(Error::Protocol(format!("no range for {range:?}"))),
+        };
+        let version = version(&asked.key, out.e_tag.as_deref(), out.last_modified, size)?;
+        if version != *asked {
+            return Err(Error::Stale);
+        }
+        if length != range.end - range.start {
+            return Err(Error::Protocol(format!("{length} bytes for the range {range:?}")));
+        }
+        let expires = out.expires_string.take();
+        Ok((Object { version, expires }, content(out.body, self.metrics.clone())))
+    }
+
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        let ask = async {
+            let list = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(request.prefix)
+                .delimiter("/")
+                .max_keys(i32::from(request.max_keys))
+                .set_continuation_token(request.token.map(str::to_owned))
+                .set_request_payer(self.payer());
+            let out = list.send().await.map_err(|e| self.failure(e))?;
+            let objects = out
+                .contents
+                .unwrap_or_default()
+                .into_iter()
+                .map(|o| {
+                    let key = o.key.as_deref().unwrap_or_default();
+                    version(key, o.e_tag.as_deref(), o.last_modified, length(o.size)?)
+                })
+                .collect::<Result<_>>()?;
+            let prefixes = out.common_prefixes.unwrap_or_default();
+            let prefixes = prefixes.into_iter().filter_map(|p| p.prefix).collect();
+            let next = out.next_continuation_token.filter(|_| out.is_truncated == Some(true));
+            Ok(Page { objects, prefixes, next })
+        };
+        self.metadata(ask).await
+    }
+}
+
+/// The body of a response; dropping it closes the response.
+fn content(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
+    let chunks = futures_util::stream::poll_fn(move |cx| std::pin::Pin::new(&mut body).poll_next(cx));
+    chunks
+        .map(move |chunk| match chunk {
+            Ok(chunk) => {
+                metrics.bytes_received.add(chunk.len() as u64);
+                Ok(chunk)
+            }
+            Err(error) => Err(Error::Unreachable(format!("the body broke: {}", chain(&error)))),
+        })
+        .boxed()
+}
+
+fn length(length: Option<i64>) -> Result<u64> {
+    length
+        .and_then(|n| u64::try_from(n).ok())
+        .ok_or_else(|| Error::Protocol(format!("a length of {length:?}")))
+}
+
+fn version(
+    key: &str,
+    etag: Option<&str>,
+    modified: Option<DateTime>,
+    size: u64,
+) -> Result<Version> {
+    // Whole seconds: a header has no more, a listing may have.
+    let seconds = modified.map_or(0, |at| at.secs());
+    let at = SystemTime::try_from(DateTime::from_secs(seconds))
+        .map_err(|e| Error::Protocol(format!("a Last-Modified of {seconds}: {e}")))?;
+    let etag = etag.unwrap_or_default().trim_matches('"');
+    Ok(Version { key: key.into(), etag: etag.into(), last_modified: at, size })
+}
+
+/// `bytes FIRST-LAST/SIZE` (RFC 9110 §14.4), as a range and the object's size.
+fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
+    let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let end = last.parse::<u64>().ok()?.checked_add(1)?;
+    Some((first.parse().ok()?..end, size.parse().ok()?))
+}
+
+fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String> {
+    match error.as_service_error()? {
+        GetObjectError::InvalidObjectState(state) => {
+            let class = state.storage_class();
+            Some(class.map_or_else(|| "unknown".to_owned(), ToString::to_string))
+        }
+        _ => None,
+    }
+}
+
+impl S3 {
+    /// What a failed request means to the file system, and says to its operator.
+    fn failure<E>(&self, error: SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        match &error {
+            SdkError::ServiceError(context) => refusal(context.err(), context.raw()),
+            SdkError::TimeoutError(_) => Error::TimedOut(self.timeout),
+            _ if is_out_of_descriptors(&error) => Error::OutOfDescriptors(chain(&error)),
+            SdkError::ResponseError(_) => Error::Protocol(chain(&error)),
+            _ => Error::Unreachable(chain(&error)),
+        }
+    }
+}
+
+fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -> Error {
+    let status = raw.status().as_u16();
+    let code = error.code().unwrap_or(match status {
+        301 => "PermanentRedirect",
+        403 => "Forbidden",
+        404 => "NotFound",
+        _ => "an error",
+    });
+    let mut says = format!("{code} ({status})");
+    if let Some(message) = error.message() {
+        says += &format!(": {message}");
+    }
+    if let Some(region) = raw.headers().get("x-amz-bucket-region") {
+        says += &format!("; the bucket is in region {region}");
+    }
+    if let Some(id) = error.meta().request_id() {
+        says += &format!("; request id {id}");
+    }
+    match status {
+        404 if matches!(code, "NoSuchKey" | "NotFound") => Error::NotFound,
+        401 | 403 => Error::Denied(says),
+        412 => Error::Stale,
+        _ => Error::Store(says),
+    }
+}
+
+fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        if matches!(io, Some(libc::EMFILE | libc::ENFILE)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// An error and its causes, in one line; a cause that only repeats its effect is left out.
+fn chain(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line += &format!(": {text}");
+        }
+        cause = error.source();
+    }
+    line
+}
+
+/// Sees every try of every request: counts it, and reads the clock in its answer.
+#[derive(Debug)]
+struct Witness {
+    clock: Arc<Clock>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct SentAt(SystemTime);
+
+impl Storable for SentAt {
+    type Storer = StoreReplace<SentAt>;
+}
+
+impl Intercept for Witness {
+    fn name(&self) -> &'static str {
+        "Witness"
+    }
+
+    fn read_before_transmit(
+        &self,
+        context: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let request = context.request();
+        match request.method() {
+            "HEAD" => self.metrics.head.add(1),
+            _ if request.uri().contains("list-type=2") => self.metrics.list.add(1),
+            _ => self.metrics.get.add(1),
+        }
+        bag.interceptor_state().store_put(SentAt(self.clock.local_now()));
+        Ok(())
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        if let (Some(date), Some(SentAt(sent))) = (date, bag.load::<SentAt>()) {
+            let received = self.clock.local_now();
+            if let Some(date) = expiry::http_date(date, received) {
+                self.clock.learn(date, *sent, received);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges() {
+        assert_eq!(content_range("bytes 0-9/10"), Some((0..10, 10)));
+        assert_eq!(content_range("bytes 5-9/100"), Some((5..10, 100)));
+        for bad in ["", "bytes */10", "bytes 5-9/*", "5-9/10", "bytes 5-/10", "bytes -9/10"] {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+        assert_eq!(content_range("bytes 0-18446744073709551615/1"), None);
+    }
+
+    #[test]
+    fn versions_ignore_quotes_and_fractions_of_seconds() {
+        let at = |nanos| Some(DateTime::from_secs_and_nanos(1_700_000_000, nanos));
+        let headers = version("k", Some("\"abc\""), at(0), 1).unwrap();
+        let listed = version("k", Some("abc"), at(123_456_789), 1).unwrap();
+        assert_eq!(headers, listed);
+    }
+}

@@ -1,0 +1,181 @@
+//! What a mount tells about itself: one structure, as JSON and as text.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::body::State;
+use crate::fd_budget::{self, Budget, InUse};
+use crate::fs::Fs;
+
+/// The state of a mount. Field names are part of the interface.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub source: String,
+    pub dir: String,
+    pub uptime_s: f64,
+    /// Bodies open at one time, at most, and the sum it comes from.
+    pub cap: usize,
+    pub cap_derivation: String,
+    pub bodies_open: usize,
+    pub bodies_parked: usize,
+    pub bodies_peak: usize,
+    pub opens_waiting: usize,
+    pub handles: usize,
+    pub inodes: usize,
+    pub fd_limit: usize,
+    /// Descriptors and sockets of the daemon now, and the most seen (looked at once a second).
+    pub fds: usize,
+    pub fds_peak: usize,
+    pub sockets: usize,
+    pub sockets_peak: usize,
+    pub connections_opened: u64,
+    pub requests: Requests,
+    /// Bytes of objects received from the store, and given to the kernel.
+    pub bytes_received: u64,
+    pub bytes_read: u64,
+    pub expired_hidden: u64,
+    pub unparsable: u64,
+    pub unnameable: u64,
+    /// The store's clock less this host's.
+    pub clock_offset_ms: i64,
+    pub handles_detail: Vec<HandleStatus>,
+}
+
+/// Requests sent, each try of each.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Requests {
+    pub get: u64,
+    pub head: u64,
+    pub list: u64,
+}
+
+/// An open file handle.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HandleStatus {
+    pub handle: u64,
+    pub key: String,
+    /// Offset after the last byte read, and the object's size.
+    pub offset: u64,
+    pub length: u64,
+    pub age_s: f64,
+    /// Since the last read; none before the first.
+    pub idle_s: Option<f64>,
+    pub state: State,
+    pub ino: u64,
+    pub pid: u32,
+}
+
+impl Status {
+    /// `peak` is the most seen before; `source` and `dir` name the mount.
+    pub fn of(
+        fs: &Fs,
+        budget: &Budget,
+        peak: InUse,
+        source: &str,
+        dir: &str,
+        uptime: Duration,
+    ) -> Status {
+        let now = fd_budget::in_use().unwrap_or_default();
+        let (ledger, metrics) = (fs.ledger(), fs.metrics());
+        let handles_detail: Vec<_> = fs
+            .open_handles()
+            .into_iter()
+            .map(|(number, handle)| {
+                let reader = &handle.reader;
+                HandleStatus {
+                    handle: number,
+                    key: reader.version().key.to_string(),
+                    offset: reader.offset(),
+                    length: reader.version().size,
+                    age_s: reader.age().as_secs_f64(),
+                    idle_s: reader.unread_for().map(|d| d.as_secs_f64()),
+                    state: reader.state(),
+                    ino: handle.ino,
+                    pid: handle.pid,
+                }
+            })
+            .collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            source: source.to_owned(),
+            dir: dir.to_owned(),
+            uptime_s: uptime.as_secs_f64(),
+            cap: ledger.cap(),
+            cap_derivation: budget.to_string(),
+            bodies_open: ledger.open(),
+            bodies_parked: handles_detail.iter().filter(|h| h.state == State::Parked).count(),
+            bodies_peak: ledger.peak(),
+            opens_waiting: ledger.waiting(),
+            handles: handles_detail.len(),
+            inodes: fs.inode_count(),
+            fd_limit: budget.limit,
+            fds: now.fds,
+            fds_peak: peak.fds.max(now.fds),
+            sockets: now.sockets,
+            sockets_peak: peak.sockets.max(now.sockets),
+            connections_opened: metrics.connections_opened.get(),
+            requests: Requests {
+                get: metrics.get.get(),
+                head: metrics.head.get(),
+                list: metrics.list.get(),
+            },
+            bytes_received: metrics.bytes_received.get(),
+            bytes_read: metrics.bytes_read.get(),
+            expired_hidden: metrics.expired_hidden.get(),
+            unparsable: metrics.unparsable.get(),
+            unnameable: metrics.unnameable.get(),
+            clock_offset_ms: fs.clock().offset_ms(),
+            handles_detail,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let up = humantime::format_duration(Duration::from_secs(self.uptime_s as u64));
+        writeln!(f, "{} on {}, pid {}, up {up}", self.source, self.dir, self.pid)?;
+        writeln!(
+            f,
+            "bodies       {} open, {} parked, {} opens waiting; peak {}, cap {}",
+            self.bodies_open, self.bodies_parked, self.opens_waiting, self.bodies_peak, self.cap
+        )?;
+        writeln!(f, "cap          {}", self.cap_derivation)?;
+        writeln!(f, "handles      {}; {} inodes", self.handles, self.inodes)?;
+        writeln!(
+            f,
+            "descriptors  {} of {}, {} of them sockets; peak {}, {}",
+            self.fds, self.fd_limit, self.sockets, self.fds_peak, self.sockets_peak
+        )?;
+        let Requests { get, head, list } = self.requests;
+        writeln!(
+            f,
+            "requests     {get} GET, {head} HEAD, {list} LIST over {} connections",
+            self.connections_opened
+        )?;
+        writeln!(f, "bytes        {} received, {} read", self.bytes_received, self.bytes_read)?;
+        writeln!(
+            f,
+            "expired      {} times absent; {} unparsable, {} unnameable keys",
+            self.expired_hidden, self.unparsable, self.unnameable
+        )?;
+        writeln!(f, "clock        the store's is {} ms ahead", self.clock_offset_ms)?;
+        if !self.handles_detail.is_empty() {
+            writeln!(f, "\n{:>8}  {:8} {:>7} {:>7}  {:>12} / {:<12} KEY", "PID", "STATE", "AGE", "IDLE", "OFFSET", "LENGTH")?;
+        }
+        for h in &self.handles_detail {
+            let state = format!("{:?}", h.state).to_lowercase();
+            let idle = h.idle_s.map_or("-".to_owned(), |s| format!("{s:.0}s"));
+            writeln!(
+                f,
+                "{:>8}  {state:8} {:>6.0}s {idle:>7}  {:>12} / {:<12} {}",
+                h.pid, h.age_s, h.offset, h.length, h.key
+            )?;
+        }
+        Ok(())
+    }
+}

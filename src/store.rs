@@ -1,0 +1,71 @@
+//! What an object store can do, in the words of this file system. `s3.rs` does it over S3.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::error::Result;
+
+/// One version of one object. Where ETag or Last-Modified differ it is another version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Version {
+    pub key: Arc<str>,
+    /// Without its quotes; empty where the store has none.
+    pub etag: Arc<str>,
+    /// To the second, which is all that headers carry: listings of some stores have more.
+    pub last_modified: SystemTime,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A version and what only its headers tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub version: Version,
+    /// The raw `Expires` header.
+    pub expires: Option<String>,
+}
+
+/// The bytes of a response, as they come from the wire. Dropping it closes the response.
+pub type Content = BoxStream<'static, Result<Bytes>>;
+
+/// What to list: one level below a prefix, from a continuation token on.
+#[derive(Clone, Copy, Debug)]
+pub struct ListRequest<'a> {
+    /// Empty, or ending in `/`.
+    pub prefix: &'a str,
+    pub token: Option<&'a str>,
+    /// At most 1,000 (ListObjectsV2, `MaxKeys`).
+    pub max_keys: u16,
+}
+
+/// One page of a listing, keys and prefixes each in the order the store gave them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub objects: Vec<Version>,
+    /// Common prefixes, each ending in `/`.
+    pub prefixes: Vec<String>,
+    /// The token of the next page, if there is one.
+    pub next: Option<String>,
+}
+
+/// Implementations bound every call by the timeout they were built with, retries included.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// # Errors
+    /// `NotFound` on the store's word only.
+    async fn head(&self, key: &str) -> Result<Object>;
+
+    /// Asks for the bytes `range` of exactly this version, a range that is not empty and lies
+    /// within its size. The content yields exactly these bytes or an error.
+    ///
+    /// # Errors
+    /// `Stale` if the key holds another version, or none.
+    async fn get(&self, version: &Version, range: Range<u64>) -> Result<(Object, Content)>;
+
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page>;
+}
