@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
-use tracing::{Instrument, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::expiry::{Expiry, Policy, Presence, Stamps};
+use crate::expiry::{Expiry, OnUnparsable, Policy, Presence, Stamps};
 use crate::metrics::Metrics;
 use crate::store::{ListRequest, Object, Store, Version};
 
@@ -139,21 +139,26 @@ impl Catalog {
 
     /// HEAD first, a LIST only where there is no live file: it costs some twelve times as much.
     async fn ask(&self, key: &str) -> Result<Fact> {
-        match self.store.head(key).await {
+        let gone = match self.store.head(key).await {
             Ok(object) => {
                 let fact = self.read(object);
-                match self.presence(&fact) {
-                    Presence::Expired => self.metrics.expired_hidden.add(1),
-                    Presence::Live { .. } | Presence::Unreadable => return Ok(fact),
+                if self.presence(&fact) != Presence::Expired {
+                    return Ok(fact);
                 }
+                // What has expired stays known: no listing asks for its headers again.
+                fact.known
             }
-            Err(Error::NotFound) => {}
+            Err(Error::NotFound) => Known::Absent,
             Err(error) => return Err(error),
-        }
+        };
         let prefix = format!("{key}/");
-        let below = self.store.list(ListRequest { prefix: &prefix, token: None, max_keys: 1 }).await?;
+        let below =
+            self.store.list(ListRequest { prefix: &prefix, token: None, max_keys: 1 }).await?;
         let exists = !below.objects.is_empty() || !below.prefixes.is_empty();
-        Ok(if exists { self.directory() } else { self.absent() })
+        Ok(match exists {
+            true => self.directory(),
+            false => Fact { known: gone, until: self.after(self.negative_ttl) },
+        })
     }
 
     /// What an object's headers say of its name; remembered.
@@ -171,12 +176,13 @@ impl Catalog {
         let reading = self.policy.read(stamps, now);
         if reading.unparsable && self.expiry_of(&version).is_none() {
             self.metrics.unparsable.add(1);
-            warn!(
-                key = %version.key,
-                expires = expires.as_deref().unwrap_or_default(),
-                "an Expires that is no HTTP date (--on-unparsable={:?})",
-                self.policy.on_unparsable
-            );
+            let expires = expires.as_deref().unwrap_or_default();
+            match self.policy.on_unparsable {
+                OnUnparsable::Error => {
+                    warn!(key = %version.key, expires, "no HTTP date, so EIO for this object");
+                }
+                policy => info!(key = %version.key, expires, ?policy, "no HTTP date"),
+            }
         }
         self.file(Arc::new(version), reading.expiry, now)
     }
@@ -261,7 +267,7 @@ impl Catalog {
             (Presence::Live { left: Some(left) }, Trust::UntilExpiry) => left,
             (Presence::Live { left }, Trust::For(ttl)) => left.map_or(ttl, |left| left.min(ttl)),
             (Presence::Live { left: None }, Trust::UntilExpiry) => TRUST_WITHOUT_EXPIRY,
-            // It is absent: how long that is believed is for `absent` to say.
+            // Absence is believed for the negative TTL, once it is established by `ask`.
             (Presence::Expired | Presence::Unreadable, _) => Duration::ZERO,
         }
     }
@@ -276,10 +282,6 @@ impl Catalog {
             Trust::For(ttl) => ttl,
             Trust::UntilExpiry => TRUST_WITHOUT_EXPIRY,
         }
-    }
-
-    fn absent(&self) -> Fact {
-        Fact { known: Known::Absent, until: self.after(self.negative_ttl) }
     }
 
     fn after(&self, ttl: Duration) -> SystemTime {

@@ -14,7 +14,13 @@ use crate::s3::Addressing;
 #[command(name = "expirefs", version, max_term_width = 100)]
 pub struct Cli {
     /// What to log, on standard error: a level, or levels by module (`expirefs=debug`)
-    #[arg(long, global = true, value_name = "FILTER", env = "EXPIREFS_LOG", default_value = "warn")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "EXPIREFS_LOG",
+        default_value = "warn,aws_config=error,aws_runtime=error,aws_smithy_runtime=error"
+    )]
     pub log: String,
     #[command(subcommand)]
     pub command: Command,
@@ -109,7 +115,12 @@ pub struct ExpiryArgs {
     pub default_ttl: Option<Duration>,
     /// Where an expiry comes from; list: Last-Modified + --default-ttl alone, which spares
     /// listings a HEAD per object
-    #[arg(long, value_name = "SOURCE", default_value = "headers", requires_if("list", "default_ttl"))]
+    #[arg(
+        long,
+        value_name = "SOURCE",
+        default_value = "headers",
+        requires_if("list", "default_ttl")
+    )]
     pub expires_from: Source,
     /// Whose clock decides
     #[arg(long, value_name = "CLOCK", default_value = "server")]

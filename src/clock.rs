@@ -31,7 +31,10 @@ pub struct Clock {
 enum Local {
     /// The wall clock at start, carried on by the monotonic clock: setting the system's clock
     /// does not bring files back.
-    System { wall: SystemTime, since: Instant },
+    System {
+        wall: SystemTime,
+        since: Instant,
+    },
     Manual(Mutex<SystemTime>),
 }
 
@@ -122,7 +125,8 @@ impl Clock {
             None => Bounds { low, high, learned: received },
         };
         *bounds = Some(next);
-        let offset = if (next.low..=next.high).contains(&0) { 0 } else { (next.low + next.high) / 2 };
+        let offset =
+            if (next.low..=next.high).contains(&0) { 0 } else { (next.low + next.high) / 2 };
         self.offset_ms.store(offset, Ordering::Relaxed);
         drop(bounds);
         if offset.abs() > NOTABLE_SKEW_MS && !self.warned.swap(true, Ordering::Relaxed) {

@@ -91,7 +91,8 @@ impl Server {
                 while serving.try_join_next().is_some() {}
                 let (status, unmount) = (status.clone(), unmount.clone());
                 serving.spawn(async move {
-                    let _ = tokio::time::timeout(CLIENT_PATIENCE, serve(client, status, unmount)).await;
+                    let _ =
+                        tokio::time::timeout(CLIENT_PATIENCE, serve(client, status, unmount)).await;
                     drop(turn);
                 });
             }
@@ -133,7 +134,11 @@ pub async fn ask(mount: &MountEntry, request: Request) -> Result<String, String>
             mount.dir.display(),
             socket_dir().display()
         ),
-        _ => format!("the daemon of {} does not answer at {}: {error}", mount.dir.display(), path.display()),
+        _ => format!(
+            "the daemon of {} does not answer at {}: {error}",
+            mount.dir.display(),
+            path.display()
+        ),
     };
     let mut stream = UnixStream::connect(&path).await.map_err(failed)?;
     let line = format!("{}\n", request.word());

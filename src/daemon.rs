@@ -60,7 +60,8 @@ pub fn budget(config: &Config) -> Result<Budget, String> {
     let read = |e: io::Error| format!("cannot read the limit of file descriptors: {e}");
     let limit = fd_budget::descriptor_limit(config.keep_fd_limit).map_err(read)?;
     let inherited = fd_budget::in_use().map_err(read)?.fds;
-    let budget = Budget::plan(limit, inherited, config.max_open_bodies).map_err(|e| e.to_string())?;
+    let budget =
+        Budget::plan(limit, inherited, config.max_open_bodies).map_err(|e| e.to_string())?;
     info!("{budget}");
     Ok(budget)
 }
@@ -168,7 +169,7 @@ impl Mounted {
 async fn mount(fuse: Fuse, config: &Config, source: &str) -> Result<MountEntry, String> {
     let mut options = fuser::Config::default();
     options.mount_options = vec![
-        MountOption::FSName(source.to_owned()),
+        MountOption::FSName(format!("{}{source}", mounts::SOURCE)),
         MountOption::Subtype("expirefs".to_owned()),
         MountOption::RO,
         MountOption::NoDev,
@@ -201,9 +202,9 @@ async fn mount(fuse: Fuse, config: &Config, source: &str) -> Result<MountEntry, 
     });
     match mounted.await {
         Ok(Ok(entry)) => Ok(entry),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            Err(failed(format!("{error} (is /dev/fuse there, and fusermount3 for other users than root?)")))
-        }
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(failed(format!(
+            "{error} (is /dev/fuse there, and fusermount3 for other users than root?)"
+        ))),
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(panic) => Err(failed(panic.to_string())),
     }
@@ -233,7 +234,8 @@ fn check_mount_point(dir: &Path, replace_dead: bool) -> Result<(), String> {
             ));
         }
         Some(entry) => {
-            mounts::detach(&entry).map_err(|e| format!("cannot clear the dead mount {shown}: {e}"))?;
+            mounts::detach(&entry)
+                .map_err(|e| format!("cannot clear the dead mount {shown}: {e}"))?;
         }
         None => {}
     }

@@ -139,6 +139,13 @@ const ASCTIME: Format = format_description!(
      [day padding:space] [hour]:[minute]:[second] [year]"
 );
 
+/// Writes the instant as IMF-fixdate, the one form to be generated (RFC 9110 §5.6.7), to the
+/// second below.
+pub fn format_http_date(at: SystemTime) -> String {
+    // Formatting lacks no component of a whole date and time.
+    OffsetDateTime::from(at).format(IMF_FIXDATE).unwrap_or_default()
+}
+
 /// Reads an HTTP date in any of the three forms of RFC 9110 §5.6.7, without regard to case
 /// (RFC 9111 §4.2) and to space around it. A year of more than four digits is no HTTP date.
 pub fn http_date(raw: &str, now: SystemTime) -> Option<SystemTime> {
@@ -257,6 +264,14 @@ mod tests {
         ];
         for (raw, want) in table {
             assert_eq!(http_date(raw, at(NOW)), want.map(at), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(format_http_date(at(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
+        for seconds in [-1, 0, NOW, 253_402_300_799] {
+            assert_eq!(http_date(&format_http_date(at(seconds)), at(NOW)), Some(at(seconds)));
         }
     }
 

@@ -136,7 +136,8 @@ pub fn in_use() -> io::Result<InUse> {
         found.fds += 1;
         // One that is gone again by now is no socket of ours.
         if let Ok(target) = std::fs::read_link(entry?.path()) {
-            found.sockets += usize::from(target.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
+            found.sockets +=
+                usize::from(target.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
         }
     }
     found.fds -= 1;

@@ -178,7 +178,7 @@ impl Fs {
             (_, Known::Absent) => Ok(Lookup::Nothing(ttl)),
             (Presence::Expired, _) => {
                 self.metrics.expired_hidden.add(1);
-                Ok(Lookup::Nothing(Duration::ZERO))
+                Ok(Lookup::Nothing(ttl))
             }
             (_, Known::Directory) => {
                 let ino = self.inodes.directory(&Prefix::new(&key));
@@ -336,7 +336,9 @@ impl Fs {
                 let ttl = kernel_ttl(self.catalog.directory_ttl());
                 (ino, Kind::Directory, Some(self.directory_attr(ino, ttl)))
             }
-            What::Directory(prefix) => (self.inodes.number_of_directory(prefix), Kind::Directory, None),
+            What::Directory(prefix) => {
+                (self.inodes.number_of_directory(prefix), Kind::Directory, None)
+            }
             What::Denied => (UNKNOWN_INO, Kind::File, None),
             What::File(fact) => match (self.catalog.presence(fact), &fact.known) {
                 (Presence::Expired, _) => return None,

@@ -13,10 +13,9 @@ use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
-    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
-    TimeOrNow, WriteFlags,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -97,11 +96,12 @@ impl Fuse {
     /// `work` panics, it is dropped, and fuser answers EIO.
     fn run(&self, span: Span, work: impl Future<Output = ()> + Send + 'static) {
         let _runtime = self.runtime.enter();
-        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind().instrument(span).map(|done| {
-            if done.is_err() {
-                error!("an operation panicked; it was answered with EIO");
-            }
-        }));
+        let mut work =
+            Box::pin(AssertUnwindSafe(work).catch_unwind().instrument(span).map(|done| {
+                if done.is_err() {
+                    error!("an operation panicked; it was answered with EIO");
+                }
+            }));
         if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             self.runtime.spawn(work);
         }

@@ -12,6 +12,10 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+#[cfg(feature = "demo")]
+pub mod demo;
+#[cfg(feature = "demo")]
+pub mod embedded;
 pub mod error;
 pub mod expiry;
 pub mod fd_budget;

@@ -74,6 +74,8 @@ struct Mark {
     shadows: Shadows,
     /// A hash for each entry, in the order first met; empty until it was fetched once.
     order: Arc<[u64]>,
+    /// The last key of the page then: keys that came since may push it to a later one.
+    last: Option<Arc<str>>,
 }
 
 type Load = Shared<BoxFuture<'static, Result<Arc<Loaded>>>>;
@@ -82,6 +84,7 @@ type Load = Shared<BoxFuture<'static, Result<Arc<Loaded>>>>;
 struct Loaded {
     entries: Vec<Option<DirEntry>>,
     order: Arc<[u64]>,
+    last: Option<Arc<str>>,
     next: Option<Mark>,
 }
 
@@ -161,11 +164,13 @@ impl Listing {
             let mut state = self.state();
             if let Some(mark) = state.marks.get_mut(page) {
                 mark.order = loaded.order.clone();
+                mark.last = loaded.last.clone();
             }
             if let (Some(next), true) = (&loaded.next, state.marks.len() == page + 1) {
                 state.marks.push(next.clone());
             }
         }
+        // Not awaited: it is under way now.
         self.load(page + 1);
         Ok(Some(Batch { page, first, loaded }))
     }
@@ -206,20 +211,9 @@ enum Raw {
 
 impl Source {
     async fn fetch(&self, mark: Mark) -> Result<Loaded> {
-        let prefix = self.prefix.as_str();
-        let request = ListRequest { prefix, token: mark.token.as_deref(), max_keys: self.page };
-        let page = self.store.list(request).await?;
-        if page.next.is_some() && page.next == mark.token {
-            return Err(Error::Protocol("a listing that does not go on".into()));
-        }
-        let files = page.objects.into_iter().map(|v| (v.key.to_string(), Raw::File(v)));
-        let directories = page.prefixes.into_iter().map(|p| (p, Raw::Directory));
-        let mut raw: Vec<(String, Raw)> = files.chain(directories).collect();
-        if raw.len() >= 1 << 16 {
-            return Err(Error::Protocol(format!("a page of {} entries", raw.len())));
-        }
-        raw.sort_by(|a, b| a.0.cmp(&b.0));
+        let (raw, next) = self.raw(&mark).await?;
         let order: Arc<[u64]> = raw.iter().map(|(key, _)| self.hasher.hash_one(key)).collect();
+        let last = mark.last.or_else(|| raw.last().map(|(key, _)| key.as_str().into()));
 
         let named = raw.into_iter().filter_map(|(key, raw)| Some((self.name(&key)?, raw)));
         let facts = stream::iter(named).map(|(name, raw)| async {
@@ -246,8 +240,33 @@ impl Source {
             shown.push(entry);
         }
         let (entries, order) = self.arrange(shown, order, mark.order);
-        let next = page.next.map(|token| Mark { token: Some(token), shadows, order: Arc::default() });
-        Ok(Loaded { entries, order, next })
+        let next = next.map(|token| Mark { token: Some(token), shadows, ..Mark::default() });
+        Ok(Loaded { entries, order, last, next })
+    }
+
+    /// The names of a page in byte order, up to what was its last key when it was met first, and
+    /// the token of the page after it.
+    async fn raw(&self, mark: &Mark) -> Result<(Vec<(String, Raw)>, Option<String>)> {
+        let (mut raw, mut token) = (Vec::new(), mark.token.clone());
+        loop {
+            let prefix = self.prefix.as_str();
+            let request = ListRequest { prefix, token: token.as_deref(), max_keys: self.page };
+            let page = self.store.list(request).await?;
+            if page.next.is_some() && page.next == token {
+                return Err(Error::Protocol("a listing that does not go on".into()));
+            }
+            raw.extend(page.objects.into_iter().map(|v| (v.key.to_string(), Raw::File(v))));
+            raw.extend(page.prefixes.into_iter().map(|p| (p, Raw::Directory)));
+            if raw.len() >= 1 << 16 {
+                return Err(Error::Protocol(format!("a page of {} entries", raw.len())));
+            }
+            raw.sort_by(|a: &(String, Raw), b| a.0.cmp(&b.0));
+            let end = raw.last().map(|(key, _)| key.as_str());
+            if page.next.is_none() || mark.last.as_deref() <= end {
+                return Ok((raw, page.next));
+            }
+            token = page.next;
+        }
     }
 
     /// Each entry in the place it had when the page was first met.

@@ -8,8 +8,9 @@ use std::process::Command;
 
 use nix::mount::{MntFlags, umount2};
 
-/// The file system type of our mounts in `/proc/mounts`.
-pub const FS_TYPE: &str = "fuse.expirefs";
+/// What the source of our mounts begins with in `/proc/mounts`. (Their type is `fuse.expirefs`
+/// where fusermount3 mounts, and `fuse` where root does it itself.)
+pub const SOURCE: &str = "expirefs:";
 
 /// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +18,12 @@ pub struct MountEntry {
     /// `MAJOR:MINOR`: names this mount until it is gone, and never blocks, alive or dead.
     pub device: String,
     pub dir: PathBuf,
-    pub fs_type: String,
+    pub source: String,
 }
 
 impl MountEntry {
     pub fn is_ours(&self) -> bool {
-        self.fs_type == FS_TYPE
+        self.source.starts_with(SOURCE)
     }
 
     /// Whether its daemon is gone: the kernel answers for it with ENOTCONN.
@@ -36,8 +37,8 @@ fn parse(line: &str) -> Option<MountEntry> {
     let mut fields = before.split(' ');
     let device = fields.nth(2)?.to_owned();
     let dir = PathBuf::from(unescape(fields.nth(1)?));
-    let fs_type = after.split(' ').next()?.to_owned();
-    Some(MountEntry { device, dir, fs_type })
+    let source = after.split(' ').nth(1)?.to_owned();
+    Some(MountEntry { device, dir, source })
 }
 
 /// Space, tab, newline and backslash come as `\ooo`.
@@ -98,7 +99,7 @@ pub fn absolute(path: &Path) -> io::Result<PathBuf> {
 /// Where neither the kernel nor fusermount3 does it. Not where it is gone already, or where
 /// another mount is at its place: that one is left alone.
 pub fn detach(entry: &MountEntry) -> io::Result<()> {
-    if !at(&entry.dir)?.is_some_and(|now| now.device == entry.device) {
+    if at(&entry.dir)?.is_none_or(|now| now.device != entry.device) {
         return Ok(());
     }
     match umount2(&entry.dir, MntFlags::MNT_DETACH) {
@@ -121,11 +122,11 @@ mod tests {
 
     #[test]
     fn mountinfo_lines() {
-        let line = "36 35 98:0 /mnt1 /a\\040b\\134c rw,noatime shared:1 - fuse.expirefs s3://b rw";
+        let line = "36 35 98:0 /mnt1 /a\\040b\\134c rw,noatime shared:1 - fuse.expirefs expirefs:s3://b rw";
         let entry = parse(line).unwrap();
         assert_eq!((entry.device.as_str(), entry.dir.to_str()), ("98:0", Some("/a b\\c")));
         assert!(entry.is_ours());
-        assert_eq!(parse("36 35 98:0 / /x rw - ext4 /dev/x rw").unwrap().fs_type, "ext4");
+        assert!(!parse("36 35 98:0 / /x rw - ext4 /dev/x rw").unwrap().is_ours());
         assert_eq!(parse(""), None);
     }
 
@@ -133,6 +134,6 @@ mod tests {
     fn the_root_is_mounted() {
         assert_eq!(at(Path::new("/")).unwrap().unwrap().dir, Path::new("/"));
         let proc = containing(Path::new("/proc/self/status")).unwrap().unwrap();
-        assert_eq!(proc.fs_type, "proc");
+        assert_eq!(proc.source, "proc");
     }
 }

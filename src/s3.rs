@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::{
-    BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef,
+    BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
+    BeforeTransmitInterceptorContextRef,
 };
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -110,8 +113,13 @@ impl S3 {
         let http = PoolClient::new(&pool).map_err(|e| format!("no HTTP client: {}", chain(&e)))?;
 
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
-        if let Some(region) = endpoint.region {
-            loader = loader.region(Region::new(region));
+        if endpoint.region.is_some() || endpoint.endpoint_url.is_some() {
+            // Where the endpoint is named, the region only goes into the signature: the instance
+            // metadata service is not asked for it.
+            let region = RegionProviderChain::first_try(endpoint.region.map(Region::new))
+                .or_else(EnvironmentVariableRegionProvider::new())
+                .or_else("us-east-1");
+            loader = loader.region(region);
         }
         if let Some(profile) = endpoint.profile {
             loader = loader.profile_name(profile);
@@ -135,7 +143,7 @@ impl S3 {
             .operation_attempt_timeout(timeout / 2)
             .operation_timeout(timeout)
             .build();
-        let mut config = aws_sdk_s3::config::Builder::from(&shared)
+        let config = aws_sdk_s3::config::Builder::from(&shared)
             .force_path_style(path_style)
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
@@ -144,8 +152,7 @@ impl S3 {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .interceptor(Witness { clock, metrics: metrics.clone() });
         if shared.region().is_none() {
-            // Where the endpoint is named, the region only goes into the signature.
-            config = config.region(Region::new("us-east-1"));
+            return Err("no region: give --region, or set AWS_REGION".to_owned());
         }
         Ok(S3 {
             client: Client::from_conf(config.build()),
@@ -256,7 +263,8 @@ impl Store for S3 {
 
 /// The body of a response; dropping it closes the response.
 fn content(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
-    let chunks = futures_util::stream::poll_fn(move |cx| std::pin::Pin::new(&mut body).poll_next(cx));
+    let chunks =
+        futures_util::stream::poll_fn(move |cx| std::pin::Pin::new(&mut body).poll_next(cx));
     chunks
         .map(move |chunk| match chunk {
             Ok(chunk) => {
@@ -406,6 +414,21 @@ impl Intercept for Witness {
             _ => self.metrics.get.add(1),
         }
         bag.interceptor_state().store_put(SentAt(self.clock.local_now()));
+        Ok(())
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let headers = context.response_mut().headers_mut();
+        // The SDK panics on an Expires that is not UTF-8 (s3_expires_interceptor.rs, 1.157). It
+        // is no date either way.
+        if headers.contains_key("expires") && headers.get("expires").is_none() {
+            headers.insert("expires", "(not UTF-8)");
+        }
         Ok(())
     }
 

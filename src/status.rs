@@ -165,7 +165,11 @@ impl fmt::Display for Status {
         )?;
         writeln!(f, "clock        the store's is {} ms ahead", self.clock_offset_ms)?;
         if !self.handles_detail.is_empty() {
-            writeln!(f, "\n{:>8}  {:8} {:>7} {:>7}  {:>12} / {:<12} KEY", "PID", "STATE", "AGE", "IDLE", "OFFSET", "LENGTH")?;
+            writeln!(
+                f,
+                "\n{:>8}  {:8} {:>7} {:>7}  {:>12} / {:<12} KEY",
+                "PID", "STATE", "AGE", "IDLE", "OFFSET", "LENGTH"
+            )?;
         }
         for h in &self.handles_detail {
             let state = format!("{:?}", h.state).to_lowercase();

@@ -280,7 +280,8 @@ mod tests {
         }
         ledger.idle(&*reader);
         assert!(reader.permit.lock().unwrap().is_some(), "it is busy still");
-        let now_idle = Idle { permit: Mutex::new(reader.permit.lock().unwrap().take()), ..Idle::default() };
+        let now_idle =
+            Idle { permit: Mutex::new(reader.permit.lock().unwrap().take()), ..Idle::default() };
         ledger.idle(&now_idle);
         waiter.await.unwrap().unwrap();
     }

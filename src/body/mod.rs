@@ -213,7 +213,9 @@ impl Reader {
         // The kernel may ask for what lies just behind in the wrong order, never far.
         stream.window.release_before(want.start.saturating_sub(2 * stream.request));
         if stream.delivered.is_all_of(self.version.size) {
-            stream.window.restart(self.version.size);
+            if stream.body.is_none() {
+                stream.window.restart(self.version.size);
+            }
             self.gauges.delivered.store(true, Ordering::Relaxed);
         }
         self.gauges.offset.store(want.end, Ordering::Relaxed);
@@ -244,6 +246,9 @@ impl Reader {
             None => self.ledger.acquire(self.me.clone(), Duration::MAX).await?,
         };
         debug!(start = range.start, end = range.end, "asking");
+        if !on {
+            stream.window.restart(start);
+        }
         let end = range.end;
         let (body, _) = self.open(range, permit).await?;
         stream.body = Some(body);
@@ -261,11 +266,11 @@ impl Reader {
         Ok(opened)
     }
 
-    /// Pulls until the window reaches `end`. A body that fails is closed, and so is a drained one.
+    /// Pulls until the body has come to `end`: what it brings follows what the window holds. A body that fails is closed, and so is a drained one.
     async fn fill(&self, stream: &mut Stream, end: u64) -> Result<()> {
         let Some(body) = &mut stream.body else { return Ok(()) };
         let mut result = Ok(());
-        while stream.window.end() < end && !body.is_drained() {
+        while body.next < end && !body.is_drained() {
             let at = body.next;
             match body.pull().await {
                 Ok(chunk) => stream.window.push(at, chunk),

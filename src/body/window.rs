@@ -129,7 +129,7 @@ mod tests {
                 prop_assert!((0..80).all(|i| held(i) == bytes[i]), "{:?}", coverage);
                 prop_assert!(coverage.0.windows(2).all(|w| w[0].end < w[1].start));
                 let whole = bytes.iter().position(|b| !b).unwrap_or(80) as u64;
-                prop_assert!(whole == 0 || !coverage.is_all_of(whole) == (coverage.0.len() > 1));
+                prop_assert_eq!(whole == 0 || coverage.is_all_of(whole), coverage.0.len() <= 1 || whole == 0);
             }
         }
 

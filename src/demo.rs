@@ -1,0 +1,201 @@
+//! `expirefs demo`: a bucket in this process, mounted like any other, to try things on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::config::Config;
+use crate::daemon::{self, Mounted};
+use crate::embedded::{Handle, Object, Server};
+use crate::expiry::format_http_date;
+
+const BUCKET: &str = "cache";
+
+/// How long `soon.txt` has, where a person watches and where nobody does.
+const SOON: Duration = Duration::from_secs(30);
+const SOON_ON_TOUR: Duration = Duration::from_secs(3);
+
+const README: &str = "This file has no Expires: it lives until somebody deletes it.\n";
+const PAGE: &str = "<p>This page expires in an hour.</p>\n";
+const SOON_TEXT: &str = "This file is about to expire.\n";
+
+/// Serves the demo until `stop`, or on a tour to its end.
+///
+/// # Errors
+/// In words for the operator: what cannot be done, or what the tour saw that was wrong.
+pub async fn run(tour: bool, stop: impl Future<Output = ()>) -> Result<(), String> {
+    let server = Server::start().await.map_err(|e| format!("no server: {e}"))?;
+    let ends = SystemTime::now() + if tour { SOON_ON_TOUR } else { SOON };
+    fill(&server.handle(), ends);
+
+    let dir = MountPoint::new().map_err(|e| format!("no mount point: {e}"))?;
+    let mut mounted = mount(&server.endpoint(), &dir.0).await?;
+    let outcome = if tour {
+        let path = dir.0.clone();
+        let tour = tokio::task::spawn_blocking(move || take_tour(&path));
+        let seen = tour.await.map_err(|e| format!("the tour broke off: {e}")).flatten();
+        println!("\n$ expirefs status DIR\n{}", mounted.status());
+        seen.and_then(|()| check_status(&mounted))
+    } else {
+        explain(&mounted, ends);
+        tokio::select! {
+            () = stop => {}
+            () = mounted.until_done() => {}
+        }
+        Ok(())
+    };
+    mounted.unmount(std::future::pending()).await?;
+    server.stop().await;
+    outcome?;
+    if tour {
+        println!("All of it was right.");
+    }
+    Ok(())
+}
+
+/// A directory of our own, gone with this value.
+struct MountPoint(PathBuf);
+
+impl MountPoint {
+    fn new() -> io::Result<MountPoint> {
+        let dir = std::env::temp_dir().join(format!("expirefs-demo-{}", std::process::id()));
+        fs::create_dir(&dir)?;
+        Ok(MountPoint(dir))
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        // Still mounted on, it stays: it is named in the error then.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn fill(bucket: &Handle, soon: SystemTime) {
+    let now = SystemTime::now();
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86400));
+    let until = |at| format_http_date(at);
+    let put = |key, object| bucket.put(BUCKET, key, object);
+    put("readme.txt", Object::new(README));
+    put("soon.txt", Object::new(SOON_TEXT).expires(until(soon)));
+    put("expired.txt", Object::new("Nobody reads this.\n").expires(until(now - day)));
+    put("unparsable.txt", Object::new("Nor this.\n").expires("never"));
+    put("site/page.html", Object::new(PAGE).expires(until(now + hour)));
+    put("site/stale.html", Object::new("<p>Old.</p>\n").expires(until(now - hour)));
+    put("big.bin", Object::new(vec![0xA5; 32 << 20]).expires(until(now + day)));
+}
+
+async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
+    let dir = dir.to_string_lossy().into_owned();
+    let options = ["--no-sign-request", "--region=us-east-1", "--endpoint-url"];
+    let typed = ["expirefs", "mount", BUCKET, &dir].into_iter().chain(options).chain([endpoint]);
+    let typed: Vec<&str> = typed.collect();
+    println!("$ {}", typed.join(" "));
+    let Command::Mount(args) = Cli::try_parse_from(&typed).map_err(|e| e.to_string())?.command
+    else {
+        return Err("the demo's own command line is wrong".to_owned());
+    };
+    let mut config = Config::new(*args)?;
+    // Both ends of each connection are in this process.
+    let whole = daemon::budget(&config)?;
+    config.max_open_bodies = Some((whole.available.saturating_sub(whole.metadata) / 2).max(1));
+    let budget = daemon::budget(&config)?;
+    Mounted::start(config, budget).await
+}
+
+fn explain(mounted: &Mounted, soon: SystemTime) {
+    let dir = mounted.dir().display();
+    let left = soon.duration_since(SystemTime::now()).unwrap_or_default().as_secs();
+    println!(
+        "
+A bucket with live, expired and soon-to-expire objects is mounted. Try in another terminal:
+
+    ls -l {dir}                      expired.txt and unparsable.txt are not there
+    cat {dir}/readme.txt
+    cat {dir}/expired.txt            No such file or directory
+    watch -n 0.2 ls {dir}            soon.txt vanishes in {left} s, at its instant
+    cp {dir}/big.bin /dev/null
+    expirefs status {dir}
+
+{}
+Ctrl-C unmounts.",
+        mounted.status()
+    );
+}
+
+/// Looks at everything once, and says what is not as it should be.
+fn take_tour(dir: &Path) -> Result<(), String> {
+    let path = |name: &str| dir.join(name);
+    println!("\n$ ls DIR");
+    let shown = names(dir)?;
+    println!(
+        "{}",
+        Vec::from_iter(&shown).iter().map(|n| n.as_str()).collect::<Vec<_>>().join("  ")
+    );
+    must("the names", &shown, &set(["big.bin", "readme.txt", "site", "soon.txt"]))?;
+    must("the names in site", &names(&path("site"))?, &set(["page.html"]))?;
+
+    for (name, content) in [("readme.txt", README), ("site/page.html", PAGE)] {
+        println!("$ cat DIR/{name}");
+        let got = fs::read_to_string(path(name)).map_err(|e| format!("{name}: {e}"))?;
+        print!("{got}");
+        must(name, &got.as_str(), &content)?;
+    }
+    for name in ["expired.txt", "unparsable.txt", "site/stale.html"] {
+        println!("$ cat DIR/{name}");
+        let error = fs::read(path(name)).err();
+        println!("{}", error.as_ref().map_or("it was read".to_owned(), ToString::to_string));
+        must(name, &error.and_then(|e| e.raw_os_error()), &Some(libc::ENOENT))?;
+    }
+    println!("$ touch DIR/new");
+    let error = fs::write(path("new"), "").err();
+    println!("{}", error.as_ref().map_or("it was written".to_owned(), ToString::to_string));
+    must("a write", &error.and_then(|e| e.raw_os_error()), &Some(libc::EROFS))?;
+    let big = fs::read(path("big.bin")).map_err(|e| format!("big.bin: {e}"))?;
+    must("big.bin", &(big.len(), big.iter().all(|b| *b == 0xA5)), &(32 << 20, true))?;
+
+    let mut held = fs::File::open(path("soon.txt")).map_err(|e| format!("soon.txt: {e}"))?;
+    println!("$ while ls DIR/soon.txt; do :; done");
+    let patience = SystemTime::now() + SOON_ON_TOUR + Duration::from_secs(5);
+    while path("soon.txt").exists() {
+        if SystemTime::now() > patience {
+            return Err("soon.txt does not vanish".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("soon.txt: No such file or directory");
+    must("the names then", &names(dir)?, &set(["big.bin", "readme.txt", "site"]))?;
+    let mut text = String::new();
+    let read = held.rewind().and_then(|()| held.read_to_string(&mut text));
+    read.map_err(|e| format!("soon.txt, opened before: {e}"))?;
+    must("soon.txt, opened before,", &text.as_str(), &SOON_TEXT)
+}
+
+fn check_status(mounted: &Mounted) -> Result<(), String> {
+    let status = mounted.status();
+    must("the number of unparsable keys", &status.unparsable, &1)?;
+    must("that expired names were hidden", &(status.expired_hidden > 0), &true)?;
+    must("the number of open bodies", &status.bodies_open, &0)
+}
+
+fn names(dir: &Path) -> Result<BTreeSet<String>, String> {
+    let entries = fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let entries = entries.map_err(|e| format!("{}: {e}", dir.display()))?;
+    Ok(entries.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+}
+
+fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+fn must<T: PartialEq + std::fmt::Debug>(what: &str, got: &T, want: &T) -> Result<(), String> {
+    if got == want {
+        return Ok(());
+    }
+    Err(format!("{what}: expected {want:?}, saw {got:?}"))
+}

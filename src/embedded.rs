@@ -1,0 +1,303 @@
+//! An S3 server inside this process, for `expirefs demo` and for tests.
+//!
+//! [`s3s`] speaks the protocol, [`Handle`] keeps the buckets in memory, and a layer between s3s and
+//! the socket does what s3s will not:
+//!
+//! - **`Expires` as raw bytes.** s3s refuses a PUT whose `Expires` is not a date and rewrites those
+//!   that are. Here the header goes around s3s and comes back byte for byte, since the malformed
+//!   ones are what this server is for.
+//! - **No authentication.** A signature covers the header just taken away, so none could be checked.
+//!   Credentials are ignored, and only the loopback interface is listened on.
+//! - **Counting** every request, whatever becomes of it.
+//!
+//! Served, at path-style addresses: CreateBucket, HeadBucket, PutObject, GetObject, HeadObject,
+//! DeleteObject, DeleteObjects, ListObjectsV2. All else answers 501 NotImplemented.
+
+mod operations;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, EXPIRES, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use md5::{Digest, Md5};
+use s3s::dto::{ETag, Timestamp};
+use s3s::path::check_bucket_name;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{HttpError, HttpResponse};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
+
+/// A running server. Dropping it closes the listener and every connection soon after;
+/// [`stop`](Server::stop) waits until they are closed.
+pub struct Server {
+    address: SocketAddr,
+    handle: Handle,
+    /// Nothing is ever sent: the accept loop ends when this is dropped.
+    running: oneshot::Sender<()>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens on a free loopback port and serves HTTP/1.1 on the current tokio runtime.
+    ///
+    /// # Errors
+    /// Those of bind(2). Each connection will hold one descriptor of this process, besides the one
+    /// of a client that lives here too.
+    pub async fn start() -> io::Result<Server> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let handle = Handle::default();
+        let (running, stopped) = oneshot::channel();
+        let accepting = tokio::spawn(accept(listener, handle.clone(), stopped));
+        Ok(Server { address, handle, running, accepting })
+    }
+
+    /// `http://127.0.0.1:PORT`. Clients must address buckets by path.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The server's contents and counters. A handle outlives the server; it does not keep it running.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Closes the listener and all connections, and returns when that is done.
+    pub async fn stop(self) {
+        drop(self.running);
+        // It could only fail by a panic, which the panic hook has reported.
+        let _ = self.accepting.await;
+    }
+}
+
+/// The buckets of a [`Server`] and what it has counted, used from inside the process: nothing
+/// called here is an HTTP request. Clones share the same contents.
+#[derive(Clone, Default)]
+pub struct Handle(
+    /// One lock over everything, held for map operations only and never across an await; objects
+    /// are handed out as `Arc`s, so no body is sent under it.
+    Arc<Mutex<State>>,
+);
+
+#[derive(Default)]
+struct State {
+    buckets: BTreeMap<String, Bucket>,
+    requests: Requests,
+}
+
+/// By key; strings order by their UTF-8 bytes, as S3 lists.
+type Bucket = BTreeMap<String, Arc<Stored>>;
+
+/// HTTP requests since the start, refused ones included, by operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// GetObject.
+    pub get: u64,
+    /// HeadObject.
+    pub head: u64,
+    /// ListObjectsV2, each page.
+    pub list: u64,
+    /// PutObject.
+    pub put: u64,
+    /// DeleteObject and DeleteObjects.
+    pub delete: u64,
+    /// Whatever else came, requests on buckets among it.
+    pub other: u64,
+}
+
+/// An object to be stored.
+#[derive(Clone, Debug, Default)]
+pub struct Object {
+    /// The content; clones and ranges of it share the memory.
+    pub body: Bytes,
+    /// Returned byte for byte, a date or not; no such header if `None`.
+    pub expires: Option<HeaderValue>,
+    /// `binary/octet-stream` if `None`, as on S3.
+    pub content_type: Option<String>,
+    /// Returned as it is; no such header if `None`.
+    pub cache_control: Option<String>,
+    /// Kept to the second, as HTTP tells it; the time of storing if `None`.
+    pub last_modified: Option<SystemTime>,
+}
+
+impl Object {
+    /// An object of these bytes, which are not copied, with everything else left to the defaults.
+    pub fn new(body: impl AsRef<[u8]> + Send + 'static) -> Object {
+        Object { body: Bytes::from_owner(body), ..Object::default() }
+    }
+
+    /// Sets the raw `Expires`.
+    ///
+    /// # Panics
+    /// On bytes no HTTP header can carry: control characters other than tab (RFC 9110 §5.5).
+    pub fn expires(mut self, raw: impl AsRef<[u8]>) -> Object {
+        self.expires = Some(HeaderValue::from_bytes(raw.as_ref()).expect("a legal header value"));
+        self
+    }
+
+    /// Sets `Content-Type`.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Object {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Sets `Cache-Control`.
+    pub fn cache_control(mut self, cache_control: impl Into<String>) -> Object {
+        self.cache_control = Some(cache_control.into());
+        self
+    }
+
+    /// Sets `Last-Modified`.
+    pub fn last_modified(mut self, at: SystemTime) -> Object {
+        self.last_modified = Some(at);
+        self
+    }
+}
+
+/// An object with its defaults filled in.
+struct Stored {
+    object: Object,
+    /// The MD5 of the body in hex, as S3 has it for an object uploaded in one part.
+    etag: ETag,
+    modified: Timestamp,
+}
+
+impl Stored {
+    fn new(mut object: Object) -> Stored {
+        let etag = ETag::Strong(hex(&Md5::digest(&object.body)));
+        let at = object.last_modified.unwrap_or_else(SystemTime::now);
+        let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let modified = (UNIX_EPOCH + Duration::from_secs(seconds)).into();
+        let content_type = || "binary/octet-stream".into();
+        object.content_type.get_or_insert_with(content_type);
+        Stored { object, etag, modified }
+    }
+}
+
+impl Handle {
+    /// Makes an empty bucket; one that exists is left as it is.
+    ///
+    /// # Panics
+    /// If S3 allows no bucket of that name: no HTTP request could reach it.
+    pub fn create_bucket(&self, bucket: &str) {
+        let name = legal(bucket);
+        self.state().buckets.entry(name).or_default();
+    }
+
+    /// Stores an object, in place of the one that was there. A missing bucket is made.
+    ///
+    /// # Panics
+    /// As [`create_bucket`](Handle::create_bucket) does.
+    pub fn put(&self, bucket: &str, key: &str, object: Object) {
+        let (name, stored) = (legal(bucket), Arc::new(Stored::new(object)));
+        let mut state = self.state();
+        let bucket = state.buckets.entry(name).or_default();
+        bucket.insert(key.into(), stored);
+    }
+
+    /// Removes an object, if it is there.
+    pub fn delete(&self, bucket: &str, key: &str) {
+        if let Some(bucket) = self.state().buckets.get_mut(bucket) {
+            bucket.remove(key);
+        }
+    }
+
+    /// What has been asked over HTTP so far.
+    pub fn requests(&self) -> Requests {
+        self.state().requests
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nothing panics under this lock")
+    }
+
+    fn count(&self, request: &hyper::Request<Incoming>) {
+        let path = request.uri().path().trim_start_matches('/');
+        let on_object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());
+        let query = request.uri().query().unwrap_or_default();
+        let requests = &mut self.state().requests;
+        let counter = match request.method().as_str() {
+            "GET" if on_object => &mut requests.get,
+            "GET" if query.contains("list-type=2") => &mut requests.list,
+            "HEAD" if on_object => &mut requests.head,
+            "PUT" if on_object => &mut requests.put,
+            "DELETE" if on_object => &mut requests.delete,
+            "POST" if query.starts_with("delete") => &mut requests.delete,
+            _ => &mut requests.other,
+        };
+        *counter += 1;
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn legal(bucket: &str) -> String {
+    assert!(check_bucket_name(bucket), "not for a bucket: {bucket:?}");
+    bucket.into()
+}
+
+async fn accept(listener: TcpListener, handle: Handle, mut stopped: oneshot::Receiver<()>) {
+    let s3 = S3ServiceBuilder::new(handle.clone()).build();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut stopped => break,
+        };
+        // Forgets those that have ended; the set would only grow otherwise.
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(converse(stream, s3.clone(), handle.clone()));
+            }
+            // Out of descriptors, as tests like to be: the connection stays queued in the kernel,
+            // and without a pause `accept` would fail on it in a tight loop.
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+async fn converse(stream: TcpStream, s3: S3Service, handle: Handle) {
+    // Without it the connection is slower, no more.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| answer(&s3, &handle, request));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // An error says that the client broke off, as readers that have seen enough do.
+    let _ = connection.await;
+}
+
+/// The `Expires` of a PUT on its way around s3s to `put_object`.
+#[derive(Clone)]
+struct RawExpires(HeaderValue);
+
+/// The layer around s3s, see the module's documentation.
+async fn answer(
+    s3: &S3Service,
+    handle: &Handle,
+    mut request: hyper::Request<Incoming>,
+) -> Result<HttpResponse, HttpError> {
+    handle.count(&request);
+    // To a signed request s3s would answer 501, having nothing to check it with.
+    request.headers_mut().remove(AUTHORIZATION);
+    if let Some(expires) = request.headers_mut().remove(EXPIRES) {
+        request.extensions_mut().insert(RawExpires(expires));
+    }
+    let response = s3.call(request.map(s3s::Body::from));
+    // s3s logs every refusal as an error; here a 404 is an ordinary answer.
+    response.with_subscriber(Dispatch::none()).await
+}

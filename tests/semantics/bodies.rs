@@ -1,0 +1,265 @@
+//! Bodies, permits and the order of reads: rules B1 to B5, R3 and R4.
+
+use std::time::Duration;
+
+use expirefs::body::State;
+use expirefs::error::Error;
+use proptest::prelude::*;
+
+use super::memory::{Mood, Requests};
+use super::{Make, Rig, SECOND, pattern};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test]
+async fn sequential_reading_is_one_get() {
+    let rig = Rig::default();
+    let content = pattern(1, 5 * MIB + 17);
+    rig.store.put("f", content.clone(), None);
+    let fh = rig.open("f").await.unwrap();
+    assert_eq!(rig.ledger.open(), 1);
+    assert_eq!(rig.read_all(fh).await.unwrap(), content);
+    assert_eq!(rig.store.asked(), Requests { head: 1, get: 1, list: 0 });
+    // B5: read to its end, it is closed, though the handle lives on.
+    assert_eq!((rig.ledger.open(), rig.store.open()), (0, 0));
+    assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Drained);
+    assert_eq!(rig.fs.read(fh, 0, 100).await.unwrap(), content[..100]);
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn a_version_that_was_read_opens_without_a_request() {
+    let rig = Rig::default();
+    let content = pattern(1, 300 << 10);
+    rig.store.put("f", content.clone(), None);
+    let fh = rig.open("f").await.unwrap();
+    rig.read_all(fh).await.unwrap();
+    rig.fs.release(fh).unwrap();
+    rig.store.asked();
+    let fh = rig.open("f").await.unwrap();
+    assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Unopened);
+    assert_eq!(rig.store.asked(), Requests::default());
+    // The kernel may have dropped a page: then the body begins.
+    assert_eq!(rig.fs.read(fh, 4096, 4096).await.unwrap(), content[4096..8192]);
+    assert_eq!(rig.store.asked().get, 1);
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn a_small_object_holds_no_permit_once_it_is_open() {
+    let rig = Make { cap: 1, ..Make::default() }.rig();
+    let names = ["a", "b", "c"];
+    let mut open = Vec::new();
+    for name in names {
+        rig.store.put(name, name, None);
+        open.push(rig.open(name).await.unwrap());
+        assert_eq!((rig.ledger.open(), rig.store.open()), (0, 0));
+    }
+    for (fh, name) in open.into_iter().zip(names) {
+        assert_eq!(rig.read_all(fh).await.unwrap(), name.as_bytes());
+        rig.fs.release(fh).unwrap();
+    }
+    assert_eq!(rig.store.asked().get, 3);
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn an_empty_object_is_read_without_a_request() {
+    let rig = Rig::default();
+    rig.store.put("f", "", None);
+    let fh = rig.open("f").await.unwrap();
+    assert_eq!(rig.read_all(fh).await.unwrap(), b"");
+    assert_eq!(rig.store.asked().get, 0);
+    rig.fs.release(fh).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_cap_idle_bodies_are_parked_and_resumed() {
+    let rig = Make { cap: 2, ..Make::default() }.rig();
+    let contents: Vec<_> = (0..5).map(|i| pattern(i, MIB)).collect();
+    let mut handles = Vec::new();
+    for (i, content) in contents.iter().enumerate() {
+        rig.store.put(&format!("f{i}"), content.clone(), None);
+        let fh = rig.open(&format!("f{i}")).await.unwrap();
+        assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), content[..4096]);
+        handles.push(fh);
+    }
+    let parked =
+        rig.fs.open_handles().iter().filter(|h| h.1.reader.state() == State::Parked).count();
+    assert_eq!(parked, 3);
+    for offset in (4096..MIB).step_by(128 << 10) {
+        for (fh, content) in handles.iter().zip(&contents) {
+            let end = (offset + (128 << 10)).min(MIB);
+            let got = rig.fs.read(*fh, offset as u64, 128 << 10).await.unwrap();
+            assert!(got == content[offset..end], "{fh} at {offset}");
+        }
+    }
+    assert_eq!((rig.ledger.peak(), rig.store.most_open()), (2, 2));
+    for fh in handles {
+        rig.fs.release(fh).unwrap();
+    }
+    rig.must_be_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_has_answered_nothing_yet_is_not_taken_over() {
+    let rig = Make { cap: 1, ..Make::default() }.rig();
+    rig.store.put("a", pattern(1, MIB), None);
+    rig.store.put("b", pattern(2, MIB), None);
+    let a = rig.open("a").await.unwrap();
+    let start = tokio::time::Instant::now();
+    let refused = rig.open("b").await;
+    assert_eq!(refused, Err(Error::TooManyBodies { cap: 1, waited: 5 * SECOND }));
+    assert_eq!(start.elapsed(), 5 * SECOND);
+    rig.fs.read(a, 0, 1).await.unwrap();
+    let b = rig.open("b").await.unwrap();
+    rig.fs.release(a).unwrap();
+    rig.fs.release(b).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_parking_an_open_waits_and_fails_and_names_never_wait() {
+    let mut make = Make { cap: 1, parking: false, ..Make::default() };
+    make.settings.patience.open_wait = SECOND;
+    let rig = make.rig();
+    rig.store.put("a", pattern(1, MIB), None);
+    rig.store.put("b", pattern(2, MIB), None);
+    let a = rig.open("a").await.unwrap();
+    rig.fs.read(a, 0, 1).await.unwrap();
+    let b = rig.ino("b").await;
+    let start = tokio::time::Instant::now();
+    let waits = rig.fs.open(b, 1);
+    let names = async {
+        assert!(rig.look("b").await.unwrap().is_some());
+        assert_eq!(rig.list("", 10).await.unwrap(), ["a", "b"]);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    };
+    let (refused, ()) = tokio::join!(waits, names);
+    assert_eq!(refused.unwrap_err().errno(), libc::ENFILE);
+    assert_eq!(start.elapsed(), SECOND);
+    rig.fs.release(a).unwrap();
+    let b = rig.fs.open(b, 1).await.unwrap();
+    rig.fs.release(b).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_cancelled_while_it_waits_for_a_permit_holds_nothing() {
+    let rig = Make { cap: 1, parking: false, ..Make::default() }.rig();
+    rig.store.put("a", pattern(1, MIB), None);
+    rig.store.put("b", pattern(2, MIB), None);
+    let a = rig.open("a").await.unwrap();
+    let b = rig.ino("b").await;
+    let fs = rig.fs.clone();
+    let waits = tokio::spawn(async move { fs.open(b, 1).await });
+    while rig.ledger.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    waits.abort();
+    assert!(waits.await.unwrap_err().is_cancelled());
+    rig.fs.release(a).unwrap();
+    rig.must_be_at_rest();
+    let b = rig.fs.open(b, 1).await.unwrap();
+    rig.fs.release(b).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_ends_within_the_timeout_and_gives_all_back() {
+    let rig = Rig::default();
+    rig.store.put("f", pattern(1, MIB), None);
+    rig.store.put("small", "text", None);
+    let f = rig.ino("f").await;
+    rig.store.be(Mood::Stalls);
+    let start = tokio::time::Instant::now();
+    let fh = rig.fs.open(f, 1).await.unwrap();
+    let timed_out = Error::TimedOut(30 * SECOND);
+    assert_eq!(rig.fs.read(fh, 0, 4096).await, Err(timed_out.clone()));
+    assert_eq!(rig.ledger.open(), 0, "a body that stalled is of no more use");
+    assert_eq!(rig.open("small").await, Err(timed_out));
+    assert_eq!(start.elapsed(), 60 * SECOND);
+    rig.store.be(Mood::Well);
+    assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), pattern(1, 4096)[..], "it works again");
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn a_panic_gives_the_permit_back() {
+    let rig = Rig::default();
+    rig.store.put("f", pattern(1, MIB), None);
+    let f = rig.ino("f").await;
+    rig.store.be(Mood::Panics);
+    let fs = rig.fs.clone();
+    let panicked = tokio::spawn(async move { fs.open(f, 1).await }).await;
+    assert!(panicked.unwrap_err().is_panic());
+    rig.must_be_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down_refuses_opens_and_waits_for_handles() {
+    let rig = Rig::default();
+    rig.store.put("f", pattern(1, MIB), None);
+    let ino = rig.ino("f").await;
+    let fh = rig.fs.open(ino, 1).await.unwrap();
+    let start = tokio::time::Instant::now();
+    let fs = rig.fs.clone();
+    let down = tokio::spawn(async move { fs.shut_down(5 * SECOND).await });
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::ShuttingDown));
+    assert!(!down.is_finished());
+    rig.fs.release(fh).unwrap();
+    down.await.unwrap();
+    assert_eq!(start.elapsed(), SECOND);
+    rig.must_be_at_rest();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever is read in whatever order, alone or at the same time, the bytes are right.
+    #[test]
+    fn any_order_of_reads_gives_the_right_bytes(
+        size in 1usize..3 * MIB,
+        chunk in prop::sample::select(vec![0usize, 1000, 64 << 10, 300_000]),
+        cap in 1usize..4,
+        reads in prop::collection::vec((0usize..2, 0f64..1.05, 1u32..400_000, any::<bool>()), 1..30),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let rig = Make { cap, chunk, ..Make::default() }.rig();
+            let contents = [pattern(1, size), pattern(2, size)];
+            let mut handles = Vec::new();
+            for (i, content) in contents.iter().enumerate() {
+                rig.store.put(&format!("f{i}"), content.clone(), None);
+                let fh = rig.open(&format!("f{i}")).await.unwrap();
+                rig.fs.read(fh, 0, 1).await.unwrap();
+                handles.push(fh);
+            }
+            let mut together = Vec::new();
+            let mut position = [0usize; 2];
+            for (which, at, len, on) in reads {
+                let offset = if on { position[which] } else { (at * size as f64) as usize };
+                position[which] = (offset + len as usize).min(size);
+                let (fs, fh) = (rig.fs.clone(), handles[which]);
+                let want = contents[which][offset.min(size)..position[which].max(offset.min(size))].to_vec();
+                together.push(async move {
+                    let got = fs.read(fh, offset as u64, len).await.unwrap();
+                    assert!(got == want, "handle {fh}: {len} bytes at {offset} of {size}");
+                });
+                if together.len() == 3 {
+                    futures_util::future::join_all(together.drain(..)).await;
+                }
+            }
+            futures_util::future::join_all(together).await;
+            assert!(rig.store.most_open() <= cap, "{} open", rig.store.most_open());
+            for fh in handles {
+                rig.fs.release(fh).unwrap();
+            }
+            rig.must_be_at_rest();
+        });
+    }
+}

@@ -1,0 +1,118 @@
+//! Listings: rule N4, and what they cost.
+
+use std::collections::BTreeSet;
+
+use expirefs::error::Error;
+use expirefs::inode::ROOT;
+
+use super::memory::Requests;
+use super::{Make, Rig, expires};
+
+fn pages(page: u16) -> Rig {
+    let mut make = Make::default();
+    make.settings.page = page;
+    make.rig()
+}
+
+#[tokio::test]
+async fn every_page_and_every_step_show_the_same() {
+    for page in [1, 2, 7, 1000] {
+        let rig = pages(page);
+        let mut want = Vec::new();
+        for i in 0..40 {
+            let live = i % 3 != 0;
+            rig.store.put(&format!("f{i:02}"), "x", expires(if live { 1000 } else { -1 }));
+            want.extend(live.then(|| format!("f{i:02}")));
+        }
+        for step in [1, 3, 100] {
+            assert_eq!(rig.list("", step).await.unwrap(), want, "page {page} step {step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn offsets_stay_valid_whatever_comes_and_goes() {
+    let rig = pages(4);
+    for i in 0..40 {
+        rig.store.put(&format!("f{i:02}"), "x", None);
+    }
+    let fh = rig.fs.opendir(ROOT).unwrap();
+    let mut seen = Vec::new();
+    let mut offset = 2;
+    loop {
+        let some = rig.read_dir(ROOT, fh, offset, 3).await.unwrap();
+        let Some((next, _)) = some.last() else { break };
+        offset = *next;
+        seen.extend(some);
+    }
+    assert_eq!(seen.len(), 40);
+    // Pages read again have lost names and gained others.
+    for gone in ["f00", "f05", "f06", "f12"] {
+        rig.store.delete(gone);
+    }
+    for new in ["e", "f04a", "f05b", "f20x"] {
+        rig.store.put(new, "x", None);
+    }
+    for (i, (offset, _)) in seen.iter().enumerate().rev() {
+        let some = rig.read_dir(ROOT, fh, *offset, 1).await.unwrap();
+        let still = |name: &&String| !["f00", "f05", "f06", "f12"].contains(&name.as_str());
+        let want = seen[i + 1..].iter().map(|(_, name)| name).find(still);
+        assert_eq!(some.first().map(|(_, name)| name), want, "after {}", seen[i].1);
+    }
+    // From the start it is as it is now.
+    let now: BTreeSet<_> =
+        rig.read_dir(ROOT, fh, 0, 100).await.unwrap().into_iter().map(|(_, name)| name).collect();
+    assert!(now.contains("e") && !now.contains("f00"), "{now:?}");
+    rig.fs.releasedir(fh).unwrap();
+    assert_eq!(rig.read_dir(ROOT, fh, 0, 1).await, Err(Error::BadHandle));
+}
+
+#[tokio::test]
+async fn unchanged_objects_are_asked_for_once() {
+    let rig = pages(10);
+    for i in 0..30 {
+        rig.store.put(&format!("f{i:02}"), "x", expires(if i % 2 == 0 { 1000 } else { -1 }));
+    }
+    assert_eq!(rig.list("", 100).await.unwrap().len(), 15);
+    assert_eq!(rig.store.asked(), Requests { head: 30, get: 0, list: 3 });
+    // However long ago it was, and looked up or not: a version's expiry does not change.
+    rig.clock.advance(60 * super::SECOND);
+    rig.look("f01").await.unwrap();
+    rig.store.asked();
+    assert_eq!(rig.list("", 100).await.unwrap().len(), 15);
+    assert_eq!(rig.store.asked(), Requests { head: 0, get: 0, list: 3 });
+    rig.store.put("f00", "y", None);
+    assert_eq!(rig.list("", 100).await.unwrap().len(), 15);
+    assert_eq!(rig.store.asked(), Requests { head: 1, get: 0, list: 3 });
+}
+
+#[tokio::test]
+async fn what_a_listing_told_is_not_looked_up() {
+    let rig = Rig::default();
+    rig.store.put("f", "x", None);
+    rig.store.put("d/f", "x", None);
+    rig.list("", 100).await.unwrap();
+    rig.store.asked();
+    assert!(rig.look("f").await.unwrap().is_some());
+    assert!(rig.look("d").await.unwrap().is_some());
+    assert_eq!(rig.store.asked(), Requests::default());
+}
+
+#[tokio::test]
+async fn the_kernels_references_are_counted() {
+    let rig = Rig::default();
+    for i in 0..20 {
+        rig.store.put(&format!("f{i:02}"), "x", None);
+    }
+    let fh = rig.fs.opendir(ROOT).unwrap();
+    let some = rig.read_dir(ROOT, fh, 2, 5).await.unwrap();
+    assert_eq!(some.len(), 5);
+    // The sixth was refused for want of room: the kernel has not heard of it.
+    assert_eq!(rig.fs.inode_count(), 1 + 5);
+    rig.fs.releasedir(fh).unwrap();
+    let ino = rig.ino("f00").await;
+    rig.fs.forget(ino, 1);
+    assert!(rig.fs.getattr(ino).is_ok(), "one from readdirplus is left");
+    rig.fs.forget(ino, 1);
+    assert!(rig.fs.getattr(ino).is_err());
+}

@@ -1,0 +1,299 @@
+//! Expiry as existence: rules E1 to E10, R1 and R2.
+
+use std::time::Duration;
+
+use expirefs::catalog::Trust;
+use expirefs::error::Error;
+use expirefs::expiry::{OnUnparsable, Policy, Source};
+use expirefs::fs::Lookup;
+use expirefs::inode::ROOT;
+
+use super::memory::{Mood, Requests};
+use super::{Make, Rig, SECOND, expires, pattern};
+
+#[tokio::test]
+async fn an_expired_object_is_absent_from_its_instant_on() {
+    let rig = Rig::default();
+    rig.store.put("f", "text", expires(2));
+    assert!(rig.look("f").await.unwrap().is_some());
+    rig.clock.advance(2 * SECOND - Duration::from_nanos(1));
+    assert!(rig.look("f").await.unwrap().is_some());
+    rig.clock.advance(Duration::from_nanos(1));
+    assert_eq!(rig.look("f").await, Ok(None));
+    assert_eq!(rig.list("", 100).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn expiring_between_lookup_and_open() {
+    let rig = Rig::default();
+    rig.store.put("f", "text", expires(2));
+    let ino = rig.ino("f").await;
+    rig.clock.advance(2 * SECOND);
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
+    assert_eq!(rig.fs.access(ino), Err(Error::Expired));
+    assert_eq!(rig.fs.getattr(ino), Err(Error::Expired));
+    assert_eq!(rig.store.asked().get, 0, "nothing is fetched to be thrown away");
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn expiring_while_it_is_open() {
+    let rig = Rig::default();
+    let content = pattern(1, 600 << 10);
+    rig.store.put("f", content.clone(), expires(2));
+    let ino = rig.ino("f").await;
+    let fh = rig.fs.open(ino, 1).await.unwrap();
+    let first = rig.fs.read(fh, 0, 4096).await.unwrap();
+    assert_eq!(first, content[..4096]);
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.look("f").await, Ok(None));
+    assert_eq!(rig.fs.getattr(ino).unwrap().size, content.len() as u64, "fstat");
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired), "a second open");
+    assert_eq!(rig.read_all(fh).await.unwrap(), content);
+    rig.fs.release(fh).unwrap();
+    assert_eq!(rig.fs.getattr(ino), Err(Error::Expired));
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn expiring_during_a_listing() {
+    for page in [1, 2, 1000] {
+        let mut make = Make::default();
+        make.settings.page = page;
+        let rig = make.rig();
+        for name in ["a", "b", "d", "e"] {
+            rig.store.put(name, "x", expires(if name == "a" { 1000 } else { 2 }));
+        }
+        rig.store.put("c", "x", None);
+        rig.store.put("f/g", "x", expires(1));
+        let fh = rig.fs.opendir(ROOT).unwrap();
+        let first = rig.read_dir(ROOT, fh, 2, 1).await.unwrap();
+        assert_eq!(first[0].1, "a");
+        rig.clock.advance(2 * SECOND);
+        let (mut offset, mut rest) = (first[0].0, Vec::new());
+        loop {
+            let some = rig.read_dir(ROOT, fh, offset, 1).await.unwrap();
+            let Some((next, name)) = some.into_iter().next() else { break };
+            offset = next;
+            rest.push(name);
+        }
+        // What was fetched before and had not gone out yet is hidden too.
+        assert_eq!(rest, ["c", "f/"], "page {page}");
+        rig.fs.releasedir(fh).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn replaced_between_lookup_and_open() {
+    let rig = Rig::default();
+    let (old, new) = (pattern(1, 300 << 10), pattern(2, 300 << 10));
+    rig.store.put("f", old, None);
+    let ino = rig.ino("f").await;
+    rig.store.put("f", new.clone(), None);
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale));
+    rig.must_be_at_rest();
+    // On ESTALE the kernel looks again, at once, within any metadata TTL.
+    let again = rig.ino("f").await;
+    assert_ne!(again, ino);
+    let fh = rig.fs.open(again, 1).await.unwrap();
+    assert_eq!(rig.read_all(fh).await.unwrap(), new);
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn deleted_between_lookup_and_open() {
+    let rig = Rig::default();
+    rig.store.put("f", "text", None);
+    let ino = rig.ino("f").await;
+    rig.store.delete("f");
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale));
+    assert_eq!(rig.look("f").await, Ok(None));
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn replaced_while_it_is_read_bytes_are_never_mixed() {
+    let rig = Make { cap: 1, ..Make::default() }.rig();
+    let (old, new) = (pattern(1, 1 << 20), pattern(2, 1 << 20));
+    rig.store.put("f", old.clone(), None);
+    rig.store.put("g", pattern(3, 1 << 20), None);
+    let fh = rig.open("f").await.unwrap();
+    assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), old[..4096]);
+    rig.store.put("f", new, None);
+    // The body that is open goes on with the old version.
+    assert_eq!(rig.fs.read(fh, 4096, 4096).await.unwrap(), old[4096..8192]);
+    // Parked in favour of another, it would have to ask again, and says that it can't.
+    let other = rig.open("g").await.unwrap();
+    assert_eq!(rig.fs.read(other, 0, 1).await.unwrap(), pattern(3, 1)[..]);
+    assert_eq!(rig.fs.read(fh, 8192, 4096).await, Err(Error::Stale));
+    rig.fs.release(fh).unwrap();
+    rig.fs.release(other).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn the_answer_to_the_open_itself_is_asked_for_its_expires() {
+    let rig = Rig::default();
+    rig.store.put("f", pattern(1, 1 << 20), expires(1000));
+    let ino = rig.ino("f").await;
+    rig.store.say_on_get("f", expires(-1).unwrap());
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
+    rig.store.say_on_get("f", "never".into());
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn no_lifetime_given_to_the_kernel_outlives_the_object() {
+    for (trust, most) in [(Trust::For(SECOND), SECOND), (Trust::UntilExpiry, 10 * SECOND)] {
+        let mut make = Make::default();
+        make.settings.trust = trust;
+        let rig = make.rig();
+        rig.store.put("f", "text", expires(10));
+        for left in [10_000, 5_000, 900, 11, 10, 9, 1] {
+            let gone = Duration::from_secs(10) - Duration::from_millis(left);
+            let now = rig.clock.now().duration_since(super::start()).unwrap();
+            rig.clock.advance(gone - now);
+            let left = Duration::from_millis(left).min(most);
+            let ttl = rig.look("f").await.unwrap().unwrap().ttl;
+            assert!(ttl <= left.saturating_sub(Duration::from_millis(10)), "{ttl:?} of {left:?}");
+            let ino = rig.ino("f").await;
+            let ttl = rig.fs.getattr(ino).unwrap().ttl;
+            assert!(ttl <= left.saturating_sub(Duration::from_millis(10)), "{ttl:?} of {left:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn trusted_until_it_expires_an_object_is_asked_for_once() {
+    let mut make = Make::default();
+    make.settings.trust = Trust::UntilExpiry;
+    let rig = make.rig();
+    rig.store.put("f", "text", expires(1000));
+    rig.store.put("g", "text", None);
+    for round in 0..5 {
+        let fh = rig.open("f").await.unwrap();
+        if round == 0 {
+            // From then on the kernel has its pages.
+            assert_eq!(rig.read_all(fh).await.unwrap(), b"text");
+        }
+        rig.fs.release(fh).unwrap();
+        rig.ino("g").await;
+        rig.clock.advance(11 * SECOND);
+    }
+    assert_eq!(rig.store.asked(), Requests { head: 2, get: 1, list: 0 });
+    rig.clock.advance(10 * SECOND);
+    rig.ino("g").await;
+    assert_eq!(rig.store.asked().head, 1, "one without an expiry is trusted for 60 s");
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn unparsable_expires_as_each_policy_has_it() {
+    for (on_unparsable, want) in [
+        (OnUnparsable::Expired, Ok(false)),
+        (OnUnparsable::Fresh, Ok(true)),
+        (OnUnparsable::Error, Err(Error::Unparsable)),
+    ] {
+        let mut make = Make::default();
+        make.settings.policy = Policy { on_unparsable, ..Policy::default() };
+        let rig = make.rig();
+        for (i, raw) in ["0", "-1", "never", "", "2099-01-01T00:00:00Z"].into_iter().enumerate() {
+            let name = format!("f{i}");
+            rig.store.put(&name, "text", Some(raw.into()));
+            for _ in 0..2 {
+                assert_eq!(rig.look(&name).await.map(|found| found.is_some()), want, "{raw:?}");
+            }
+        }
+        assert_eq!(rig.metrics.unparsable.get(), 5, "each is counted once");
+        // One that can't be told live from expired has a name, and says EIO when it is used.
+        let shown = rig.list("", 100).await.unwrap().len();
+        assert_eq!(shown, if want == Ok(false) { 0 } else { 5 });
+        rig.must_be_at_rest();
+    }
+}
+
+#[tokio::test]
+async fn a_default_ttl_counts_from_last_modified() {
+    // Objects of this store were modified 60 s before the start.
+    let mut make = Make::default();
+    make.settings.policy.default_ttl = Some(90 * SECOND);
+    let rig = make.rig();
+    rig.store.put("f", "text", None);
+    rig.store.put("g", "text", expires(1000));
+    rig.clock.advance(29 * SECOND);
+    assert_eq!(rig.list("", 100).await.unwrap(), ["f", "g"]);
+    rig.clock.advance(SECOND);
+    assert_eq!(rig.list("", 100).await.unwrap(), ["g"]);
+    assert_eq!(rig.look("f").await, Ok(None));
+}
+
+#[tokio::test]
+async fn expiry_from_the_listing_needs_no_head() {
+    let mut make = Make::default();
+    make.settings.policy =
+        Policy { default_ttl: Some(90 * SECOND), source: Source::List, ..Policy::default() };
+    let rig = make.rig();
+    rig.store.put("f", "text", expires(-1000));
+    assert_eq!(rig.list("", 100).await.unwrap(), ["f"]);
+    assert_eq!(rig.store.asked(), Requests { head: 0, get: 0, list: 1 });
+    rig.clock.advance(30 * SECOND);
+    assert_eq!(rig.list("", 100).await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_failure_is_never_absence() {
+    let failures = [
+        (Error::OutOfDescriptors("EMFILE".into()), libc::ENFILE),
+        (Error::Unreachable("refused".into()), libc::EIO),
+        (Error::TimedOut(SECOND), libc::EIO),
+        (Error::Store("SlowDown (503)".into()), libc::EIO),
+        (Error::Denied("AccessDenied (403)".into()), libc::EACCES),
+    ];
+    for (failure, errno) in failures {
+        let rig = Rig::default();
+        rig.store.put("f", "text", None);
+        rig.store.put("d/f", "text", None);
+        let ino = rig.ino("f").await;
+        rig.store.be(Mood::Fails(failure.clone()));
+        for name in ["f2", "d", "nothing"] {
+            let answer = rig.fs.lookup(ROOT, name.as_ref()).await;
+            assert_eq!(answer, Err(failure.clone()), "{name}");
+        }
+        assert_eq!(failure.errno(), errno);
+        assert_eq!(rig.fs.open(ino, 1).await, Err(failure.clone()));
+        assert_eq!(rig.list("", 10).await, Err(failure));
+        rig.store.be(Mood::Well);
+        assert_eq!(rig.list("", 10).await.unwrap(), ["d/", "f"]);
+        assert!(matches!(rig.fs.lookup(ROOT, "d".as_ref()).await, Ok(Lookup::Found(_))));
+        rig.must_be_at_rest();
+    }
+}
+
+#[tokio::test]
+async fn equal_lookups_under_way_are_one_request() {
+    let rig = Rig::default();
+    rig.store.put("f", "text", None);
+    let looks = (0..10).map(|_| rig.fs.lookup(ROOT, "f".as_ref()));
+    let found = futures_util::future::join_all(looks).await;
+    assert!(found.iter().all(|f| *f == found[0] && f.is_ok()));
+    assert_eq!(rig.store.asked(), Requests { head: 1, get: 0, list: 0 });
+}
+
+#[tokio::test]
+async fn absence_is_believed_for_the_negative_ttl() {
+    let mut make = Make::default();
+    make.settings.negative_ttl = 5 * SECOND;
+    let rig = make.rig();
+    rig.store.put("old", "text", expires(-1));
+    for name in ["f", "old"] {
+        let answer = rig.fs.lookup(ROOT, name.as_ref()).await.unwrap();
+        let Lookup::Nothing(ttl) = answer else { panic!("{answer:?}") };
+        assert!(ttl > 4 * SECOND && ttl <= 5 * SECOND, "{ttl:?}");
+    }
+    rig.store.put("f", "text", None);
+    assert_eq!(rig.look("f").await, Ok(None));
+    rig.clock.advance(5 * SECOND);
+    assert!(rig.look("f").await.unwrap().is_some());
+}

@@ -1,0 +1,177 @@
+//! The rules of the file system, over a store in memory, with a clock that is moved by hand.
+//! No kernel, no network, no sleep.
+
+mod bodies;
+mod directories;
+mod expiry;
+mod memory;
+mod names;
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use expirefs::body::{Ledger, Patience};
+use expirefs::catalog::Trust;
+use expirefs::clock::Clock;
+use expirefs::error::{Error, Result};
+use expirefs::expiry::{Policy, format_http_date};
+use expirefs::fs::{Attr, Fs, Kind, Lookup, Settings};
+use expirefs::inode::ROOT;
+use expirefs::metrics::Metrics;
+use expirefs::name::Prefix;
+use memory::Memory;
+
+pub fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_430_000)
+}
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+/// An `Expires` this many seconds after the start.
+pub fn expires(seconds: i64) -> Option<String> {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let at = if seconds < 0 { start() - by } else { start() + by };
+    Some(format_http_date(at))
+}
+
+/// A file system over a store in memory.
+pub struct Rig {
+    pub store: Arc<Memory>,
+    pub clock: Arc<Clock>,
+    pub metrics: Arc<Metrics>,
+    pub ledger: Arc<Ledger>,
+    pub fs: Arc<Fs>,
+}
+
+impl Default for Rig {
+    fn default() -> Rig {
+        Make::default().rig()
+    }
+}
+
+/// What a rig is made with.
+pub struct Make {
+    pub cap: usize,
+    pub parking: bool,
+    pub chunk: usize,
+    pub settings: Settings,
+}
+
+impl Default for Make {
+    fn default() -> Make {
+        let settings = Settings {
+            prefix: Prefix::default(),
+            policy: Policy::default(),
+            trust: Trust::For(SECOND),
+            negative_ttl: Duration::ZERO,
+            patience: Patience { open_wait: 5 * SECOND, timeout: 30 * SECOND },
+            page: 1000,
+        };
+        Make { cap: 4, parking: true, chunk: 64 << 10, settings }
+    }
+}
+
+impl Make {
+    pub fn rig(self) -> Rig {
+        let store = Arc::new(Memory::of_chunks(self.chunk));
+        let clock = Arc::new(Clock::manual(start()));
+        let metrics = Arc::new(Metrics::default());
+        let ledger = Ledger::new(self.cap, self.parking);
+        let fs =
+            Fs::new(store.clone(), clock.clone(), metrics.clone(), ledger.clone(), self.settings);
+        Rig { store, clock, metrics, ledger, fs: Arc::new(fs) }
+    }
+}
+
+impl Rig {
+    /// Looks a path up from the root, component by component.
+    pub async fn look(&self, path: &str) -> Result<Option<Attr>> {
+        let mut found = None;
+        let mut parent = ROOT;
+        for name in path.split('/') {
+            match self.fs.lookup(parent, OsStr::new(name)).await? {
+                Lookup::Nothing(_) => return Ok(None),
+                Lookup::Found(attr) => {
+                    parent = attr.ino;
+                    found = Some(attr);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The inode number of a path that is there.
+    pub async fn ino(&self, path: &str) -> u64 {
+        let found = self.look(path).await.unwrap();
+        found.unwrap_or_else(|| panic!("{path} is absent")).ino
+    }
+
+    pub async fn open(&self, path: &str) -> Result<u64> {
+        let ino = self.look(path).await?.ok_or(Error::NotFound)?.ino;
+        self.fs.open(ino, 1).await
+    }
+
+    /// Reads a handle as the kernel does for `cat`.
+    pub async fn read_all(&self, fh: u64) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let bytes = self.fs.read(fh, all.len() as u64, 128 << 10).await?;
+            if bytes.is_empty() {
+                return Ok(all);
+            }
+            all.extend_from_slice(&bytes);
+        }
+    }
+
+    /// The names in a directory, in order, `/` after directories, read `step` at a time.
+    pub async fn list(&self, path: &str, step: usize) -> Result<Vec<String>> {
+        let ino = if path.is_empty() { ROOT } else { self.ino(path).await };
+        let fh = self.fs.opendir(ino)?;
+        let mut names = Vec::new();
+        let mut offset = 0;
+        loop {
+            let some = self.read_dir(ino, fh, offset, step).await?;
+            let Some((next, _)) = some.last() else { break };
+            offset = *next;
+            names
+                .extend(some.into_iter().map(|(_, name)| name).filter(|n| n != "./" && n != "../"));
+        }
+        self.fs.releasedir(fh)?;
+        Ok(names)
+    }
+
+    /// At most `step` entries of an open directory, each with the offset after it.
+    pub async fn read_dir(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        step: usize,
+    ) -> Result<Vec<(u64, String)>> {
+        let mut some = Vec::new();
+        let add = |entry: &expirefs::fs::Entry<'_>| {
+            if some.len() == step {
+                return false;
+            }
+            let slash = if entry.kind == Kind::Directory { "/" } else { "" };
+            some.push((entry.next, format!("{}{slash}", entry.name)));
+            true
+        };
+        self.fs.readdir(ino, fh, offset, true, add).await?;
+        Ok(some)
+    }
+
+    /// Nothing is held once everything was released: no permit, no content, nobody in a queue.
+    pub fn must_be_at_rest(&self) {
+        assert_eq!(self.fs.open_handles().len(), 0, "handles");
+        assert_eq!(self.ledger.open(), 0, "permits");
+        assert_eq!(self.ledger.waiting(), 0, "waiting for a permit");
+        assert_eq!(self.store.open(), 0, "contents");
+    }
+}
+
+/// Bytes that tell where they are from.
+pub fn pattern(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i / 251) as u8 ^ (i % 251) as u8 ^ seed).collect()
+}

@@ -1,0 +1,199 @@
+//! A store in memory that counts what is asked, knows which contents are open, and does as told.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use expirefs::error::{Error, Result};
+use expirefs::store::{Content, ListRequest, Object, Page, Store, Version};
+use futures_util::StreamExt;
+
+#[derive(Clone)]
+struct Stored {
+    bytes: Bytes,
+    etag: String,
+    modified: SystemTime,
+    expires: Option<String>,
+    /// What GET says of Expires, where it is not what HEAD says.
+    expires_on_get: Option<String>,
+}
+
+/// Requests answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    pub head: usize,
+    pub get: usize,
+    pub list: usize,
+}
+
+/// What happens to requests from now on.
+#[derive(Clone, Default)]
+pub enum Mood {
+    #[default]
+    Well,
+    /// Every request fails so.
+    Fails(Error),
+    /// GET answers headers; then no byte comes.
+    Stalls,
+    /// GET panics.
+    Panics,
+}
+
+#[derive(Default)]
+pub struct Memory {
+    objects: Mutex<BTreeMap<String, Stored>>,
+    requests: Mutex<Requests>,
+    mood: Mutex<Mood>,
+    etags: AtomicUsize,
+    open: Arc<AtomicUsize>,
+    most_open: Arc<AtomicUsize>,
+    chunk: usize,
+}
+
+impl Memory {
+    /// A store whose contents come in chunks of this many bytes; 0: all at once.
+    pub fn of_chunks(chunk: usize) -> Memory {
+        Memory { chunk, ..Memory::default() }
+    }
+
+    /// Puts an object, in place of the one of this key.
+    pub fn put(&self, key: &str, bytes: impl Into<Vec<u8>>, expires: Option<String>) {
+        let etag = format!("e{}", self.etags.fetch_add(1, Ordering::Relaxed));
+        let modified = super::start() - Duration::from_secs(60);
+        let bytes: Vec<u8> = bytes.into();
+        let stored = Stored { bytes: bytes.into(), etag, modified, expires, expires_on_get: None };
+        self.objects.lock().unwrap().insert(key.into(), stored);
+    }
+
+    pub fn delete(&self, key: &str) {
+        self.objects.lock().unwrap().remove(key);
+    }
+
+    pub fn say_on_get(&self, key: &str, expires: String) {
+        self.objects.lock().unwrap().get_mut(key).unwrap().expires_on_get = Some(expires);
+    }
+
+    pub fn be(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    /// What was asked since this was called last.
+    pub fn asked(&self) -> Requests {
+        std::mem::take(&mut self.requests.lock().unwrap())
+    }
+
+    /// Contents that exist now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub fn most_open(&self) -> usize {
+        self.most_open.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, add: impl Fn(&mut Requests)) -> Result<Mood> {
+        add(&mut self.requests.lock().unwrap());
+        match self.mood.lock().unwrap().clone() {
+            Mood::Fails(error) => Err(error),
+            mood => Ok(mood),
+        }
+    }
+
+    fn find(&self, key: &str) -> Result<Stored> {
+        self.objects.lock().unwrap().get(key).cloned().ok_or(Error::NotFound)
+    }
+}
+
+fn version(key: &str, stored: &Stored) -> Version {
+    Version {
+        key: key.into(),
+        etag: stored.etag.as_str().into(),
+        last_modified: stored.modified,
+        size: stored.bytes.len() as u64,
+    }
+}
+
+/// Counts one open content.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Store for Memory {
+    async fn head(&self, key: &str) -> Result<Object> {
+        self.count(|r| r.head += 1)?;
+        // Answers do not come at once, as those of no store do.
+        tokio::task::yield_now().await;
+        let stored = self.find(key)?;
+        Ok(Object { version: version(key, &stored), expires: stored.expires })
+    }
+
+    async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
+        assert!(range.start < range.end && range.end <= asked.size, "{range:?} of {asked:?}");
+        let mood = self.count(|r| r.get += 1)?;
+        tokio::task::yield_now().await;
+        let stored = self.find(&asked.key).map_err(|_| Error::Stale)?;
+        if version(&asked.key, &stored) != *asked {
+            return Err(Error::Stale);
+        }
+        let now = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_open.fetch_max(now, Ordering::Relaxed);
+        let open = Open(self.open.clone());
+        let mut bytes = stored.bytes.slice(range.start as usize..range.end as usize);
+        let chunk = if self.chunk == 0 { bytes.len() } else { self.chunk };
+        let mut chunks = Vec::new();
+        while !bytes.is_empty() {
+            chunks.push(Ok(bytes.split_to(chunk.min(bytes.len()))));
+        }
+        let content = match mood {
+            Mood::Stalls => futures_util::stream::pending().boxed(),
+            Mood::Panics => panic!("as told"),
+            _ => futures_util::stream::iter(chunks).boxed(),
+        };
+        let content = content.map(move |chunk| {
+            let _open = &open;
+            chunk
+        });
+        let expires = stored.expires_on_get.clone().or(stored.expires.clone());
+        Ok((Object { version: version(&asked.key, &stored), expires }, content.boxed()))
+    }
+
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        self.count(|r| r.list += 1)?;
+        tokio::task::yield_now().await;
+        let objects = self.objects.lock().unwrap();
+        let after = request.token.unwrap_or("").to_owned();
+        let mut page = Page::default();
+        let mut last = after.clone();
+        for (key, stored) in
+            objects.range((Bound::Included(request.prefix.to_owned()), Bound::Unbounded))
+        {
+            let Some(rest) = key.strip_prefix(request.prefix) else { break };
+            let name = match rest.find('/') {
+                Some(slash) => &key[..request.prefix.len() + slash + 1],
+                None => key,
+            };
+            if name <= last.as_str() {
+                continue;
+            }
+            if page.objects.len() + page.prefixes.len() == usize::from(request.max_keys) {
+                page.next = Some(last);
+                break;
+            }
+            last = name.to_owned();
+            match name.len() == key.len() && !rest.contains('/') {
+                true => page.objects.push(version(key, stored)),
+                false => page.prefixes.push(name.to_owned()),
+            }
+        }
+        Ok(page)
+    }
+}
