@@ -1,0 +1,90 @@
+//! `expirefs status` and `expirefs umount`, and the socket they use.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+
+use crate::support::content::{MIB, content};
+use crate::support::mount::sockets_under;
+use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+
+fn bucket() -> Bucket {
+    let bucket = seaweedfs().bucket("control");
+    bucket.put("folder/file", object(content(1, 24 * MIB)));
+    bucket.put("expired", object("x").expires("Wed, 01 Jan 2020 00:00:00 GMT"));
+    bucket
+}
+
+#[test]
+fn status_tells_what_the_daemon_holds() {
+    let bucket = bucket();
+    let mount = bucket.mounting().nofile(200).with("--max-open-bodies 7").start();
+    let numbers = |names: &[&str]| {
+        let status = mount.status();
+        names.iter().map(|name| status.number(name)).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&["cap", "fd_limit"]), [7, 200]);
+    let gauges = ["bodies_open", "bodies_parked", "opens_waiting", "handles"];
+    assert_eq!(numbers(&gauges), [0, 0, 0, 0], "{gauges:?} before the first open");
+    let requests = ["requests.get", "requests.head", "requests.list", "expired_hidden"];
+    let before = numbers(&requests);
+
+    let file = fs::File::open(mount.path("folder/file")).expect("open");
+    file.read_exact_at(&mut [0; 4096], 0).expect("read");
+    fs::read_dir(mount.dir()).expect("ls").for_each(drop);
+    fs::metadata(mount.path("expired")).expect_err("it has expired");
+
+    assert_eq!(numbers(&gauges), [1, 0, 0, 1], "{gauges:?} with a file open");
+    let after = numbers(&requests);
+    for ((name, before), after) in requests.iter().zip(before).zip(after) {
+        assert!(after > before, "{name} went from {before} to {after}");
+    }
+    let status = mount.status();
+    let open = status.0["handles_detail"].as_array().expect("an array");
+    assert_eq!(open.len(), 1, "handles_detail: {open:#?}");
+    assert!(open[0].to_string().contains("folder/file"), "no key in {open:#?}");
+    let [fds, sockets] = ["fds", "sockets"].map(|name| status.number(name) as usize);
+    assert!(sockets >= 1 && fds > sockets && fds <= 200, "fds {fds}, sockets {sockets}");
+    assert_eq!(status.number("unparsable"), 0);
+    let offset = status.number("clock_offset_ms");
+    assert!(offset.abs() <= 1_000, "the clock of the same machine is {offset} ms off");
+    drop(file);
+}
+
+/// For people: the same figures as a text.
+#[test]
+fn status_without_json_is_a_text() {
+    let mount = bucket().mounting().with("--max-open-bodies 7").start();
+    let output = mount.control("status", &[]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("cap") && text.contains('7'), "{text}");
+}
+
+#[test]
+fn the_socket_is_private_and_goes_with_the_mount() {
+    let mut mount = bucket().mounting().start();
+    let sockets = sockets_under(mount.runtime_dir());
+    assert_eq!(sockets.len(), 1, "{sockets:?}");
+    let mode = fs::metadata(&sockets[0]).expect("stat").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "the socket's mode is {mode:o}");
+
+    let output = mount.control("umount", &[]);
+    assert!(output.status.success(), "umount: {output:?}");
+    assert!(mount.ended().success());
+    mount.assert_nothing_left();
+}
+
+/// Both commands say what is wrong with a folder on which nothing is mounted.
+#[test]
+fn a_folder_that_is_no_mount_is_refused() {
+    let mut mount = bucket().mounting().start();
+    assert!(mount.control("umount", &[]).status.success());
+    assert!(mount.ended().success());
+    for command in ["status", "umount"] {
+        let output = mount.control(command, &[]);
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{command}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{command}: {stderr}");
+        assert!(stderr.contains(mount.dir().to_str().unwrap()), "{command}: {stderr}");
+    }
+}

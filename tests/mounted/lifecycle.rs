@@ -1,0 +1,69 @@
+//! M3 and M4: how a mount ends, and what it says meanwhile.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use nix::sys::signal::Signal;
+
+use crate::support::content::{MIB, content};
+use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::tools::shell;
+
+fn bucket() -> Bucket {
+    let bucket = seaweedfs().bucket("lifecycle");
+    bucket.put("file", object(content(1, 24 * MIB)));
+    bucket.put("expired", object("x").expires("Wed, 01 Jan 2020 00:00:00 GMT"));
+    bucket
+}
+
+#[test]
+fn sigterm_and_sigint_unmount() {
+    let bucket = bucket();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut mount = bucket.mounting().start();
+        fs::metadata(mount.path("file")).expect("a working mount");
+        mount.signal(signal);
+        let status = mount.ended();
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+        mount.assert_nothing_left();
+    }
+}
+
+/// A file that someone holds open, its body half read, keeps neither the mount nor the process.
+#[test]
+fn an_open_file_does_not_keep_it_mounted() {
+    let mut mount = bucket().mounting().start();
+    let file = File::open(mount.path("file")).expect("open");
+    file.read_exact_at(&mut [0; 4096], 0).expect("read");
+    mount.signal(Signal::SIGTERM);
+    let status = mount.ended();
+    assert_eq!(status.code(), Some(0), "{status}");
+    mount.assert_nothing_left();
+    drop(file);
+}
+
+/// One line when it is ready, one when it is done; what is normal, such as a missing file, is not
+/// worth a line.
+#[test]
+fn a_mount_says_two_lines() {
+    let mut mount = bucket().mounting().start();
+    shell(mount.dir(), "ls -lR; cat file | wc -c; ! stat missing 2>/dev/null; ! stat expired 2>&1");
+    mount.signal(Signal::SIGTERM);
+    mount.ended();
+    assert_eq!(mount.said().len(), 2, "{:#?}", mount.said());
+}
+
+/// M4, at the most talkative.
+#[test]
+fn the_secret_never_reaches_the_log() {
+    let bucket = bucket();
+    let secret = bucket.endpoint().credentials.clone().expect("a key pair").secret_access_key;
+    let mut mount = bucket.mounting().with("--log trace").start();
+    shell(mount.dir(), "ls -l; head -c 1000 file | wc -c");
+    mount.signal(Signal::SIGTERM);
+    mount.ended();
+    let said = mount.said();
+    assert!(said.len() > 10, "no log, so this proves nothing: {said:#?}");
+    let told: Vec<_> = said.iter().filter(|line| line.contains(&secret)).collect();
+    assert!(told.is_empty(), "{told:#?}");
+}

@@ -1,0 +1,21 @@
+//! The file system as programs meet it: the real binary, the kernel's FUSE, a real S3 server.
+//!
+//! The server is SeaweedFS (`scripts/s3-server`), or the embedded one where SeaweedFS will not store
+//! what a rule is about. Each test has a bucket and a mount of its own, and each mount is checked once
+//! more when it ends: no open body, handle, process, socket or mount is left. Needs /dev/fuse.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod attributes;
+mod cap;
+mod control;
+mod expiry;
+mod lifecycle;
+mod names;
+mod post_mortem;
+mod read_only;
+mod refusals;
+mod requests;
+mod tree;
+mod versions;

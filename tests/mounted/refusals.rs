@@ -1,0 +1,170 @@
+//! M2: what cannot be mounted is said in one line before the command returns. B3 for the numbers.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::Endpoint;
+use crate::support::mount::{Setup, is_mounted};
+use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::wait::eventually;
+
+fn bucket() -> Bucket {
+    let bucket = seaweedfs().bucket("refusals");
+    bucket.put("file", object("x"));
+    bucket
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// It ends with status 1, one line that has all of `names` in it, and nothing mounted. What the
+/// argument parser refuses may end with 2 and have its hints in further lines.
+#[track_caller]
+fn assert_refused(setup: &Setup, dir: &Path, names: &[&str]) -> String {
+    let mounted = is_mounted(dir);
+    let Output { status, stdout, stderr } = setup.refused_on(dir);
+    let stderr = String::from_utf8_lossy(&stderr).into_owned();
+    let code = status.code();
+    assert!(matches!(code, Some(1 | 2)), "{status}: {stderr}");
+    assert!(stdout.is_empty(), "on standard output: {}", String::from_utf8_lossy(&stdout));
+    if code == Some(1) {
+        assert_eq!(stderr.lines().count(), 1, "one line, not:\n{stderr}");
+    }
+    let line = stderr.lines().next().unwrap_or_default().to_owned();
+    for name in names {
+        assert!(line.to_lowercase().contains(&name.to_lowercase()), "no {name:?} in: {line}");
+    }
+    assert_eq!(is_mounted(dir), mounted, "mounted on {}", dir.display());
+    line
+}
+
+/// Refused on an empty folder of its own.
+#[track_caller]
+fn assert_refused_anywhere(setup: &Setup, names: &[&str]) -> String {
+    assert_refused(setup, folder().path(), names)
+}
+
+#[test]
+fn a_bucket_that_is_missing() {
+    let setup = Setup::new(&seaweedfs().endpoint, "no-such-bucket");
+    assert_refused_anywhere(&setup, &["no-such-bucket"]);
+}
+
+#[test]
+fn bad_credentials() {
+    let bucket = bucket();
+    let wrong = [("nobody", "secret-of-nobody"), ("expirefs-test", "not-its-secret")];
+    for (id, secret) in wrong {
+        let mut endpoint = bucket.endpoint().clone();
+        let credentials = endpoint.credentials.as_mut().expect("SeaweedFS asks for some");
+        id.clone_into(&mut credentials.access_key_id);
+        secret.clone_into(&mut credentials.secret_access_key);
+        let setup = Setup::new(&endpoint, &bucket.name);
+        let line = assert_refused_anywhere(&setup, &[&bucket.name, "access denied"]);
+        assert!(!line.contains(secret), "M4: the secret is in: {line}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_nobody_serves() {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let url = format!("http://{}", free.local_addr().expect("its address"));
+    drop(free);
+    let endpoint =
+        Endpoint { url: url.clone(), credentials: bucket().endpoint().credentials.clone() };
+    assert_refused_anywhere(&Setup::new(&endpoint, "bucket"), &[&url]);
+}
+
+#[test]
+fn a_mount_point_that_is_absent() {
+    let folder = folder();
+    let dir = folder.path().join("absent");
+    assert_refused(&bucket().mounting(), &dir, &[dir.to_str().unwrap()]);
+}
+
+#[test]
+fn a_mount_point_that_is_a_file() {
+    let folder = folder();
+    let file = folder.path().join("file");
+    File::create(&file).expect("a file");
+    assert_refused(&bucket().mounting(), &file, &[file.to_str().unwrap(), "directory"]);
+}
+
+#[test]
+fn a_mount_point_that_is_mounted_already() {
+    let bucket = bucket();
+    let mount = bucket.mounting().start();
+    let dir = mount.dir().to_str().unwrap();
+    assert_refused(&bucket.mounting(), mount.dir(), &[dir, "already"]);
+    assert_eq!(fs::read_to_string(mount.path("file")).expect("the mount still works"), "x");
+}
+
+/// What a crash leaves is named, and taken away on demand.
+#[test]
+fn a_dead_mount_is_named_and_replaced_on_demand() {
+    let bucket = bucket();
+    let mut mount = bucket.mounting().start();
+    mount.signal(Signal::SIGKILL);
+    mount.ended();
+    let dir = mount.dir().to_owned();
+    eventually(Duration::from_secs(5), || match fs::metadata(&dir).map_err(|e| e.raw_os_error()) {
+        Err(Some(libc::ENOTCONN)) => Ok(()),
+        other => Err(format!("the mount is not dead: {other:?}")),
+    });
+    let names = [dir.to_str().unwrap(), "--replace-dead"];
+    assert_refused(&bucket.mounting(), &dir, &names);
+
+    let again = bucket.mounting().with("--replace-dead").start_on(&dir);
+    assert_eq!(fs::read_to_string(dir.join("file")).expect("a live mount"), "x");
+    drop(again);
+    assert!(!is_mounted(&dir), "the dead mount was covered, and not taken away");
+}
+
+/// B3: refused with the number asked for and the one that fits.
+#[test]
+fn more_bodies_than_descriptors() {
+    let setup = bucket().mounting().with("--max-open-bodies 5000").nofile(256);
+    let line = assert_refused_anywhere(&setup, &["--max-open-bodies", "5000"]);
+    let numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u32>().ok());
+    let fits: Vec<u32> = numbers.filter(|n| (1..256).contains(n)).collect();
+    assert!(!fits.is_empty(), "no number that would fit in: {line}");
+}
+
+/// A wrong value names the option, the value and what would be right.
+#[test]
+fn values_that_mean_nothing() {
+    let bucket = bucket();
+    for (option, value, right) in [
+        ("--metadata-ttl", "soon", "10m"),
+        ("--open-wait", "-5", "10m"),
+        ("--timeout", "1x", "10m"),
+        ("--on-unparsable", "perhaps", "fresh"),
+        ("--clock", "sundial", "server"),
+        ("--file-mode", "rw-r--r--", "0644"),
+        ("--max-open-bodies", "many", "number"),
+    ] {
+        // `=`, or a value with a dash in front would be taken for another option.
+        let setup = bucket.mounting().with(&format!("{option}={value}"));
+        let folder = folder();
+        let stderr = String::from_utf8(setup.refused_on(folder.path()).stderr).expect("text");
+        for word in [option, value, right] {
+            assert!(stderr.contains(word), "{option}={value}: no {word:?} in: {stderr}");
+        }
+        assert_refused(&setup, folder.path(), &[option, value]);
+    }
+}
+
+/// A bucket that is not for everybody, asked for without a signature.
+#[test]
+fn no_access_without_credentials() {
+    let bucket = bucket();
+    let endpoint = Endpoint { credentials: None, ..bucket.endpoint().clone() };
+    assert_refused_anywhere(&Setup::new(&endpoint, &bucket.name), &[&bucket.name]);
+}

@@ -1,0 +1,223 @@
+//! Standard tools on a tree of some thousand objects, a third of them expired, see what they see on
+//! a local folder that holds the live ones: E1, E9, E10, N4, and the bytes themselves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use crate::support::content::{KIB, MIB, assert_same_bytes, content};
+use crate::support::mount::Mount;
+use crate::support::seaweedfs::{Bucket, Upload, object, seaweedfs};
+use crate::support::tools::{assert_same_lines, assert_same_tree, shell, shell_bytes};
+
+const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
+const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+
+/// More than a page of a listing, which has 1,000 keys.
+const FLAT: usize = 1_300;
+const NESTED: usize = 900;
+
+/// Around the sizes at which a page, the kernel's requests and SeaweedFS's chunks (4 MiB) end; the
+/// large ones are rare.
+const LARGE: [usize; 4] = [9 * MIB + 1, 4 * MIB, 4 * MIB + 1, MIB - 1];
+const SMALL: [usize; 9] =
+    [0, 1, 100, 4 * KIB - 1, 4 * KIB, 4 * KIB + 1, 10_000, 128 * KIB, 128 * KIB + 1];
+
+struct Tree {
+    bucket: Bucket,
+    /// Every key, expired or not.
+    keys: BTreeSet<String>,
+    /// What the mount should look like.
+    reference: TempDir,
+}
+
+static TREE: LazyLock<Tree> = LazyLock::new(|| {
+    let reference = tempfile::tempdir().expect("a folder");
+    let keys: Vec<String> = (0..NESTED + FLAT).map(key).collect();
+    let uploads: Vec<(String, Upload)> = keys
+        .iter()
+        .enumerate()
+        .map(|(i, key)| {
+            let path = reference.path().join(key);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+            let bytes = bytes(i);
+            let upload = match i % 6 {
+                _ if is_expired(i) => object(bytes).expires(PAST),
+                live => {
+                    fs::write(&path, &bytes).expect("a file of the reference");
+                    if live % 2 == 0 { object(bytes).expires(FUTURE) } else { object(bytes) }
+                }
+            };
+            (key.clone(), upload)
+        })
+        .collect();
+    let bucket = seaweedfs().bucket("tree");
+    bucket.put_all(uploads);
+    Tree { bucket, keys: keys.into_iter().collect(), reference }
+});
+
+fn is_expired(i: usize) -> bool {
+    i.is_multiple_of(3) || key(i).starts_with("all expired/")
+}
+
+/// A third of the keys in one flat folder, the others up to five folders deep, under names that
+/// scripts and URLs trip over, and one folder in which nothing lives.
+fn key(i: usize) -> String {
+    let n = match i.checked_sub(NESTED) {
+        Some(n) => return format!("flat/{n:05}"),
+        None => i,
+    };
+    let (a, b, c) = (n % 7, n % 5, n % 3);
+    match n % 10 {
+        0 => format!("{n:03}.txt"),
+        1 => format!("one/{n}"),
+        2 => format!("all expired/{a}/{n}.gone"),
+        3 => format!("with space/a b/ {n}"),
+        4 => format!("größe/日本/{a}/ü{n}"),
+        5 => format!("deep/{a}/{b}/{c}/x/{n}.bin"),
+        6 => format!("signs/100%/a+b=c&d/'{n}'"),
+        7 => format!(".hidden/.{a}/-{n}"),
+        8 => format!("deep/{a}/{b}/#{n}?"),
+        _ => format!("deep/{a}/[{n}]*\"$"),
+    }
+}
+
+/// What grep finds: a line of text in every 16th object, expired ones too.
+fn bytes(i: usize) -> Bytes {
+    let size = match i % 250 {
+        1 => LARGE[i / 250 % LARGE.len()],
+        _ => SMALL[i / 3 % SMALL.len()],
+    };
+    let mut bytes = content(i as u64, size).to_vec();
+    if i.is_multiple_of(16) {
+        bytes.extend_from_slice(format!("\nneedle {i}\n").as_bytes());
+    }
+    bytes.into()
+}
+
+fn mounted() -> (Mount, &'static Path) {
+    (TREE.bucket.mounting().start(), TREE.reference.path())
+}
+
+/// A script says the same, line for line, in the mount and in the reference, and has something to say.
+#[track_caller]
+fn assert_same_output(script: &str) {
+    let (mount, reference) = mounted();
+    let want = shell(reference, script);
+    assert!(want.lines().count() > 1, "{script} says nothing: {want:?}");
+    assert_same_lines(script, &shell(mount.dir(), script), &want);
+}
+
+#[test]
+fn ls_lists_exactly_the_live() {
+    assert_same_output("ls -RAp");
+}
+
+#[test]
+fn find_finds_exactly_the_live() {
+    assert_same_output(r"find . -mindepth 1 -type d -printf '%p/\n' -o -type f -printf '%s %p\n'");
+}
+
+/// E1 for a name that is asked for and not listed.
+#[test]
+fn stat_and_open_know_exactly_the_live() {
+    let (mount, reference) = mounted();
+    for key in &TREE.keys {
+        let live = reference.join(key).exists();
+        let errno = |e: std::io::Error| e.raw_os_error();
+        let want = if live { None } else { Some(libc::ENOENT) };
+        let stat = fs::symlink_metadata(mount.path(key)).err().and_then(errno);
+        assert_eq!(stat, want, "stat {key}");
+        let open = fs::File::open(mount.path(key)).err().and_then(errno);
+        assert_eq!(open, want, "open {key}");
+    }
+}
+
+#[test]
+fn cat_reads_every_byte() {
+    let (mount, reference) = mounted();
+    let script = "find . -type f -print0 | sort -z | xargs -0 cat";
+    let [got, want] = [mount.dir(), reference].map(|folder| shell_bytes(folder, script));
+    assert_same_bytes("cat", &got, &want);
+}
+
+#[test]
+fn cp_copies_the_live_tree() {
+    let (mount, reference) = mounted();
+    let copy = tempfile::tempdir().expect("a folder");
+    shell(mount.dir(), &format!("cp -r --no-preserve=mode . {}", copy.path().display()));
+    assert_same_tree(copy.path(), reference);
+}
+
+#[test]
+fn tar_packs_the_live_tree() {
+    let (mount, reference) = mounted();
+    let copy = tempfile::tempdir().expect("a folder");
+    let script = format!("tar --mode=u+w -cf - . | tar -xf - -C {}", copy.path().display());
+    shell(mount.dir(), &script);
+    assert_same_tree(copy.path(), reference);
+}
+
+#[test]
+fn sha256sum_agrees() {
+    assert_same_output("find . -type f -print0 | xargs -0 sha256sum");
+}
+
+#[test]
+fn grep_finds_what_is_live() {
+    assert_same_output("grep -raoE 'needle [0-9]+' .");
+}
+
+/// By checksum, both ways: nothing to copy, nothing to delete.
+#[test]
+fn rsync_finds_nothing_to_do() {
+    let (mount, reference) = mounted();
+    let script = format!("rsync -rcni --delete ./ {}/", reference.display());
+    let changes = shell(mount.dir(), &script);
+    assert_eq!(changes, "", "rsync would change the reference");
+
+    // The same command does notice a byte.
+    let copy = tempfile::tempdir().expect("a folder");
+    let to = copy.path().display();
+    shell(mount.dir(), &format!("rsync -rc --chmod=u+w ./ {to}/"));
+    assert_same_tree(copy.path(), reference);
+    fs::write(copy.path().join("flat/00001"), "changed").expect("a changed file");
+    let changes = shell(mount.dir(), &format!("rsync -rcni --delete ./ {to}/"));
+    assert_eq!(changes.lines().count(), 1, "{changes}");
+}
+
+#[test]
+fn mmap_reads_every_byte() {
+    assert_same_output(
+        r#"python3 - <<'END'
+import hashlib, mmap, os
+for folder, _, names in os.walk("."):
+    for name in names:
+        path = os.path.join(folder, name)
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            print(hashlib.sha256(mapped).hexdigest(), path)
+END"#,
+    );
+}
+
+/// E9: whatever the other tests read, the store still holds every key.
+#[test]
+fn reading_deletes_nothing() {
+    let (mount, _) = mounted();
+    shell(mount.dir(), "ls -lR >/dev/null; find . -type f -name '*.gone' -print");
+    assert_eq!(TREE.bucket.keys(), TREE.keys);
+}
+
+/// E10: its files have all expired, so the folder is empty; it is not absent.
+#[test]
+fn a_folder_of_expired_files_is_empty() {
+    let (mount, _) = mounted();
+    assert_eq!(shell(mount.dir(), "find 'all expired' -type f"), "");
+    assert_eq!(shell(mount.dir(), "ls -d 'all expired'/3"), "all expired/3\n");
+}

@@ -1,0 +1,126 @@
+//! Objects replaced while they are read: R1 and R2.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use crate::support::content::{KIB, MIB, assert_same_bytes, content, difference};
+use crate::support::seaweedfs::{object, seaweedfs};
+
+const SIZE: usize = 24 * MIB;
+
+/// The bytes of an open file from `offset` on, and how reading them came to an end.
+fn read_from(file: &File, mut offset: usize) -> (Vec<u8>, io::Result<()>) {
+    let (mut bytes, mut slice) = (Vec::new(), vec![0; 256 * KIB]);
+    loop {
+        match file.read_at(&mut slice, offset as u64) {
+            Ok(0) => return (bytes, Ok(())),
+            Ok(n) => {
+                bytes.extend_from_slice(&slice[..n]);
+                offset += n;
+            }
+            Err(e) => return (bytes, Err(e)),
+        }
+    }
+}
+
+/// R2: the new version is a new inode, seen by the next open. R1: the old handle goes on with the
+/// old bytes, or says ESTALE; no byte of one version comes from the other.
+#[test]
+fn a_replaced_object_is_a_new_file() {
+    let bucket = seaweedfs().bucket("replaced");
+    let [old, new] = [1, 2].map(|version| content(version, SIZE));
+    bucket.put("file", object(old.clone()));
+    let mount = bucket.mounting().with("--metadata-ttl 0s").start();
+    let path = mount.path("file");
+
+    let old_file = File::open(&path).expect("open the old version");
+    let mut first = vec![0; 64 * KIB];
+    old_file.read_exact_at(&mut first, 0).expect("read the old version");
+    bucket.put("file", object(new.clone()));
+
+    let new_file = File::open(&path).expect("open the new version");
+    let [old_ino, new_ino] = [&old_file, &new_file].map(|f| f.metadata().expect("fstat").ino());
+    assert_ne!(old_ino, new_ino, "a version is an inode");
+    assert_eq!(fs::metadata(&path).expect("stat").ino(), new_ino, "the path names the new one");
+
+    let (bytes, end) = read_from(&new_file, 0);
+    end.expect("read the new version");
+    assert_same_bytes("the new version", &bytes, &new);
+
+    let (bytes, end) = read_from(&old_file, first.len());
+    assert_same_bytes("the old version", &bytes, &old[first.len()..][..bytes.len()]);
+    match end {
+        Ok(()) => assert_eq!(bytes.len(), SIZE - first.len(), "the end of the old version"),
+        Err(e) => assert_eq!(e.raw_os_error(), Some(libc::ESTALE), "the old handle: {e}"),
+    }
+}
+
+/// R1: a parked handle resumes only the version it was opened on, and that one is gone.
+#[test]
+fn a_parked_handle_of_a_replaced_object_says_estale() {
+    let bucket = seaweedfs().bucket("parked");
+    let old = content(1, SIZE);
+    bucket.put_all([
+        ("file".to_owned(), object(old.clone())),
+        ("other".to_owned(), object(content(3, SIZE))),
+    ]);
+    let mount = bucket.mounting().with("--max-open-bodies 1").start();
+
+    let file = File::open(mount.path("file")).expect("open");
+    let mut first = vec![0; 64 * KIB];
+    file.read_exact_at(&mut first, 0).expect("read");
+    let other = File::open(mount.path("other")).expect("open the other: it takes over the permit");
+    other.read_exact_at(&mut first, 0).expect("read the other");
+    bucket.put("file", object(content(2, SIZE)));
+
+    let (bytes, end) = read_from(&file, 0);
+    assert_same_bytes("before ESTALE", &bytes, &old[..bytes.len()]);
+    let error = end.expect_err("the rest of the old version is nowhere");
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error} after {} bytes", bytes.len());
+}
+
+/// R1 and R2 under a writer that never rests: what a reader gets is one version, whole, and no older
+/// than the last one written before its open.
+#[test]
+fn readers_never_see_two_versions_at_once() {
+    const VERSIONS: u64 = 60;
+    const SIZE: usize = 300 * KIB;
+    let bucket = seaweedfs().bucket("hammer");
+    bucket.put("file", object(content(0, SIZE)));
+    let mount = bucket.mounting().with("--metadata-ttl 0s").start();
+    let path = mount.path("file");
+    let (written, done, read) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+
+    let reader = || {
+        while !done.load(Ordering::SeqCst) {
+            let floor = written.load(Ordering::SeqCst);
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
+                // Replaced twice within one open, or while it was read.
+                Err(e) if e.raw_os_error() == Some(libc::ESTALE) => continue,
+                Err(e) => panic!("read: {e}"),
+            };
+            let seed = bytes.first_chunk().map_or(0, |seed| u64::from_be_bytes(*seed));
+            let difference = difference(&bytes, &content(seed, SIZE));
+            assert_eq!(difference, None, "what should be version {seed}");
+            assert!(seed >= floor, "version {seed}, though {floor} was there before the open");
+            read.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    thread::scope(|scope| {
+        let readers = [scope.spawn(reader), scope.spawn(reader)];
+        for version in 1..=VERSIONS {
+            bucket.put("file", object(content(version, SIZE)));
+            written.store(version, Ordering::SeqCst);
+            if readers.iter().any(|reader| reader.is_finished()) {
+                break; // it has something to say
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    let read = read.into_inner();
+    assert!(read >= VERSIONS / 2, "only {read} readings for {VERSIONS} versions prove nothing");
+}

@@ -1,0 +1,48 @@
+//! The S3 server inside this process: for what SeaweedFS will not store, such as an `Expires` that
+//! no one can parse, or a key under another key.
+
+use bytes::Bytes;
+use expirefs::embedded::{Handle, Object, Requests, Server};
+
+use super::{Endpoint, block_on};
+
+/// A server with one bucket. Each test has its own.
+pub struct Embedded {
+    handle: Handle,
+    endpoint: Endpoint,
+    _server: Server,
+}
+
+impl Embedded {
+    pub const BUCKET: &str = "embedded";
+
+    pub fn start() -> Embedded {
+        let server = block_on(Server::start()).expect("a server on loopback");
+        let handle = server.handle();
+        handle.create_bucket(Self::BUCKET);
+        let endpoint = Endpoint { url: server.endpoint(), credentials: None };
+        Embedded { handle, endpoint, _server: server }
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    pub fn put(&self, key: &str, bytes: impl Into<Bytes>) {
+        self.put_object(key, Object::new(bytes.into()));
+    }
+
+    /// Any legal header value will do as `Expires`.
+    pub fn put_expiring(&self, key: &str, bytes: impl Into<Bytes>, expires: impl AsRef<[u8]>) {
+        self.put_object(key, Object::new(bytes.into()).expires(expires));
+    }
+
+    pub fn put_object(&self, key: &str, object: Object) {
+        self.handle.put(Self::BUCKET, key, object);
+    }
+
+    /// What it has been asked over HTTP so far.
+    pub fn requests(&self) -> Requests {
+        self.handle.requests()
+    }
+}

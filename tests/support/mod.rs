@@ -1,0 +1,42 @@
+//! What the test binaries share: real S3 servers, real mounts, and ways to look at both.
+
+pub mod content;
+pub mod dir_stream;
+pub mod embedded;
+pub mod mount;
+pub mod process;
+pub mod seaweedfs;
+pub mod tools;
+pub mod wait;
+
+use std::future::Future;
+use std::sync::LazyLock;
+
+/// Run a future to its end on the runtime that all helpers share. Its worker outlives the tests, so
+/// a server that a future leaves running in a task goes on serving.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime for the tests' own requests")
+    });
+    RUNTIME.block_on(future)
+}
+
+/// How an S3 server is reached, and who may.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub url: String,
+    /// `None`: requests are not signed.
+    pub credentials: Option<Credentials>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    pub access_key_id: String,
+    pub secret_access_key: String,
+}
+
+pub const REGION: &str = "us-east-1";

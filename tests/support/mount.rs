@@ -1,0 +1,456 @@
+//! A mount of the binary under test, from its start to a checked end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::embedded::Embedded;
+use super::process::{Process, alive_in_group};
+use super::seaweedfs;
+use super::wait::{equal, eventually};
+use super::{Endpoint, REGION};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_expirefs");
+
+/// How the line starts that the daemon prints when the mount can be used.
+const READY: &str = "expirefs: mounted ";
+
+fn is_ready(lines: &[String]) -> bool {
+    lines.iter().any(|line| line.starts_with(READY))
+}
+
+/// From the start of the daemon to that line, or to its refusal.
+const START_BOUND: Duration = Duration::from_secs(30);
+
+/// From SIGTERM to the end of the process; running reads get 5 s of it.
+const STOP_BOUND: Duration = Duration::from_secs(15);
+
+/// How long a mount may live. A test that hangs in a system call on it hangs no longer.
+const LIFE_BOUND: Duration = Duration::from_secs(120);
+
+/// What to mount, and how.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    bucket: String,
+    endpoint: Endpoint,
+    args: Vec<String>,
+    nofile: Option<String>,
+}
+
+impl seaweedfs::Bucket {
+    pub fn mounting(&self) -> Setup {
+        Setup::new(self.endpoint(), &self.name)
+    }
+}
+
+impl Embedded {
+    pub fn mounting(&self) -> Setup {
+        Setup::new(self.endpoint(), Embedded::BUCKET)
+    }
+}
+
+impl Setup {
+    /// `bucket` may have a prefix: `bucket/prefix`.
+    pub fn new(endpoint: &Endpoint, bucket: &str) -> Setup {
+        let bucket = bucket.to_owned();
+        Setup { bucket, endpoint: endpoint.clone(), args: Vec::new(), nofile: None }
+    }
+
+    /// More arguments for `expirefs mount`, as one would type them.
+    pub fn with(mut self, args: &str) -> Setup {
+        self.args.extend(args.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// The limits on descriptors the daemon starts with, as prlimit(1) takes them: `64` for both, or
+    /// `SOFT:HARD`.
+    pub fn nofile(mut self, limits: impl ToString) -> Setup {
+        self.nofile = Some(limits.to_string());
+        self
+    }
+
+    /// Mount on a new folder. Panics, with what the daemon said, unless it says that it is ready.
+    #[track_caller]
+    pub fn start(&self) -> Mount {
+        self.start_at(Place::new())
+    }
+
+    /// The same on a folder that is there already.
+    #[track_caller]
+    pub fn start_on(&self, dir: &Path) -> Mount {
+        self.start_at(Place { dir: dir.to_owned(), ..Place::new() })
+    }
+
+    #[track_caller]
+    fn start_at(&self, place: Place) -> Mount {
+        let daemon = Daemon::spawn(self.command(&place.dir, &place.runtime));
+        let mut mount = Mount { watchdog: Watchdog::over(daemon.pid(), &place.dir), daemon, place };
+        if !mount.daemon.output.wait_for(START_BOUND, is_ready) {
+            let status = mount.daemon.child.try_wait();
+            panic!("no line {READY:?} within {START_BOUND:?} (status {status:?})");
+        }
+        mount
+    }
+
+    /// Try to mount on `dir`, which must fail. Panics if it is still running after a while.
+    #[track_caller]
+    pub fn refused_on(&self, dir: &Path) -> Output {
+        let place = Place::new();
+        let mut daemon = Daemon::spawn(self.command(dir, &place.runtime));
+        let watchdog = Watchdog::over(daemon.pid(), dir);
+        let ready = daemon.output.wait_for(START_BOUND, is_ready);
+        let status = if ready { None } else { daemon.ended_within(Duration::ZERO) };
+        let Some(status) = status else {
+            daemon.signal(Signal::SIGKILL);
+            detach(dir);
+            panic!("it runs, where it had to refuse; it said {:#?}", daemon.output.lines());
+        };
+        drop(watchdog);
+        let (stdout, stderr) = daemon.output.streams();
+        Output { status, stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    fn command(&self, dir: &Path, runtime: &Path) -> Command {
+        // Both run what follows in their own place. Should the test process be killed, the daemon
+        // gets SIGTERM and unmounts; the kernel sends it when the *thread* that started the daemon
+        // ends, so a mount belongs to the test that started it and to no other.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM", "prlimit"]);
+        command.args(self.nofile.iter().map(|limits| format!("--nofile={limits}")));
+        command.args(["--", BINARY, "mount", &self.bucket]).arg(dir);
+        command.args(["--foreground", "--addressing-style", "path", "--region", REGION]);
+        command.args(["--endpoint-url", &self.endpoint.url]);
+        environment(&mut command, runtime);
+        match &self.endpoint.credentials {
+            Some(credentials) => {
+                command.env("AWS_ACCESS_KEY_ID", &credentials.access_key_id);
+                command.env("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key);
+            }
+            None => _ = command.arg("--no-sign-request"),
+        }
+        command.args(&self.args);
+        command
+    }
+}
+
+/// Nothing of what the machine has set up for S3 or expirefs reaches the command.
+fn environment(command: &mut Command, runtime: &Path) {
+    let ours = |name: &str| name.starts_with("AWS_") || name.starts_with("EXPIREFS_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("XDG_RUNTIME_DIR", runtime).env("LC_ALL", "C");
+}
+
+/// A mount point, and beside it the runtime folder of the daemon that serves it.
+struct Place {
+    dir: PathBuf,
+    runtime: PathBuf,
+    _folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        assert!(
+            Path::new("/dev/fuse").exists(),
+            "/dev/fuse is missing: nothing can be mounted here"
+        );
+        let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("its path"); // as mountinfo has it
+        let [dir, runtime] = ["mnt", "run"].map(|name| root.join(name));
+        for path in [&dir, &runtime] {
+            fs::create_dir(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        }
+        Place { dir, runtime, _folder: folder }
+    }
+}
+
+/// A running mount. When it goes out of scope its gauges must come to rest, SIGTERM must end it with
+/// status 0, and nothing may be left; where the test has failed already, its output is printed.
+pub struct Mount {
+    watchdog: Watchdog,
+    daemon: Daemon,
+    place: Place,
+}
+
+impl Mount {
+    /// The mount point.
+    pub fn dir(&self) -> &Path {
+        &self.place.dir
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.place.dir.join(name)
+    }
+
+    pub fn process(&self) -> Process {
+        Process(self.daemon.child.id())
+    }
+
+    /// The lines that the daemon has printed so far, on both streams.
+    pub fn said(&self) -> Vec<String> {
+        self.daemon.output.lines()
+    }
+
+    /// The folder in which the daemon keeps its socket.
+    pub fn runtime_dir(&self) -> &Path {
+        &self.place.runtime
+    }
+
+    /// Run `expirefs COMMAND DIR` with the rest of the arguments.
+    pub fn control(&self, command: &str, args: &[&str]) -> Output {
+        let mut expirefs = Command::new(BINARY);
+        expirefs.arg(command).arg(self.dir()).args(args).stdin(Stdio::null());
+        environment(&mut expirefs, &self.place.runtime);
+        expirefs.output().unwrap_or_else(|e| panic!("{BINARY}: {e}"))
+    }
+
+    /// What `expirefs status DIR --json` says.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        let output = self.control("status", &["--json"]);
+        assert!(output.status.success(), "expirefs status: {output:?}");
+        let json = serde_json::from_slice(&output.stdout);
+        Status(json.unwrap_or_else(|e| panic!("expirefs status: {e}: {output:?}")))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.daemon.signal(signal);
+    }
+
+    /// Its exit status, within the time that stopping may take.
+    #[track_caller]
+    pub fn ended(&mut self) -> ExitStatus {
+        let Some(status) = self.daemon.ended_within(STOP_BOUND) else {
+            panic!("still running after {STOP_BOUND:?}");
+        };
+        status
+    }
+
+    /// Panics unless all that a mount makes is gone: the mount, the processes, the socket.
+    #[track_caller]
+    pub fn assert_nothing_left(&self) {
+        let dir = self.dir();
+        assert!(!is_mounted(dir), "{} is still mounted", dir.display());
+        let processes = alive_in_group(self.daemon.child.id());
+        assert!(processes.is_empty(), "still running: {processes:#?}");
+        let sockets = sockets_under(&self.place.runtime);
+        assert!(sockets.is_empty(), "left behind: {sockets:?}");
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.daemon.signal(Signal::SIGTERM);
+            if self.daemon.ended_within(STOP_BOUND).is_none() {
+                self.daemon.signal(Signal::SIGKILL);
+            }
+            detach(&self.place.dir);
+            eprintln!("the daemon of {} said:", self.place.dir.display());
+            self.said().iter().for_each(|line| eprintln!("  {line}"));
+            return;
+        }
+        if self.daemon.status.is_none() {
+            eventually(Duration::from_secs(5), || {
+                let status = self.status();
+                for gauge in ["handles", "bodies_open", "bodies_parked", "opens_waiting"] {
+                    equal(gauge, status.number(gauge), 0)?;
+                }
+                Ok(())
+            });
+            self.daemon.signal(Signal::SIGTERM);
+            let status = self.ended();
+            assert!(status.success(), "after SIGTERM: {status}; it said {:#?}", self.said());
+        }
+        self.watchdog.stop();
+        let panics: Vec<_> =
+            self.said().into_iter().filter(|line| line.contains("panicked")).collect();
+        assert!(panics.is_empty(), "a panic in the daemon: {panics:#?}");
+        if !self.daemon.killed() {
+            self.assert_nothing_left();
+        }
+        detach(&self.place.dir);
+    }
+}
+
+/// The answer of `expirefs status --json`.
+#[derive(Debug)]
+pub struct Status(pub serde_json::Value);
+
+impl Status {
+    /// A number by its name; `requests.get` is the field `get` of the object `requests`.
+    #[track_caller]
+    pub fn number(&self, name: &str) -> i64 {
+        let value = name.split('.').fold(&self.0, |value, field| &value[field]);
+        value.as_i64().unwrap_or_else(|| panic!("status has no number {name}: {:#}", self.0))
+    }
+}
+
+/// The process under test, leader of a group of its own, and what it prints.
+struct Daemon {
+    child: Child,
+    output: Arc<Lines>,
+    status: Option<ExitStatus>,
+}
+
+impl Daemon {
+    fn spawn(mut command: Command) -> Daemon {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let output = Arc::new(Lines::default());
+        output.collect(Stream::Stdout, child.stdout.take().expect("it is piped"));
+        output.collect(Stream::Stderr, child.stderr.take().expect("it is piped"));
+        Daemon { child, output, status: None }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Send a signal, unless the process has been waited for and its id may be another's.
+    fn signal(&self, signal: Signal) {
+        if self.status.is_none() {
+            kill(self.pid(), signal).unwrap_or_else(|e| panic!("{signal} to the daemon: {e}"));
+        }
+    }
+
+    /// Its status, once it has ended; `None` if it has not within `bound`.
+    fn ended_within(&mut self, bound: Duration) -> Option<ExitStatus> {
+        if self.status.is_none() && self.output.wait_for_end(bound) {
+            self.status = Some(self.child.wait().expect("the status of a child"));
+        }
+        self.status
+    }
+
+    fn killed(&self) -> bool {
+        self.status.is_some_and(|status| status.signal() == Some(Signal::SIGKILL as i32))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// The lines of both streams in the order they came, and how many streams have ended.
+#[derive(Default)]
+struct Lines {
+    state: Mutex<(Vec<(Stream, String)>, u32)>,
+    changed: Condvar,
+}
+
+impl Lines {
+    fn collect(self: &Arc<Self>, stream: Stream, source: impl Read + Send + 'static) {
+        let lines = Arc::clone(self);
+        thread::spawn(move || {
+            for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                lines.state.lock().unwrap().0.push((stream, line));
+                lines.changed.notify_all();
+            }
+            lines.state.lock().unwrap().1 += 1;
+            lines.changed.notify_all();
+        });
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.state.lock().unwrap().0.iter().map(|(_, line)| line.clone()).collect()
+    }
+
+    /// Standard output and standard error, each as one text.
+    fn streams(&self) -> (String, String) {
+        let state = self.state.lock().unwrap();
+        let [stdout, stderr] = [Stream::Stdout, Stream::Stderr].map(|wanted| {
+            let lines = state.0.iter().filter(|(stream, _)| *stream == wanted);
+            lines.map(|(_, line)| format!("{line}\n")).collect()
+        });
+        (stdout, stderr)
+    }
+
+    /// Whether `found` says yes to the lines before the output ends or `bound` is over.
+    fn wait_for(&self, bound: Duration, found: impl Fn(&[String]) -> bool) -> bool {
+        let yes = |state: &(Vec<(Stream, String)>, u32)| {
+            found(&state.0.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>())
+        };
+        let state = self.state.lock().unwrap();
+        let waiting = self.changed.wait_timeout_while(state, bound, |s| !yes(s) && s.1 < 2);
+        yes(&waiting.unwrap().0)
+    }
+
+    /// Whether both streams end within `bound`, as they do when the process has.
+    fn wait_for_end(&self, bound: Duration) -> bool {
+        let state = self.state.lock().unwrap();
+        self.changed.wait_timeout_while(state, bound, |s| s.1 < 2).unwrap().0.1 == 2
+    }
+}
+
+/// Kills a daemon that outlives its time, so that the calls stuck on its mount fail.
+struct Watchdog(Option<mpsc::Sender<()>>);
+
+impl Watchdog {
+    fn over(pid: Pid, dir: &Path) -> Watchdog {
+        let (alive, gone) = mpsc::channel::<()>();
+        let dir = dir.to_owned();
+        thread::spawn(move || {
+            if gone.recv_timeout(LIFE_BOUND) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{} mounted for {LIFE_BOUND:?}: killing its daemon", dir.display());
+                _ = kill(pid, Signal::SIGKILL);
+                detach(&dir);
+            }
+        });
+        Watchdog(Some(alive))
+    }
+
+    /// Before the process is waited for, or soon after: its id could come to another.
+    fn stop(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Whether something is mounted on `dir`, dead or alive.
+pub fn is_mounted(dir: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+    let dir = dir.to_str().expect("a path in UTF-8");
+    table.lines().any(|row| row.split(' ').nth(4) == Some(dir))
+}
+
+/// Take a mount off the tree, whatever state it is in; nothing is done where there is none.
+pub fn detach(dir: &Path) {
+    let lazily = |program: &str, flag: &str| Command::new(program).arg(flag).arg(dir).output();
+    if is_mounted(dir) && !lazily("umount", "-l").is_ok_and(|output| output.status.success()) {
+        _ = lazily("fusermount3", "-uz");
+    }
+}
+
+/// The Unix sockets in a folder, at any depth.
+pub fn sockets_under(folder: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::FileTypeExt;
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut sockets = Vec::new();
+    for entry in entries.map(|entry| entry.expect("an entry")) {
+        let kind = entry.file_type().expect("its type");
+        if kind.is_dir() {
+            sockets.extend(sockets_under(&entry.path()));
+        } else if kind.is_socket() {
+            sockets.push(entry.path());
+        }
+    }
+    sockets
+}

@@ -1,0 +1,68 @@
+//! What the kernel says of a process: its descriptors, its TCP sockets, its group.
+
+use std::collections::HashSet;
+use std::fs;
+
+/// TCP states as `/proc/net/tcp` writes them (the kernel's `net/tcp_states.h`).
+pub const CLOSE_WAIT: &str = "08";
+
+/// A process by its id; it must be running, or the questions panic.
+#[derive(Clone, Copy, Debug)]
+pub struct Process(pub u32);
+
+impl Process {
+    /// How many descriptors it has open.
+    pub fn fds(self) -> usize {
+        self.descriptors().len()
+    }
+
+    /// How many TCP sockets it has, whatever their state.
+    pub fn tcp_sockets(self) -> usize {
+        self.tcp_states().len()
+    }
+
+    /// How many TCP sockets it has whose other side is gone, and which it has yet to close.
+    pub fn close_wait(self) -> usize {
+        self.tcp_states().iter().filter(|state| *state == CLOSE_WAIT).count()
+    }
+
+    /// What each descriptor refers to, as the links in `/proc/PID/fd` say.
+    fn descriptors(self) -> Vec<String> {
+        let folder = format!("/proc/{}/fd", self.0);
+        let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder}: {e}"));
+        entries
+            .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()) // closed meanwhile
+            .map(|target| target.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    fn tcp_states(self) -> Vec<String> {
+        let inodes: HashSet<String> = (self.descriptors().iter())
+            .filter_map(|d| Some(d.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        let tables = ["tcp", "tcp6"].map(|table| format!("/proc/{}/net/{table}", self.0));
+        // A kernel without IPv6 has no tcp6.
+        let rows = tables.iter().filter_map(|path| fs::read_to_string(path).ok());
+        rows.flat_map(|table| {
+            let columns =
+                table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+            let ours =
+                columns.filter(|row| row.get(9).is_some_and(|inode| inodes.contains(*inode)));
+            ours.map(|row| row[3].to_owned()).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+}
+
+/// The processes of a group that have not ended (zombies have).
+pub fn alive_in_group(group: u32) -> Vec<String> {
+    let entries = fs::read_dir("/proc").expect("/proc");
+    let stats = entries.filter_map(|e| fs::read_to_string(e.ok()?.path().join("stat")).ok());
+    // pid (name) state ppid pgrp …; the name may hold anything, so split after it.
+    let alive = stats.filter(|stat| {
+        let (_, after) = stat.rsplit_once(") ").expect("a name in brackets");
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        fields[0] != "Z" && fields[2] == group.to_string()
+    });
+    alive.collect()
+}

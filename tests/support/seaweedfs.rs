@@ -1,0 +1,181 @@
+//! SeaweedFS: one server for a test binary, started by `scripts/s3-server` at first use.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+use std::{env, mem};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Config, Credentials as SdkCredentials, Region, RequestChecksumCalculation,
+};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+
+use super::{Credentials, Endpoint, REGION, block_on};
+
+/// Uploads under way at one time.
+const UPLOADS: usize = 16;
+
+/// The running server.
+pub struct SeaweedFs {
+    pub endpoint: Endpoint,
+    client: Client,
+    /// Its standard input is the leash: when this process ends, however, the pipe closes and the
+    /// server stops. `None`: `scripts/s3-server run` started this process, and stops it.
+    _server: Option<Child>,
+}
+
+/// The server of this test binary.
+pub fn seaweedfs() -> &'static SeaweedFs {
+    static SERVER: LazyLock<SeaweedFs> = LazyLock::new(SeaweedFs::start);
+    &SERVER
+}
+
+impl SeaweedFs {
+    fn start() -> SeaweedFs {
+        if let Ok(url) = env::var("EXPIREFS_TEST_ENDPOINT") {
+            let key = |name| env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+            return SeaweedFs::at(
+                url,
+                key("AWS_ACCESS_KEY_ID"),
+                key("AWS_SECRET_ACCESS_KEY"),
+                None,
+            );
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
+        let mut child = Command::new(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{script}: {e}"));
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line of the script");
+        let Ok(info) = serde_json::from_str::<serde_json::Value>(&line) else {
+            let status = child.wait().expect("its status");
+            panic!("scripts/s3-server did not start ({status}); it says why above");
+        };
+        let field = |name: &str| info[name].as_str().expect(name).to_owned();
+        let [url, id, secret] = ["endpoint", "access_key_id", "secret_access_key"].map(field);
+        SeaweedFs::at(url, id, secret, Some(child))
+    }
+
+    fn at(url: String, id: String, secret: String, server: Option<Child>) -> SeaweedFs {
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(Region::new(REGION))
+            .endpoint_url(&url)
+            .force_path_style(true)
+            .credentials_provider(SdkCredentials::new(&id, &secret, None, None, "tests"))
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .build();
+        SeaweedFs {
+            endpoint: Endpoint {
+                url,
+                credentials: Some(Credentials { access_key_id: id, secret_access_key: secret }),
+            },
+            client: Client::from_conf(config),
+            _server: server,
+        }
+    }
+
+    /// A new empty bucket; `theme` is part of its name.
+    pub fn bucket(&'static self, theme: &str) -> Bucket {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{theme}-{}-{count}", process::id());
+        block_on(self.client.create_bucket().bucket(&name).send())
+            .unwrap_or_else(|e| panic!("create bucket {name}: {e:?}"));
+        Bucket { name, server: self }
+    }
+}
+
+/// A bucket on SeaweedFS. It stays until the server goes.
+pub struct Bucket {
+    pub name: String,
+    server: &'static SeaweedFs,
+}
+
+/// What to upload under a key.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    bytes: Bytes,
+    expires: Option<String>,
+}
+
+/// An object with these bytes and no `Expires`.
+pub fn object(bytes: impl Into<Bytes>) -> Upload {
+    Upload { bytes: bytes.into(), expires: None }
+}
+
+impl Upload {
+    /// With this `Expires`, as it stands. SeaweedFS takes none that it cannot parse.
+    pub fn expires(mut self, expires: impl Into<String>) -> Upload {
+        self.expires = Some(expires.into());
+        self
+    }
+}
+
+/// An instant as an IMF-fixdate, which has no fractions of a second.
+pub fn http_date(instant: SystemTime) -> String {
+    DateTime::from(instant).fmt(DateTimeFormat::HttpDate).expect("a year of four digits")
+}
+
+impl Bucket {
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.server.endpoint
+    }
+
+    pub fn put(&self, key: &str, upload: Upload) {
+        block_on(self.send(key, upload));
+    }
+
+    /// Upload many, some at a time.
+    pub fn put_all(&self, uploads: impl IntoIterator<Item = (String, Upload)>) {
+        let uploads = uploads.into_iter().map(|(key, upload)| async move {
+            self.send(&key, upload).await;
+        });
+        block_on(stream::iter(uploads).buffer_unordered(UPLOADS).collect::<()>());
+    }
+
+    async fn send(&self, key: &str, mut upload: Upload) {
+        let put = self.server.client.put_object().bucket(&self.name).key(key);
+        let expires = mem::take(&mut upload.expires);
+        put.body(upload.bytes.into())
+            .customize()
+            .disable_payload_signing() // hashing 800 MiB without optimisation takes its time
+            .mutate_request(move |request| {
+                if let Some(expires) = &expires {
+                    request.headers_mut().insert("expires", expires.clone());
+                }
+            })
+            .send()
+            .await
+            .unwrap_or_else(|e| panic!("put {key} into {}: {e:?}", self.name));
+    }
+
+    /// What the store itself says of a key.
+    pub fn head(&self, key: &str) -> HeadObjectOutput {
+        block_on(self.server.client.head_object().bucket(&self.name).key(key).send())
+            .unwrap_or_else(|e| panic!("head {key} in {}: {e:?}", self.name))
+    }
+
+    /// Every key the store holds, expired or not.
+    pub fn keys(&self) -> BTreeSet<String> {
+        let list = self.server.client.list_objects_v2().bucket(&self.name);
+        let mut pages = list.into_paginator().send();
+        let mut keys = BTreeSet::new();
+        while let Some(page) = block_on(pages.next()) {
+            let page = page.unwrap_or_else(|e| panic!("list {}: {e:?}", self.name));
+            keys.extend(page.contents().iter().filter_map(|object| object.key.clone()));
+        }
+        keys
+    }
+}

@@ -1,0 +1,30 @@
+//! Waiting for what no event announces.
+
+use std::fmt::Debug;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Ask until the answer is `Ok`, then return it; panics with the last `Err` when `bound` is over.
+#[track_caller]
+pub fn eventually<T>(bound: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(last) if start.elapsed() >= bound => panic!("still after {bound:?}: {last}"),
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// For [`eventually`]: `Ok` when `got` is `want`, else both in words.
+pub fn equal<T: PartialEq + Debug>(what: &str, got: T, want: T) -> Result<(), String> {
+    if got == want { Ok(()) } else { Err(format!("{what} is {got:?}, not {want:?}")) }
+}
+
+/// For [`eventually`]: `Ok` when `got` is no more than `limit`, else both in words.
+pub fn at_most<T: PartialOrd + Debug>(what: &str, got: T, limit: T) -> Result<(), String> {
+    if got <= limit { Ok(()) } else { Err(format!("{what} is {got:?}, over {limit:?}")) }
+}
