@@ -21,6 +21,9 @@ use crate::store::{ListRequest, Object, Store, Version};
 /// Names remembered, at some 300 bytes each.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(128 << 10).unwrap();
 
+/// Peculiarities of names remembered so as to be logged once.
+const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
 /// How long an object without an expiry is trusted under `--metadata-ttl=expiry`.
 const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
 
@@ -62,9 +65,10 @@ pub struct Catalog {
     policy: Policy,
     trust: Trust,
     negative_ttl: Duration,
-    // Neither lock is held over a wait, nor while the other is.
+    // No lock is held over a wait, nor while another is.
     facts: Mutex<LruCache<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
+    told: Mutex<LruCache<String, ()>>,
     next_question: AtomicU64,
 }
 
@@ -86,6 +90,7 @@ impl Catalog {
             negative_ttl,
             facts: Mutex::new(LruCache::new(CAPACITY)),
             asking: Mutex::default(),
+            told: Mutex::new(LruCache::new(TOLD)),
             next_question: AtomicU64::new(0),
         })
     }
@@ -227,6 +232,12 @@ impl Catalog {
             fact.until = SystemTime::UNIX_EPOCH;
         }
         self.asking().remove(key);
+    }
+
+    /// Whether this is the first time it is asked with this text: what is logged once asks here.
+    pub fn is_news(&self, text: String) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.put(text, ()).is_none()
     }
 
     /// How long a fact that was just established may still be believed (rule E7).

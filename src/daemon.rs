@@ -67,18 +67,28 @@ pub fn budget(config: &Config) -> Result<Budget, String> {
 }
 
 impl Mounted {
-    /// Checks the mount point and the bucket, and mounts.
+    /// Checks the mount point and the bucket, unless `give_up` comes first, and mounts.
     ///
     /// # Errors
     /// One line for the operator; nothing is mounted then.
-    pub async fn start(config: Config, budget: Budget) -> Result<Mounted, String> {
+    pub async fn start(
+        config: Config,
+        budget: Budget,
+        give_up: impl Future<Output = ()>,
+    ) -> Result<Mounted, String> {
         check_mount_point(&config.dir, config.replace_dead)?;
         let clock = Arc::new(if config.local_clock { Clock::local() } else { Clock::server() });
         let metrics = Arc::new(Metrics::default());
         let timeout = config.settings.patience.timeout;
-        let s3 = S3::new(config.endpoint.clone(), &budget, timeout, clock.clone(), metrics.clone());
-        let store: Arc<dyn Store> = Arc::new(s3.await?);
-        check_bucket(&*store, &config).await?;
+        let store = async {
+            let (clock, metrics) = (clock.clone(), metrics.clone());
+            let s3 = S3::new(config.endpoint.clone(), &budget, timeout, clock, metrics).await?;
+            check_bucket(&s3, &config).await.map(|()| Arc::new(s3) as Arc<dyn Store>)
+        };
+        let store = tokio::select! {
+            store = store => store?,
+            () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
+        };
 
         let ledger = Ledger::new(budget.cap, config.parking);
         let fs = Arc::new(Fs::new(store, clock, metrics, ledger, config.settings.clone()));

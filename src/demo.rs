@@ -105,7 +105,7 @@ async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
     let whole = daemon::budget(&config)?;
     config.max_open_bodies = Some((whole.available.saturating_sub(whole.metadata) / 2).max(1));
     let budget = daemon::budget(&config)?;
-    Mounted::start(config, budget).await
+    Mounted::start(config, budget, std::future::pending()).await
 }
 
 fn explain(mounted: &Mounted, soon: SystemTime) {

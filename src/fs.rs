@@ -384,6 +384,15 @@ impl Fs {
         open
     }
 
+    /// The key or prefix an inode stands for: what to call it in a log.
+    pub fn key_of(&self, ino: u64) -> String {
+        match self.inodes.get(ino) {
+            Some(Node::File(file)) => file.version.key.to_string(),
+            Some(Node::Directory(prefix)) => prefix.to_string(),
+            None => String::new(),
+        }
+    }
+
     pub fn inode_count(&self) -> usize {
         self.inodes.count()
     }

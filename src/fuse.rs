@@ -20,10 +20,11 @@ use fuser::{
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tracing::{Instrument, Level, Span, debug, debug_span, error, info, warn};
+use tracing::{Instrument, Level, Span, debug_span, error, event, warn};
 
 use crate::error::Error;
 use crate::fs::{Attr, Entry, Fs, Kind, Lookup};
+use crate::inode::ROOT;
 
 /// What `stat` gives as the best size of a read. Tools that take it read in large pieces; the
 /// kernel reads ahead further by itself.
@@ -108,13 +109,18 @@ impl Fuse {
     }
 }
 
-/// Logs a refusal, once, and says it in the kernel's terms.
-fn refuse(error: &Error) -> Errno {
+/// Logs a refusal, once, with what it was about, and says it in the kernel's terms.
+fn refuse(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
+    macro_rules! log {
+        ($level:expr) => {
+            event!($level, operation, key = fs.key_of(ino), "{error}")
+        };
+    }
     match error.level() {
-        Level::ERROR => error!("{error}"),
-        Level::WARN => warn!("{error}"),
-        Level::INFO => info!("{error}"),
-        _ => debug!("{error}"),
+        Level::ERROR => log!(Level::ERROR),
+        Level::WARN => log!(Level::WARN),
+        Level::INFO => log!(Level::INFO),
+        _ => log!(Level::DEBUG),
     }
     Errno::from_i32(error.errno())
 }
@@ -131,7 +137,7 @@ fn file_type(kind: Kind) -> FileType {
 macro_rules! refused_as_read_only {
     ($($operation:ident($($argument:ty),*) -> $reply:ty;)*) => {
         $(fn $operation(&self, _: &Request, $(_: $argument,)* reply: $reply) {
-            reply.error(refuse(&Error::ReadOnly));
+            reply.error(refuse(&self.fs, stringify!($operation), ROOT, &Error::ReadOnly));
         })*
     };
 }
@@ -155,7 +161,7 @@ impl Filesystem for Fuse {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
-        let span = debug_span!("lookup", parent = parent.0, ?name);
+        let span = debug_span!("lookup", parent = parent.0, key = fs.key_of(parent.0), ?name);
         self.run(span, async move {
             match fs.lookup(parent.0, &name).await {
                 Ok(Lookup::Found(attr)) => {
@@ -167,7 +173,7 @@ impl Filesystem for Fuse {
                     let nothing = Attr::nameless(0, Kind::File);
                     reply.entry(&ttl, &owner.attr(&nothing), Generation(0));
                 }
-                Err(error) => reply.error(refuse(&error)),
+                Err(error) => reply.error(refuse(&fs, "lookup", parent.0, &error)),
             }
         });
     }
@@ -181,7 +187,7 @@ impl Filesystem for Fuse {
         let _span = debug_span!("getattr", ino = ino.0).entered();
         match self.fs.getattr(ino.0) {
             Ok(attr) => reply.attr(&attr.ttl, &self.owner.attr(&attr)),
-            Err(error) => reply.error(refuse(&error)),
+            Err(error) => reply.error(refuse(&self.fs, "getattr", ino.0, &error)),
         }
     }
 
@@ -193,20 +199,21 @@ impl Filesystem for Fuse {
         };
         match granted {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse(&error)),
+            Err(error) => reply.error(refuse(&self.fs, "access", ino.0, &error)),
         }
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, pid) = (self.fs.clone(), request.pid());
-        self.run(debug_span!("open", ino = ino.0, pid), async move {
+        let span = debug_span!("open", ino = ino.0, key = fs.key_of(ino.0), pid);
+        self.run(span, async move {
             let opened = match flags.acc_mode() {
                 OpenAccMode::O_RDONLY => fs.open(ino.0, pid).await,
                 OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Err(Error::ReadOnly),
             };
             match opened {
                 Ok(handle) => reply.opened(FileHandle(handle), OPENED),
-                Err(error) => reply.error(refuse(&error)),
+                Err(error) => reply.error(refuse(&fs, "open", ino.0, &error)),
             }
         });
     }
@@ -223,11 +230,18 @@ impl Filesystem for Fuse {
         reply: ReplyData,
     ) {
         let fs = self.fs.clone();
-        let span = debug_span!("read", ino = ino.0, handle = handle.0, offset, size);
+        let span = debug_span!(
+            "read",
+            ino = ino.0,
+            key = fs.key_of(ino.0),
+            handle = handle.0,
+            offset,
+            size
+        );
         self.run(span, async move {
             match fs.read(handle.0, offset, size).await {
                 Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(refuse(&error)),
+                Err(error) => reply.error(refuse(&fs, "read", ino.0, &error)),
             }
         });
     }
@@ -248,15 +262,15 @@ impl Filesystem for Fuse {
         let _span = span.entered();
         match self.fs.release(handle.0) {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse(&error)),
+            Err(error) => reply.error(refuse(&self.fs, "release", ino.0, &error)),
         }
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _span = debug_span!("opendir", ino = ino.0).entered();
+        let _span = debug_span!("opendir", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.opendir(ino.0) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-            Err(error) => reply.error(refuse(&error)),
+            Err(error) => reply.error(refuse(&self.fs, "opendir", ino.0, &error)),
         }
     }
 
@@ -276,7 +290,7 @@ impl Filesystem for Fuse {
             };
             match fs.readdir(ino.0, handle.0, offset, false, add).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse(&error)),
+                Err(error) => reply.error(refuse(&fs, "readdir", ino.0, &error)),
             }
         });
     }
@@ -303,7 +317,7 @@ impl Filesystem for Fuse {
             };
             match fs.readdir(ino.0, handle.0, offset, true, add).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse(&error)),
+                Err(error) => reply.error(refuse(&fs, "readdirplus", ino.0, &error)),
             }
         });
     }
@@ -320,7 +334,7 @@ impl Filesystem for Fuse {
         let _span = debug_span!("releasedir", ino = ino.0, handle = handle.0).entered();
         match self.fs.releasedir(handle.0) {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse(&error)),
+            Err(error) => reply.error(refuse(&self.fs, "releasedir", ino.0, &error)),
         }
     }
 

@@ -229,7 +229,10 @@ impl Source {
             let entry = entry?;
             match &entry.what {
                 What::Directory(_) if shadows.hides(&entry.name) => {
-                    warn!(name = entry.name, "a directory is hidden by the live file of its name");
+                    let key = self.prefix.key(&entry.name);
+                    if self.catalog.is_news(format!("hidden: {key}/")) {
+                        warn!(key, "a directory is hidden by the live file of its name");
+                    }
                     continue;
                 }
                 What::Directory(_) => {
@@ -300,7 +303,9 @@ impl Source {
             return Some(name.to_owned());
         }
         self.metrics.unnameable.add(1);
-        warn!(key, directory = %self.prefix, "a key that cannot be a path is not shown");
+        if self.catalog.is_news(format!("unnameable: {}", self.prefix)) {
+            warn!(key, directory = %self.prefix, "keys that cannot be a path are not shown, as this one");
+        }
         None
     }
 

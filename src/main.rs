@@ -36,7 +36,7 @@ fn run(command: Command) -> Result<(), String> {
             let source = config.url();
             runtime(config.fuse_threads)?.block_on(async {
                 let mut signals = Signals::new()?;
-                let mut mounted = Mounted::start(config, budget).await?;
+                let mut mounted = Mounted::start(config, budget, signals.next()).await?;
                 let dir = mounted.dir().display().to_string();
                 let cap = mounted.status().cap;
                 say(&format!("expirefs: mounted {source} on {dir}, at most {cap} open bodies"));

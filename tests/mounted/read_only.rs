@@ -24,7 +24,7 @@ const CHANGES: [&str; 18] = [
     "ln -s file link",
     "ln file link",
     "mkfifo pipe",
-    "setfattr -n user.a -v b file",
+    "python3 -c 'import os; os.setxattr(\"file\", \"user.a\", b\"b\")'",
     "touch -d 2001-01-01 folder",
 ];
 

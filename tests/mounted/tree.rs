@@ -2,7 +2,8 @@
 //! a local folder that holds the live ones: E1, E9, E10, N4, and the bytes themselves.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -105,94 +106,56 @@ fn mounted() -> (Mount, &'static Path) {
 
 /// A script says the same, line for line, in the mount and in the reference, and has something to say.
 #[track_caller]
-fn assert_same_output(script: &str) {
-    let (mount, reference) = mounted();
-    let want = shell(reference, script);
+fn assert_same_output(mount: &Mount, script: &str) {
+    let want = shell(TREE.reference.path(), script);
     assert!(want.lines().count() > 1, "{script} says nothing: {want:?}");
     assert_same_lines(script, &shell(mount.dir(), script), &want);
 }
 
 #[test]
-fn ls_lists_exactly_the_live() {
-    assert_same_output("ls -RAp");
+fn ls_and_find_list_exactly_the_live() {
+    let (mount, _) = mounted();
+    assert_same_output(&mount, "ls -RAp");
+    let find = r"find . -mindepth 1 -type d -printf '%p/\n' -o -type f -printf '%s %p\n'";
+    assert_same_output(&mount, find);
+
+    // E10: all of its files have expired, so the folder is empty; it is not absent.
+    assert_eq!(shell(mount.dir(), "find 'all expired' -type f"), "");
+    assert_eq!(shell(mount.dir(), "ls -d 'all expired'/3"), "all expired/3\n");
 }
 
-#[test]
-fn find_finds_exactly_the_live() {
-    assert_same_output(r"find . -mindepth 1 -type d -printf '%p/\n' -o -type f -printf '%s %p\n'");
-}
-
-/// E1 for a name that is asked for and not listed.
+/// E1 for a name that is asked for, and that no listing has told the daemon about.
 #[test]
 fn stat_and_open_know_exactly_the_live() {
     let (mount, reference) = mounted();
-    for key in &TREE.keys {
-        let live = reference.join(key).exists();
-        let errno = |e: std::io::Error| e.raw_os_error();
-        let want = if live { None } else { Some(libc::ENOENT) };
-        let stat = fs::symlink_metadata(mount.path(key)).err().and_then(errno);
+    let errno = |e: io::Error| e.raw_os_error();
+    for key in (0..NESTED).map(key) {
+        let want = if reference.join(&key).exists() { None } else { Some(libc::ENOENT) };
+        let stat = fs::symlink_metadata(mount.path(&key)).err().and_then(errno);
         assert_eq!(stat, want, "stat {key}");
-        let open = fs::File::open(mount.path(key)).err().and_then(errno);
+        let open = File::open(mount.path(&key)).err().and_then(errno);
         assert_eq!(open, want, "open {key}");
     }
 }
 
 #[test]
-fn cat_reads_every_byte() {
+fn cat_sha256sum_and_grep_read_every_byte() {
     let (mount, reference) = mounted();
-    let script = "find . -type f -print0 | sort -z | xargs -0 cat";
-    let [got, want] = [mount.dir(), reference].map(|folder| shell_bytes(folder, script));
+    let cat = "find . -type f -print0 | sort -z | xargs -0 cat";
+    let [got, want] = [mount.dir(), reference].map(|folder| shell_bytes(folder, cat));
     assert_same_bytes("cat", &got, &want);
-}
+    assert_same_output(&mount, "find . -type f -print0 | xargs -0 sha256sum");
+    assert_same_output(&mount, "grep -raoE 'needle [0-9]+' .");
 
-#[test]
-fn cp_copies_the_live_tree() {
-    let (mount, reference) = mounted();
-    let copy = tempfile::tempdir().expect("a folder");
-    shell(mount.dir(), &format!("cp -r --no-preserve=mode . {}", copy.path().display()));
-    assert_same_tree(copy.path(), reference);
-}
-
-#[test]
-fn tar_packs_the_live_tree() {
-    let (mount, reference) = mounted();
-    let copy = tempfile::tempdir().expect("a folder");
-    let script = format!("tar --mode=u+w -cf - . | tar -xf - -C {}", copy.path().display());
-    shell(mount.dir(), &script);
-    assert_same_tree(copy.path(), reference);
-}
-
-#[test]
-fn sha256sum_agrees() {
-    assert_same_output("find . -type f -print0 | xargs -0 sha256sum");
-}
-
-#[test]
-fn grep_finds_what_is_live() {
-    assert_same_output("grep -raoE 'needle [0-9]+' .");
-}
-
-/// By checksum, both ways: nothing to copy, nothing to delete.
-#[test]
-fn rsync_finds_nothing_to_do() {
-    let (mount, reference) = mounted();
-    let script = format!("rsync -rcni --delete ./ {}/", reference.display());
-    let changes = shell(mount.dir(), &script);
-    assert_eq!(changes, "", "rsync would change the reference");
-
-    // The same command does notice a byte.
-    let copy = tempfile::tempdir().expect("a folder");
-    let to = copy.path().display();
-    shell(mount.dir(), &format!("rsync -rc --chmod=u+w ./ {to}/"));
-    assert_same_tree(copy.path(), reference);
-    fs::write(copy.path().join("flat/00001"), "changed").expect("a changed file");
-    let changes = shell(mount.dir(), &format!("rsync -rcni --delete ./ {to}/"));
-    assert_eq!(changes.lines().count(), 1, "{changes}");
+    // E9: whatever was read, the store still holds every key.
+    assert_eq!(TREE.bucket.keys(), TREE.keys);
 }
 
 #[test]
 fn mmap_reads_every_byte() {
+    let (mount, _) = mounted();
     assert_same_output(
+        &mount,
         r#"python3 - <<'END'
 import hashlib, mmap, os
 for folder, _, names in os.walk("."):
@@ -206,18 +169,31 @@ END"#,
     );
 }
 
-/// E9: whatever the other tests read, the store still holds every key.
 #[test]
-fn reading_deletes_nothing() {
-    let (mount, _) = mounted();
-    shell(mount.dir(), "ls -lR >/dev/null; find . -type f -name '*.gone' -print");
-    assert_eq!(TREE.bucket.keys(), TREE.keys);
+fn cp_and_tar_copy_the_live_tree() {
+    let (mount, reference) = mounted();
+    for copy in ["cp -r --no-preserve=mode . ", "tar --mode=u+w -cf - . | tar -xf - -C "] {
+        let folder = tempfile::tempdir().expect("a folder");
+        shell(mount.dir(), &format!("{copy}{}", folder.path().display()));
+        assert_same_tree(folder.path(), reference);
+    }
 }
 
-/// E10: its files have all expired, so the folder is empty; it is not absent.
+/// By checksum: there is nothing to copy to the reference, and nothing to delete from it.
 #[test]
-fn a_folder_of_expired_files_is_empty() {
-    let (mount, _) = mounted();
-    assert_eq!(shell(mount.dir(), "find 'all expired' -type f"), "");
-    assert_eq!(shell(mount.dir(), "ls -d 'all expired'/3"), "all expired/3\n");
+fn rsync_finds_nothing_to_do() {
+    let (mount, reference) = mounted();
+    let dry_run = |to: &Path| {
+        let script = format!("rsync -rcni --delete ./ {}/", to.display());
+        shell(mount.dir(), &script)
+    };
+    assert_eq!(dry_run(reference), "", "rsync would change the reference");
+
+    // What rsync itself copies is the same too; and it does notice one file with other bytes.
+    let copy = tempfile::tempdir().expect("a folder");
+    shell(mount.dir(), &format!("rsync -rc --chmod=u+w ./ {}/", copy.path().display()));
+    assert_same_tree(copy.path(), reference);
+    fs::write(copy.path().join("flat/00001"), "changed").expect("a changed file");
+    let changes = dry_run(copy.path());
+    assert_eq!(changes.lines().count(), 1, "{changes}");
 }
