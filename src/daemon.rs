@@ -117,7 +117,7 @@ impl Mounted {
         };
         let control = control::Server::start(&entry, Arc::new(answer), wish);
         let control = control.inspect_err(|error| {
-            warn!("no control socket, so no `expirefs status` and no draining `umount`: {error}");
+            warn!("no control socket, so no `expirefs status`: {error} (is XDG_RUNTIME_DIR set?)");
         });
         Ok(Mounted {
             fs,
@@ -143,7 +143,8 @@ impl Mounted {
     pub async fn until_done(&mut self) {
         tokio::select! {
             _ = &mut self.ended => {}
-            wish = self.wishes.recv() => self.waiting_for_unmount.extend(wish),
+            // Where there is no control socket nobody will ever wish.
+            Some(client) = self.wishes.recv() => self.waiting_for_unmount.push(client),
         }
     }
 

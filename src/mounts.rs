@@ -79,10 +79,11 @@ pub fn containing(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(within.max_by_key(|entry| entry.dir.as_os_str().len()))
 }
 
-/// The path without symbolic links, also where its last component is a dead mount.
+/// The path without symbolic links, also where its last component is a mount that does not answer.
 pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     match path.canonicalize() {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
+        // A mount that is dead, or another user's, cannot be looked at; its parent can.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             let path = std::path::absolute(path)?;
             match (path.parent(), path.file_name()) {
                 (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),

@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::support::content::{MIB, content};
+use crate::support::mount::is_mounted;
 use crate::support::seaweedfs::{Bucket, object, seaweedfs};
 use crate::support::tools::shell;
+use crate::support::wait::{equal, eventually};
 
 fn bucket() -> Bucket {
     let bucket = seaweedfs().bucket("lifecycle");
@@ -27,6 +30,28 @@ fn sigterm_and_sigint_unmount() {
         assert_eq!(status.code(), Some(0), "{signal}: {status}");
         mount.assert_nothing_left();
     }
+}
+
+/// M3: where others are let in, fusermount3 clears up after a daemon that was killed.
+#[test]
+fn a_killed_daemon_leaves_no_mount_where_others_are_let_in() {
+    let bucket = bucket();
+    let mut mount = bucket.mounting().with("--allow-other").start();
+    mount.signal(Signal::SIGKILL);
+    mount.ended();
+    eventually(Duration::from_secs(10), || equal("mounted", is_mounted(mount.dir()), false));
+}
+
+/// Where no control socket can be made it says so, and serves all the same.
+#[test]
+fn without_a_control_socket_it_serves() {
+    let bucket = bucket();
+    let mut mount = bucket.mounting().without_control().start();
+    assert_eq!(fs::read(mount.path("file")).expect("a working mount").len(), 24 * MIB);
+    mount.signal(Signal::SIGTERM);
+    let status = mount.ended();
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(mount.said()[0].contains("no control socket"), "{:#?}", mount.said());
 }
 
 /// A file that someone holds open, its body half read, keeps neither the mount nor the process.

@@ -43,6 +43,7 @@ pub struct Setup {
     endpoint: Endpoint,
     args: Vec<String>,
     nofile: Option<String>,
+    no_control: bool,
 }
 
 impl seaweedfs::Bucket {
@@ -61,7 +62,13 @@ impl Setup {
     /// `bucket` may have a prefix: `bucket/prefix`.
     pub fn new(endpoint: &Endpoint, bucket: &str) -> Setup {
         let bucket = bucket.to_owned();
-        Setup { bucket, endpoint: endpoint.clone(), args: Vec::new(), nofile: None }
+        Setup {
+            bucket,
+            endpoint: endpoint.clone(),
+            args: Vec::new(),
+            nofile: None,
+            no_control: false,
+        }
     }
 
     /// More arguments for `expirefs mount`, as one would type them.
@@ -74,6 +81,12 @@ impl Setup {
     /// `SOFT:HARD`.
     pub fn nofile(mut self, limits: impl ToString) -> Setup {
         self.nofile = Some(limits.to_string());
+        self
+    }
+
+    /// The daemon has no folder to keep its socket in: `Mount::status` has nobody to ask.
+    pub fn without_control(mut self) -> Setup {
+        self.no_control = true;
         self
     }
 
@@ -128,7 +141,7 @@ impl Setup {
         command.args(["--", BINARY, "mount", &self.bucket]).arg(dir);
         command.args(["--foreground", "--addressing-style", "path", "--region", REGION]);
         command.args(["--endpoint-url", &self.endpoint.url]);
-        environment(&mut command, runtime);
+        environment(&mut command, if self.no_control { Path::new("/dev/null") } else { runtime });
         match &self.endpoint.credentials {
             Some(credentials) => {
                 command.env("AWS_ACCESS_KEY_ID", &credentials.access_key_id);
