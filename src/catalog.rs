@@ -58,6 +58,36 @@ struct Question {
     answer: Shared<BoxFuture<'static, Result<Fact>>>,
 }
 
+/// Takes a question off the table when it ends, by a panic too: the next one asks anew.
+struct Asked<'a> {
+    catalog: &'a Catalog,
+    key: &'a Arc<str>,
+    id: u64,
+}
+
+impl Asked<'_> {
+    /// Remembers the answer, if the question still is the current one of its name.
+    fn end(self, answer: Option<&Fact>) {
+        let table = self.catalog.asking();
+        if let Some(fact) = answer
+            && table.get(self.key).is_some_and(|question| question.id == self.id)
+            // An absence not to be believed would only take the place of something known.
+            && !(matches!(fact.known, Known::Absent) && self.catalog.ttl(fact).is_zero())
+        {
+            self.catalog.facts().put(self.key.clone(), fact.clone());
+        }
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let mut table = self.catalog.asking();
+        if table.get(self.key).is_some_and(|question| question.id == self.id) {
+            table.remove(self.key);
+        }
+    }
+}
+
 pub struct Catalog {
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
@@ -65,7 +95,8 @@ pub struct Catalog {
     policy: Policy,
     trust: Trust,
     negative_ttl: Duration,
-    // No lock is held over a wait, nor while another is.
+    timeout: Duration,
+    // No lock is held over a wait. Order: `asking` before `facts`.
     facts: Mutex<LruCache<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
     told: Mutex<LruCache<String, ()>>,
@@ -80,6 +111,7 @@ impl Catalog {
         policy: Policy,
         trust: Trust,
         negative_ttl: Duration,
+        timeout: Duration,
     ) -> Arc<Catalog> {
         Arc::new(Catalog {
             store,
@@ -88,6 +120,7 @@ impl Catalog {
             policy,
             trust,
             negative_ttl,
+            timeout,
             facts: Mutex::new(LruCache::new(CAPACITY)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
@@ -121,18 +154,10 @@ impl Catalog {
         let id = self.next_question.fetch_add(1, Ordering::Relaxed);
         let catalog = self.clone();
         let asking = async move {
-            let answer = catalog.ask(&key).await;
-            let current = {
-                let mut table = catalog.asking();
-                let current = table.get(&key).is_some_and(|question| question.id == id);
-                if current {
-                    table.remove(&key);
-                }
-                current
-            };
-            if let (Ok(fact), true) = (&answer, current) {
-                catalog.facts().put(key, fact.clone());
-            }
+            let question = Asked { catalog: &catalog, key: &key, id };
+            let answer = tokio::time::timeout(catalog.timeout, catalog.ask(&key)).await;
+            let answer = answer.unwrap_or(Err(Error::TimedOut(catalog.timeout)));
+            question.end(answer.as_ref().ok());
             answer
         };
         let answer = tokio::spawn(asking.in_current_span())
@@ -220,18 +245,17 @@ impl Catalog {
     }
 
     /// Notes that `key` is a directory with no live file of its name beside it.
-    pub fn note_directory(&self, key: &str) {
-        let fact = self.directory();
-        self.facts().put(key.into(), fact);
+    pub fn note_directory(&self, key: &str, fact: &Fact) {
+        self.facts().put(key.into(), fact.clone());
     }
 
     /// Drops what is believed of `key`; the next question goes to the store, whatever is under
     /// way.
     pub fn forget(&self, key: &str) {
+        self.asking().remove(key);
         if let Some(fact) = self.facts().get_mut(key) {
             fact.until = SystemTime::UNIX_EPOCH;
         }
-        self.asking().remove(key);
     }
 
     /// Whether this is the first time it is asked with this text: what is logged once asks here.
@@ -283,12 +307,13 @@ impl Catalog {
         }
     }
 
-    fn directory(&self) -> Fact {
+    /// A directory seen just now.
+    pub fn directory(&self) -> Fact {
         Fact { known: Known::Directory, until: self.after(self.directory_ttl()) }
     }
 
     /// How long a directory is believed in from when it was seen.
-    pub fn directory_ttl(&self) -> Duration {
+    fn directory_ttl(&self) -> Duration {
         match self.trust {
             Trust::For(ttl) => ttl,
             Trust::UntilExpiry => TRUST_WITHOUT_EXPIRY,

@@ -79,7 +79,7 @@ pub struct MountArgs {
 #[derive(Debug, Args)]
 pub struct StoreArgs {
     /// S3 endpoint other than AWS: http://HOST:PORT or https://HOST
-    #[arg(long, value_name = "URL", value_parser = url)]
+    #[arg(long, value_name = "URL", value_parser = url, env = "AWS_ENDPOINT_URL_S3")]
     pub endpoint_url: Option<String>,
     /// Region of the bucket
     #[arg(long)]
@@ -149,7 +149,7 @@ pub struct LimitArgs {
     /// Do not raise the soft limit of descriptors to the hard one
     #[arg(long)]
     pub keep_fd_limit: bool,
-    /// How long any call waits for the store, retries included
+    /// How long a call waits for the store, retries included
     #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
     pub timeout: Duration,
     /// Threads that serve the kernel [default: one with two cores, two with more]

@@ -7,14 +7,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
+use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
 /// A skew worth telling the operator about.
-const NOTABLE_SKEW_MS: i64 = 30_000;
+const NOTABLE_SKEW_US: i64 = 30_000_000;
 
-/// How far two clocks drift apart, in parts: 100 ppm, a bad quartz.
+/// One part in how many two clocks drift apart: 100 ppm, a bad quartz.
 const DRIFT: i64 = 10_000;
 
 /// Tells the time by which objects expire.
@@ -23,40 +24,46 @@ pub struct Clock {
     local: Local,
     follow: bool,
     bounds: Mutex<Option<Bounds>>,
-    offset_ms: AtomicI64,
+    offset_us: AtomicI64,
     warned: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Local {
-    /// The wall clock at start, carried on by the monotonic clock: setting the system's clock
-    /// does not bring files back.
-    System {
+    /// The wall clock at start, carried on by one that is never set and goes on while the host
+    /// sleeps: setting the system's clock does not bring files back.
+    Steady {
         wall: SystemTime,
-        since: Instant,
+        since: Duration,
     },
+    /// The wall clock, set as it may be.
+    Wall,
     Manual(Mutex<SystemTime>),
 }
 
-/// What is known of (store's clock - local clock), in ms, as of `learned`.
+/// What is known of (store's clock - local clock), in microseconds.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     low: i64,
     high: i64,
-    learned: SystemTime,
+    /// Up to when drift has been allowed for.
+    widened: SystemTime,
+}
+
+/// CLOCK_BOOTTIME (clock_gettime(2)), which every kernel with FUSE has.
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 impl Clock {
     /// The store's clock; until its first answer, the local one.
     pub fn server() -> Clock {
-        let system = Local::System { wall: SystemTime::now(), since: Instant::now() };
-        Clock::new(system, true)
+        Clock::new(Local::Steady { wall: SystemTime::now(), since: since_boot() }, true)
     }
 
     /// The local clock, whatever the store says (`--clock=local`).
     pub fn local() -> Clock {
-        let system = Local::System { wall: SystemTime::now(), since: Instant::now() };
-        Clock::new(system, false)
+        Clock::new(Local::Wall, false)
     }
 
     /// A clock that stands still until it is moved, for tests.
@@ -69,7 +76,7 @@ impl Clock {
             local,
             follow,
             bounds: Mutex::new(None),
-            offset_ms: AtomicI64::new(0),
+            offset_us: AtomicI64::new(0),
             warned: AtomicBool::new(false),
         }
     }
@@ -83,20 +90,21 @@ impl Clock {
 
     /// The store's time, as well as it is known.
     pub fn now(&self) -> SystemTime {
-        shift(self.local_now(), self.offset_ms())
+        shift(self.local_now(), self.offset_us.load(Ordering::Relaxed))
     }
 
     /// The uncorrected clock: what [`Clock::learn`] wants its stamps from.
     pub fn local_now(&self) -> SystemTime {
         match &self.local {
-            Local::System { wall, since } => *wall + since.elapsed(),
+            Local::Steady { wall, since } => *wall + since_boot().saturating_sub(*since),
+            Local::Wall => SystemTime::now(),
             Local::Manual(now) => *now.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
     /// The store's clock less the local one, in milliseconds.
     pub fn offset_ms(&self) -> i64 {
-        self.offset_ms.load(Ordering::Relaxed)
+        self.offset_us.load(Ordering::Relaxed) / 1000
     }
 
     /// Learns from a `Date` header of an answer; `sent` and `received` are of [`Clock::local_now`].
@@ -104,53 +112,54 @@ impl Clock {
         if !self.follow {
             return;
         }
-        let low = diff_ms(date, received);
-        let high = diff_ms(date, sent) + 1000;
+        let low = diff_us(date, received);
+        let high = diff_us(date, sent) + 1_000_000;
         let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
         let next = match *bounds {
             Some(old) => {
-                let drift = diff_ms(received, old.learned).max(0) / DRIFT + 1;
+                let drift = diff_us(received, old.widened).max(0) / DRIFT;
                 let narrowed = Bounds {
                     low: low.max(old.low - drift),
                     high: high.min(old.high + drift),
-                    learned: received,
+                    widened: if drift > 0 { received } else { old.widened },
                 };
                 // They contradict each other when either clock was set: the newer one counts.
                 if narrowed.low <= narrowed.high {
                     narrowed
                 } else {
-                    Bounds { low, high, learned: received }
+                    Bounds { low, high, widened: received }
                 }
             }
-            None => Bounds { low, high, learned: received },
+            None => Bounds { low, high, widened: received },
         };
         *bounds = Some(next);
         let offset =
             if (next.low..=next.high).contains(&0) { 0 } else { (next.low + next.high) / 2 };
-        self.offset_ms.store(offset, Ordering::Relaxed);
+        self.offset_us.store(offset, Ordering::Relaxed);
         drop(bounds);
-        if offset.abs() > NOTABLE_SKEW_MS && !self.warned.swap(true, Ordering::Relaxed) {
+        if offset.abs() > NOTABLE_SKEW_US && !self.warned.swap(true, Ordering::Relaxed) {
             warn!(
-                offset_ms = offset,
+                offset_ms = offset / 1000,
                 "the store's clock and this host's differ by {} s; objects expire by the store's",
-                offset / 1000
+                offset / 1_000_000
             );
         }
     }
 }
 
-/// `a - b` in milliseconds.
-fn diff_ms(a: SystemTime, b: SystemTime) -> i64 {
-    let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+/// `a - b` in microseconds.
+fn diff_us(a: SystemTime, b: SystemTime) -> i64 {
+    // Over some 10,000 years nothing is promised.
+    let us = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX / 4);
     match a.duration_since(b) {
-        Ok(ahead) => ms(ahead),
-        Err(behind) => -ms(behind.duration()),
+        Ok(ahead) => us(ahead),
+        Err(behind) => -us(behind.duration()),
     }
 }
 
-fn shift(t: SystemTime, ms: i64) -> SystemTime {
-    let by = Duration::from_millis(ms.unsigned_abs());
-    let shifted = if ms < 0 { t.checked_sub(by) } else { t.checked_add(by) };
+fn shift(t: SystemTime, us: i64) -> SystemTime {
+    let by = Duration::from_micros(us.unsigned_abs());
+    let shifted = if us < 0 { t.checked_sub(by) } else { t.checked_add(by) };
     shifted.unwrap_or(t)
 }
 
@@ -189,6 +198,16 @@ mod tests {
         assert!((later - 3_600_000).abs() <= 40, "{later}");
         let behind = learned(-90_000, &moments);
         assert!((behind + 90_000).abs() <= 40, "{behind}");
+    }
+
+    #[test]
+    fn many_answers_narrow_it_down_and_drift_does_not_outrun_them() {
+        // A second of answers every 2 ms: after it, each one leaves no more than milliseconds.
+        let moments: Vec<u64> = (0..1000).map(|i| 100_000 + i * 2).collect();
+        for n in [600, 700, 800, 900, 1000] {
+            let offset = learned(3_600_000, &moments[..n]);
+            assert!((offset - 3_600_000).abs() <= 4, "{offset} after {n}");
+        }
     }
 
     #[test]

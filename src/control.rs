@@ -25,6 +25,9 @@ const CLIENTS: usize = 3;
 /// A client that does not speak is not waited for longer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
+
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -140,12 +143,15 @@ pub async fn ask(mount: &MountEntry, request: Request) -> Result<String, String>
             path.display()
         ),
     };
-    let mut stream = UnixStream::connect(&path).await.map_err(failed)?;
-    let line = format!("{}\n", request.word());
-    stream.write_all(line.as_bytes()).await.map_err(failed)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map_err(failed)?;
-    Ok(answer)
+    let talk = async {
+        let mut stream = UnixStream::connect(&path).await?;
+        stream.write_all(format!("{}\n", request.word()).as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    let timeout = tokio::time::timeout(DAEMON_PATIENCE, talk).await;
+    timeout.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)
 }
 
 /// The expirefs mount at `dir`, or the one `dir` lies in if `within`.

@@ -57,7 +57,7 @@ pub struct Mounted {
 /// # Errors
 /// In words for the operator.
 pub fn budget(config: &Config) -> Result<Budget, String> {
-    let read = |e: io::Error| format!("cannot read the limit of file descriptors: {e}");
+    let read = |e: io::Error| format!("the limit of file descriptors: {e}");
     let limit = fd_budget::descriptor_limit(config.keep_fd_limit).map_err(read)?;
     let inherited = fd_budget::in_use().map_err(read)?.fds;
     let budget =
@@ -154,10 +154,12 @@ impl Mounted {
     /// # Errors
     /// In words for the operator, where it stays mounted.
     pub async fn unmount(mut self, hurry: impl Future<Output = ()>) -> Result<(), String> {
-        tokio::select! {
-            () = self.fs.shut_down(DRAIN) => {}
-            () = hurry => {}
-            _ = &mut self.ended, if !self.ended.is_terminated() => {}
+        if !self.ended.is_terminated() {
+            tokio::select! {
+                () = self.fs.shut_down(DRAIN) => {}
+                () = hurry => {}
+                _ = &mut self.ended => {}
+            }
         }
         let entry = self.entry.clone();
         let detached = tokio::task::spawn_blocking(move || mounts::detach(&entry)).await;
@@ -165,7 +167,8 @@ impl Mounted {
             Ok(()) => None,
             Err(error) => Some(format!("cannot unmount {}: {error}", self.entry.dir.display())),
         };
-        if !self.ended.is_terminated() {
+        // With handles open the session ends with this process, and no sooner.
+        if !self.ended.is_terminated() && self.fs.open_handles().is_empty() {
             let _ = tokio::time::timeout(FAREWELL, &mut self.ended).await;
         }
         drop(self.control.take());
@@ -180,7 +183,8 @@ impl Mounted {
 async fn mount(fuse: Fuse, config: &Config, source: &str) -> Result<MountEntry, String> {
     let mut options = fuser::Config::default();
     options.mount_options = vec![
-        MountOption::FSName(format!("{}{source}", mounts::SOURCE)),
+        // A comma would end the option.
+        MountOption::FSName(format!("{}{}", mounts::SOURCE, source.replace(',', "_"))),
         MountOption::Subtype("expirefs".to_owned()),
         MountOption::RO,
         MountOption::NoDev,
@@ -204,12 +208,12 @@ async fn mount(fuse: Fuse, config: &Config, source: &str) -> Result<MountEntry, 
     };
     let mounted = tokio::task::spawn_blocking(move || {
         let session = Session::new(fuse, &dir, &options)?.spawn()?;
-        // Dropping it would unmount whatever is mounted at that path by then. `mounts::detach`
-        // looks first.
+        let entry = mounts::at(&dir)?.filter(MountEntry::is_ours);
+        let entry = entry.ok_or_else(|| io::Error::other("it was unmounted at once"))?;
+        // From here on dropping it would unmount whatever is at that path by then.
+        // `mounts::detach` looks first.
         let _ = ManuallyDrop::new(session);
-        mounts::at(&dir)?
-            .filter(MountEntry::is_ours)
-            .ok_or_else(|| io::Error::other("it was unmounted at once"))
+        io::Result::Ok(entry)
     });
     match mounted.await {
         Ok(Ok(entry)) => Ok(entry),

@@ -38,7 +38,10 @@ pub async fn run(tour: bool, stop: impl Future<Output = ()>) -> Result<(), Strin
     let outcome = if tour {
         let path = dir.0.clone();
         let tour = tokio::task::spawn_blocking(move || take_tour(&path));
-        let seen = tour.await.map_err(|e| format!("the tour broke off: {e}")).flatten();
+        let seen = tokio::select! {
+            seen = tour => seen.map_err(|e| format!("the tour broke off: {e}")).flatten(),
+            () = stop => Err("interrupted".to_owned()),
+        };
         println!("\n$ expirefs status DIR\n{}", mounted.status());
         seen.and_then(|()| check_status(&mounted))
     } else {

@@ -36,7 +36,11 @@ pub enum Error {
     TimedOut(Duration),
     #[error("the store cannot be reached: {0}")]
     Unreachable(String),
-    #[error("the store answered {0}")]
+    /// An answer of the kind 4xx: asking again would not change it.
+    #[error("the store refused: {0}")]
+    Refused(String),
+    /// An answer of the kind 5xx, throttling included, after all tries.
+    #[error("the store failed: {0}")]
     Store(String),
     #[error("a wrong answer from the store: {0}")]
     Protocol(String),
@@ -68,6 +72,7 @@ impl Error {
             | Error::Archived(_)
             | Error::TimedOut(_)
             | Error::Unreachable(_)
+            | Error::Refused(_)
             | Error::Store(_)
             | Error::Protocol(_)
             | Error::Defect(_) => libc::EIO,
@@ -96,6 +101,7 @@ impl Error {
             Error::OutOfDescriptors(_)
             | Error::TimedOut(_)
             | Error::Unreachable(_)
+            | Error::Refused(_)
             | Error::Store(_)
             | Error::Protocol(_)
             | Error::BadHandle

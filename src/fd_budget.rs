@@ -40,7 +40,7 @@ pub struct Budget {
 pub enum BudgetError {
     #[error(
         "a limit of {limit} file descriptors is too low to mount with ({inherited} are in use \
-         already; {MIN_LIMIT} is the least): raise it with `ulimit -n`"
+         already; {MIN_LIMIT} is the least, with 3 in use): raise it with `ulimit -n`"
     )]
     TooLow { limit: usize, inherited: usize },
     #[error(

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::body::{Ledger, Patience, Reader};
+use crate::body::{Ledger, Patience, Reader, State};
 use crate::catalog::{Catalog, Known, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -26,6 +26,9 @@ use crate::store::Store;
 /// Taken off every lifetime given to the kernel, which rounds them up to its ticks (measured:
 /// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
 const KERNEL_TICK: Duration = Duration::from_millis(10);
+
+/// A handle counts as being read for this long after a read: programs compute between two.
+const IN_USE: Duration = Duration::from_secs(1);
 
 /// What a mount does, apart from where.
 #[derive(Clone, Debug)]
@@ -141,6 +144,7 @@ impl Fs {
             settings.policy,
             settings.trust,
             settings.negative_ttl,
+            settings.patience.timeout,
         );
         Fs {
             inodes: Inodes::new(settings.prefix.clone()),
@@ -218,7 +222,12 @@ impl Fs {
             return Err(Error::ShuttingDown);
         }
         let Node::File(file) = self.node(ino)? else { return Err(Error::IsADirectory) };
-        self.must_be_live(file.expiry)?;
+        if file.expiry.at(self.clock.now()) == Presence::Expired {
+            // Its name may have got a new version by now: the kernel is to look again.
+            self.metrics.expired_hidden.add(1);
+            self.catalog.forget(&file.version.key);
+            return Err(Error::Stale);
+        }
         let reader = Reader::new(
             self.store.clone(),
             self.ledger.clone(),
@@ -306,7 +315,12 @@ impl Fs {
             }
             added = true;
         }
-        while let Some(batch) = listing.from(offset).await? {
+        // A call that shows nothing may pass over many pages; all of them share its time.
+        let timeout = self.settings.patience.timeout;
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let batch = tokio::time::timeout_at(deadline, listing.from(offset)).await;
+            let Some(batch) = batch.unwrap_or(Err(Error::TimedOut(timeout)))? else { break };
             for (next, entry) in batch.entries() {
                 let Some(entry) = self.show(next, entry, plus) else { continue };
                 if !add(&entry) {
@@ -331,15 +345,15 @@ impl Fs {
     fn show<'a>(&self, next: u64, entry: &'a DirEntry, plus: bool) -> Option<Entry<'a>> {
         let name = &entry.name;
         let (ino, kind, attr) = match &entry.what {
-            What::Directory(prefix) if plus => {
+            What::Directory(prefix, fact) if plus => {
                 let ino = self.inodes.directory(prefix);
-                let ttl = kernel_ttl(self.catalog.directory_ttl());
+                let ttl = kernel_ttl(self.catalog.ttl(fact));
                 (ino, Kind::Directory, Some(self.directory_attr(ino, ttl)))
             }
-            What::Directory(prefix) => {
+            What::Directory(prefix, _) => {
                 (self.inodes.number_of_directory(prefix), Kind::Directory, None)
             }
-            What::Denied => (UNKNOWN_INO, Kind::File, None),
+            What::NameOnly => (UNKNOWN_INO, Kind::File, None),
             What::File(fact) => match (self.catalog.presence(fact), &fact.known) {
                 (Presence::Expired, _) => return None,
                 (Presence::Live { .. }, Known::File { version, expiry }) if plus => {
@@ -362,19 +376,26 @@ impl Fs {
         Ok(())
     }
 
-    /// Refuses opens from now on, and waits up to `patience` for the handles that are open.
+    /// Refuses opens from now on, and waits up to `patience` for the handles that are being read.
+    /// One that nobody has touched for a second is not waited for.
     pub async fn shut_down(&self, patience: Duration) {
         self.shutting_down.store(true, Ordering::Relaxed);
-        let all_released = async {
+        let in_use = |handle: &Arc<Handle>| {
+            let reader = &handle.reader;
+            let untouched = reader.unread_for().unwrap_or_else(|| reader.age());
+            reader.state() == State::Reading || untouched < IN_USE
+        };
+        let all_done = async {
             loop {
                 let released = self.released.notified();
-                if self.handles().is_empty() {
+                if !self.handles().values().any(in_use) {
                     break;
                 }
-                released.await;
+                // What falls idle tells nobody.
+                let _ = tokio::time::timeout(IN_USE / 10, released).await;
             }
         };
-        let _ = tokio::time::timeout(patience, all_released).await;
+        let _ = tokio::time::timeout(patience, all_done).await;
     }
 
     /// The open handles, by number.

@@ -111,9 +111,14 @@ impl Fuse {
 
 /// Logs a refusal, once, with what it was about, and says it in the kernel's terms.
 fn refuse(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
+    refuse_name(fs, operation, ino, OsStr::new(""), error)
+}
+
+/// The same of `name` in the directory `ino`.
+fn refuse_name(fs: &Fs, operation: &'static str, ino: u64, name: &OsStr, error: &Error) -> Errno {
     macro_rules! log {
         ($level:expr) => {
-            event!($level, operation, key = fs.key_of(ino), "{error}")
+            event!($level, operation, key = fs.key_of(ino) + &name.to_string_lossy(), "{error}")
         };
     }
     match error.level() {
@@ -173,7 +178,7 @@ impl Filesystem for Fuse {
                     let nothing = Attr::nameless(0, Kind::File);
                     reply.entry(&ttl, &owner.attr(&nothing), Generation(0));
                 }
-                Err(error) => reply.error(refuse(&fs, "lookup", parent.0, &error)),
+                Err(error) => reply.error(refuse_name(&fs, "lookup", parent.0, &name, &error)),
             }
         });
     }
@@ -307,13 +312,10 @@ impl Filesystem for Fuse {
         let span = debug_span!("readdirplus", ino = ino.0, handle = handle.0, offset);
         self.run(span, async move {
             let add = |entry: &Entry<'_>| {
-                // A node of 0 means a name only: the kernel looks it up when it is wanted.
-                let (node, attr) = match entry.attr {
-                    Some(attr) => (attr.ino, attr),
-                    None => (0, Attr::nameless(entry.ino, entry.kind)),
-                };
-                let (ttl, attr) = (attr.ttl, owner.attr(&attr));
-                !reply.add(INodeNo(node), entry.next, entry.name, &ttl, &attr, Generation(0))
+                // Of a name alone the kernel is told nothing that lasts: it asks when it is wanted.
+                let attr = entry.attr.unwrap_or(Attr::nameless(entry.ino, entry.kind));
+                let (ino, ttl) = (INodeNo(attr.ino), attr.ttl);
+                !reply.add(ino, entry.next, entry.name, &ttl, &owner.attr(&attr), Generation(0))
             };
             match fs.readdir(ino.0, handle.0, offset, true, add).await {
                 Ok(()) => reply.ok(),

@@ -64,7 +64,11 @@ impl Inodes {
             open: AtomicUsize::new(0),
         };
         let same = |node: &Node| match node {
-            Node::File(file) if *file.version == **version => Some(file.clone()),
+            // The same bytes with another end are another version, within the second that
+            // Last-Modified can tell.
+            Node::File(file) if *file.version == **version && file.expiry == expiry => {
+                Some(file.clone())
+            }
             _ => None,
         };
         self.look_up(self.number_of_file(version), same, || {

@@ -1,8 +1,7 @@
 //! One pass over a directory, page by page (rule N4): what an open directory handle reads from.
 //!
-//! Offsets stay valid for the life of the handle in memory that does not grow with the names: a
-//! few pages are kept whole, of the others only the token that fetches them again and a hash per
-//! entry, by which each entry finds its place again whatever came or went meanwhile.
+//! Offsets stay valid for the life of the handle in little memory: a few pages are kept whole, of
+//! the others only the token that fetches them again and a hash per entry, 8 bytes, by which each entry finds its place again whatever came or went meanwhile.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
@@ -40,9 +39,9 @@ pub struct DirEntry {
 #[derive(Clone, Debug)]
 pub enum What {
     File(Fact),
-    Directory(Prefix),
-    /// A file of which only the name may be seen: its headers are denied to us.
-    Denied,
+    Directory(Prefix, Fact),
+    /// A file of which no more than the name is known: the store refuses its headers.
+    NameOnly,
 }
 
 /// Where a directory handle reads from.
@@ -152,12 +151,19 @@ impl Listing {
     /// is being fetched by the time this returns.
     pub async fn from(&self, offset: u64) -> Result<Option<Batch>> {
         let (page, first) = place(offset);
-        let Some(load) = self.load(page) else { return Ok(None) };
-        let loaded = match load.await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                self.state().loads.pop(&page);
-                return Err(error);
+        let Some((mut load, mut fetched_ahead)) = self.load(page) else { return Ok(None) };
+        let loaded = loop {
+            match load.await {
+                Ok(loaded) => break loaded,
+                Err(error) => {
+                    self.state().loads.pop(&page);
+                    // What failed while nobody waited for it is tried again.
+                    match self.load(page) {
+                        Some((again, _)) if fetched_ahead => load = again,
+                        _ => return Err(error),
+                    }
+                    fetched_ahead = false;
+                }
             }
         };
         {
@@ -175,11 +181,11 @@ impl Listing {
         Ok(Some(Batch { page, first, loaded }))
     }
 
-    /// The page, being fetched; `None` where there is none.
-    fn load(&self, page: usize) -> Option<Load> {
+    /// The page, being fetched, and whether it was before; `None` where there is none.
+    fn load(&self, page: usize) -> Option<(Load, bool)> {
         let mut state = self.state();
         if let Some(load) = state.loads.get(&page) {
-            return Some(load.clone());
+            return Some((load.clone(), true));
         }
         let mark = state.marks.get(page)?.clone();
         let source = self.source.clone();
@@ -195,7 +201,7 @@ impl Listing {
         };
         let load = load.boxed().shared();
         state.loads.put(page, load.clone());
-        Some(load)
+        Some((load, false))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -215,7 +221,7 @@ impl Source {
         let order: Arc<[u64]> = raw.iter().map(|(key, _)| self.hasher.hash_one(key)).collect();
         let last = mark.last.or_else(|| raw.last().map(|(key, _)| key.as_str().into()));
 
-        let named = raw.into_iter().filter_map(|(key, raw)| Some((self.name(&key)?, raw)));
+        let named = raw.into_iter().filter_map(|(key, raw)| Some((self.name(&key, &raw)?, raw)));
         let facts = stream::iter(named).map(|(name, raw)| async {
             let entry = self.entry(name, raw).await;
             entry.transpose()
@@ -228,17 +234,17 @@ impl Source {
         for entry in found {
             let entry = entry?;
             match &entry.what {
-                What::Directory(_) if shadows.hides(&entry.name) => {
+                What::Directory(..) if shadows.hides(&entry.name) => {
                     let key = self.prefix.key(&entry.name);
                     if self.catalog.is_news(format!("hidden: {key}/")) {
                         warn!(key, "a directory is hidden by the live file of its name");
                     }
                     continue;
                 }
-                What::Directory(_) => {
-                    self.catalog.note_directory(&self.prefix.key(&entry.name));
+                What::Directory(_, fact) => {
+                    self.catalog.note_directory(&self.prefix.key(&entry.name), fact);
                 }
-                What::File(_) | What::Denied => shadows.file(&entry.name),
+                What::File(_) | What::NameOnly => shadows.file(&entry.name),
             }
             shown.push(entry);
         }
@@ -283,7 +289,7 @@ impl Source {
         let mut by_hash: std::collections::HashMap<u64, DirEntry> = shown
             .into_iter()
             .map(|entry| {
-                let slash = if matches!(entry.what, What::Directory(_)) { "/" } else { "" };
+                let slash = if matches!(entry.what, What::Directory(..)) { "/" } else { "" };
                 let key = format!("{}{}{slash}", self.prefix, entry.name);
                 (self.hasher.hash_one(key), entry)
             })
@@ -292,13 +298,14 @@ impl Source {
     }
 
     /// The path component that a key or a common prefix is in this directory, if it is one.
-    fn name(&self, key: &str) -> Option<String> {
+    fn name(&self, key: &str, raw: &Raw) -> Option<String> {
         let name = key.strip_prefix(self.prefix.as_str())?;
-        if name.is_empty() {
-            // The marker of this directory itself (rule N3).
-            return None;
-        }
-        let name = name.strip_suffix('/').unwrap_or(name);
+        let name = match raw {
+            Raw::Directory => name.strip_suffix('/').unwrap_or(name),
+            // The marker of this directory itself, or of one below (rule N3).
+            Raw::File(_) if name.is_empty() || name.ends_with('/') => return None,
+            Raw::File(_) => name,
+        };
         if name::is_legal(name) {
             return Some(name.to_owned());
         }
@@ -314,7 +321,10 @@ impl Source {
         let version = match raw {
             Raw::Directory => {
                 let prefix = Prefix::new(&self.prefix.key(&name));
-                return Ok(Some(DirEntry { name, what: What::Directory(prefix) }));
+                return Ok(Some(DirEntry {
+                    name,
+                    what: What::Directory(prefix, self.catalog.directory()),
+                }));
             }
             Raw::File(version) => version,
         };
@@ -323,7 +333,13 @@ impl Source {
             None => match self.catalog.head(&version.key).await {
                 Ok(fact) => fact,
                 Err(Error::NotFound) => return Ok(None),
-                Err(Error::Denied(_)) => return Ok(Some(DirEntry { name, what: What::Denied })),
+                // One object that cannot be asked for does not hide the others.
+                Err(error @ (Error::Denied(_) | Error::Refused(_) | Error::Protocol(_))) => {
+                    if self.catalog.is_news(format!("refused: {}", version.key)) {
+                        warn!(key = %version.key, "only its name can be shown: {error}");
+                    }
+                    return Ok(Some(DirEntry { name, what: What::NameOnly }));
+                }
                 Err(error) => return Err(error),
             },
         };

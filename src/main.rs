@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -34,7 +34,7 @@ fn run(command: Command) -> Result<(), String> {
             // Before the runtime, whose descriptors have their place in the sum.
             let budget = daemon::budget(&config)?;
             let source = config.url();
-            runtime(config.fuse_threads)?.block_on(async {
+            on_runtime(config.fuse_threads, async {
                 let mut signals = Signals::new()?;
                 let mut mounted = Mounted::start(config, budget, signals.next()).await?;
                 let dir = mounted.dir().display().to_string();
@@ -49,10 +49,10 @@ fn run(command: Command) -> Result<(), String> {
                 Ok(())
             })
         }
-        Command::Umount { dir } => runtime(1)?.block_on(umount(&dir)),
+        Command::Umount { dir } => on_runtime(1, umount(&dir)),
         Command::Status { dir, json } => {
             let mount = control::mount_at(&dir, true)?;
-            let answer = runtime(1)?.block_on(control::ask(&mount, Request::Status))?;
+            let answer = on_runtime(1, control::ask(&mount, Request::Status))?;
             let mut out = std::io::stdout();
             let written = if json {
                 writeln!(out, "{answer}")
@@ -64,7 +64,7 @@ fn run(command: Command) -> Result<(), String> {
             written.map_err(|e| format!("standard output: {e}"))
         }
         #[cfg(feature = "demo")]
-        Command::Demo { exit } => runtime(1)?.block_on(async {
+        Command::Demo { exit } => on_runtime(1, async {
             let mut signals = Signals::new()?;
             expirefs::demo::run(exit, signals.next()).await
         }),
@@ -87,10 +87,17 @@ async fn umount(dir: &Path) -> Result<(), String> {
     }
 }
 
-/// As many workers as serve the kernel: the two take turns on a byte.
-fn runtime(workers: usize) -> Result<Runtime, String> {
+/// Runs to the end of `work`, on as many workers as serve the kernel: the two take turns on a
+/// byte. What hangs in the system then (a DNS query) is not waited for.
+fn on_runtime<T>(
+    workers: usize,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
     let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    built.map_err(|e| format!("no runtime: {e}"))
+    let runtime = built.map_err(|e| format!("no runtime: {e}"))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 /// SIGINT and SIGTERM.

@@ -32,19 +32,22 @@ impl MountEntry {
     }
 }
 
-fn parse(line: &str) -> Option<MountEntry> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ');
-    let device = fields.nth(2)?.to_owned();
+/// `ID PARENT DEVICE ROOT DIR OPTIONS [FIELD...] - TYPE SOURCE OPTIONS`, bytes: a path need not
+/// be UTF-8.
+fn parse(line: &[u8]) -> Option<MountEntry> {
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let mut fields = line.split(|b| *b == b' ');
+    let device = text(fields.nth(2)?);
     let dir = PathBuf::from(unescape(fields.nth(1)?));
-    let source = after.split(' ').nth(1)?.to_owned();
+    fields.find(|field| field == b"-")?;
+    let source = text(fields.nth(1)?);
     Some(MountEntry { device, dir, source })
 }
 
 /// Space, tab, newline and backslash come as `\ooo`.
-fn unescape(field: &str) -> OsString {
+fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
+    let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {
         let octal = tail.get(..3).and_then(|o| std::str::from_utf8(o).ok());
         match octal.and_then(|o| u8::from_str_radix(o, 8).ok()) {
@@ -63,7 +66,7 @@ fn unescape(field: &str) -> OsString {
 
 fn all() -> io::Result<Vec<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(String::from_utf8_lossy(&table).lines().filter_map(parse).collect())
+    Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
 }
 
 /// The mount on top at exactly this directory, if there is one. Never asks the mount itself.
@@ -75,7 +78,8 @@ pub fn at(dir: &Path) -> io::Result<Option<MountEntry>> {
 /// The mount that `path` lies in.
 pub fn containing(path: &Path) -> io::Result<Option<MountEntry>> {
     let path = absolute(path)?;
-    let within = all()?.into_iter().rev().filter(|entry| path.starts_with(&entry.dir));
+    let within = all()?.into_iter().filter(|entry| path.starts_with(&entry.dir));
+    // Of several at one directory the last one is on top, which is the one that this takes.
     Ok(within.max_by_key(|entry| entry.dir.as_os_str().len()))
 }
 
@@ -123,12 +127,12 @@ mod tests {
 
     #[test]
     fn mountinfo_lines() {
-        let line = "36 35 98:0 /mnt1 /a\\040b\\134c rw,noatime shared:1 - fuse.expirefs expirefs:s3://b rw";
+        let line = b"36 35 98:0 /mnt1 /a\\040b\\134c rw,noatime shared:1 - fuse.expirefs expirefs:s3://b rw";
         let entry = parse(line).unwrap();
         assert_eq!((entry.device.as_str(), entry.dir.to_str()), ("98:0", Some("/a b\\c")));
         assert!(entry.is_ours());
-        assert!(!parse("36 35 98:0 / /x rw - ext4 /dev/x rw").unwrap().is_ours());
-        assert_eq!(parse(""), None);
+        assert!(!parse(b"36 35 98:0 / /x rw - ext4 /dev/x rw").unwrap().is_ours());
+        assert_eq!(parse(b""), None);
     }
 
     #[test]

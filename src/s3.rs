@@ -352,7 +352,8 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         404 if matches!(code, "NoSuchKey" | "NotFound") => Error::NotFound,
         401 | 403 => Error::Denied(says),
         412 => Error::Stale,
-        _ => Error::Store(says),
+        429 | 500.. => Error::Store(says),
+        _ => Error::Refused(says),
     }
 }
 
@@ -439,6 +440,8 @@ impl Intercept for Witness {
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let date = context.response().headers().get("date");
+        // An answer out of some cache on the way tells an old time (RFC 9111 §5.1).
+        let date = date.filter(|_| !context.response().headers().contains_key("age"));
         if let (Some(date), Some(SentAt(sent))) = (date, bag.load::<SentAt>()) {
             let received = self.clock.local_now();
             if let Some(date) = expiry::http_date(date, received) {

@@ -8,7 +8,7 @@ mod ledger;
 mod window;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ const LAST_SPAN: u64 = 1 << 20;
 /// What is left of a response is read and dropped up to this length, so that the connection
 /// lives; a longer rest costs more than a new connection.
 const DRAIN: u64 = 64 << 10;
+/// And for this long.
+const DRAIN_TIME: Duration = Duration::from_millis(50);
 
 /// An open response, and the right to have it.
 struct Body {
@@ -79,7 +81,11 @@ impl Body {
 
     /// Closes the response and keeps the right to the next one.
     async fn close(mut self) -> Permit {
-        while !self.is_drained() && self.end - self.next <= DRAIN && self.pull().await.is_ok() {}
+        let drain = async {
+            while !self.is_drained() && self.end - self.next <= DRAIN && self.pull().await.is_ok() {
+            }
+        };
+        let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
         self.permit
     }
 }
@@ -126,7 +132,27 @@ struct Gauges {
     begun: AtomicBool,
     answered: AtomicBool,
     parked: AtomicBool,
+    /// A body is open. Written by who has the turn.
+    open: AtomicBool,
+    /// Reads under way, those waiting for their turn included.
+    reading: AtomicUsize,
     delivered: AtomicBool,
+}
+
+/// One of a number of something, for as long as it lives.
+struct Count<'a>(&'a AtomicUsize);
+
+impl<'a> Count<'a> {
+    fn one_more(number: &'a AtomicUsize) -> Count<'a> {
+        number.fetch_add(1, Ordering::Relaxed);
+        Count(number)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a reader is doing.
@@ -170,7 +196,7 @@ impl Reader {
         let begin = async {
             let mut turn = self.stream.lock().await;
             let (body, object) = self.open(0..self.version.size, permit).await?;
-            turn.body = Some(body);
+            self.put(&mut turn, Some(body));
             if self.version.size <= SMALL {
                 self.fill(&mut turn, self.version.size).await?;
             }
@@ -187,7 +213,9 @@ impl Reader {
         if offset >= end {
             return Ok(Bytes::new());
         }
+        let reading = Count::one_more(&self.gauges.reading);
         let answer = self.within_timeout(self.read_in_turn(offset..end)).await;
+        drop(reading);
         self.ledger.idle(self);
         answer
     }
@@ -240,10 +268,10 @@ impl Reader {
         let on = on && stream.window.end() > stream.window.start();
         let start = if on { stream.window.end() } else { want.start };
         let range = stream.pattern.ask(start, want, self.version.size);
-        let permit = match stream.body.take() {
+        let permit = match self.put(stream, None) {
             Some(body) => body.close().await,
-            // A read is bounded by the timeout alone, which ends this wait too.
-            None => self.ledger.acquire(self.me.clone(), Duration::MAX).await?,
+            // Shorter than the timeout, so that the error names what was waited for.
+            None => self.ledger.acquire(self.me.clone(), self.patience.timeout / 2).await?,
         };
         debug!(start = range.start, end = range.end, "asking");
         if !on {
@@ -251,7 +279,7 @@ impl Reader {
         }
         let end = range.end;
         let (body, _) = self.open(range, permit).await?;
-        stream.body = Some(body);
+        self.put(stream, Some(body));
         if end - start <= LAST_SPAN && end < self.version.size {
             // A bounded range is taken in whole, so that its connection is free at once.
             self.fill(stream, end).await?;
@@ -264,6 +292,12 @@ impl Reader {
         self.gauges.begun.store(true, Ordering::Relaxed);
         self.gauges.parked.store(false, Ordering::Relaxed);
         Ok(opened)
+    }
+
+    /// Puts a body in place of the one that is there, which is returned.
+    fn put(&self, stream: &mut Stream, body: Option<Body>) -> Option<Body> {
+        self.gauges.open.store(body.is_some(), Ordering::Relaxed);
+        std::mem::replace(&mut stream.body, body)
     }
 
     /// Pulls until the body has come to `end`: what it brings follows what the window holds. A body that fails is closed, and so is a drained one.
@@ -281,7 +315,7 @@ impl Reader {
             }
         }
         if result.is_err() || body.is_drained() {
-            stream.body = None;
+            self.put(stream, None);
         }
         result
     }
@@ -293,7 +327,7 @@ impl Reader {
                 // A body that has stalled once is of no more use. Where another read has the
                 // turn already, that one finds out by itself.
                 if let Ok(mut stream) = self.stream.try_lock() {
-                    stream.body = None;
+                    self.put(&mut stream, None);
                 }
                 Err(Error::TimedOut(self.patience.timeout))
             }
@@ -307,12 +341,16 @@ impl Reader {
 
     pub fn state(&self) -> State {
         let gauge = |gauge: &AtomicBool| gauge.load(Ordering::Relaxed);
-        match self.stream.try_lock() {
-            Err(_) => State::Reading,
-            Ok(stream) if stream.body.is_some() => State::Idle,
-            Ok(_) if gauge(&self.gauges.parked) => State::Parked,
-            Ok(_) if gauge(&self.gauges.begun) => State::Drained,
-            Ok(_) => State::Unopened,
+        if self.gauges.reading.load(Ordering::Relaxed) > 0 {
+            State::Reading
+        } else if gauge(&self.gauges.open) {
+            State::Idle
+        } else if gauge(&self.gauges.parked) {
+            State::Parked
+        } else if gauge(&self.gauges.begun) {
+            State::Drained
+        } else {
+            State::Unopened
         }
     }
 
@@ -349,7 +387,7 @@ impl Holder for Reader {
             return false;
         }
         self.gauges.parked.store(true, Ordering::Relaxed);
-        stream.body = None;
+        self.put(&mut stream, None);
         // What was read ahead goes too: a parked handle keeps its place and nothing else.
         let place = self.offset();
         stream.window.restart(place);
