@@ -21,6 +21,7 @@ pub mod expiry;
 pub mod fd_budget;
 pub mod fs;
 pub mod fuse;
+pub mod http;
 pub mod inode;
 pub mod listing;
 pub mod metrics;

@@ -1,8 +1,8 @@
 //! The store over aws-sdk-s3: the only place that knows the SDK.
 //!
-//! One pool of connections serves everything. Its ceiling counts connections being made, in use
-//! and idle alike, and lies at bodies plus metadata requests, each of which has a permit before
-//! it asks: so sockets stay within the descriptor budget, and no request waits for another's.
+//! One HTTP client serves everything. Its ceiling on sockets lies at bodies plus metadata
+//! requests, each of which has a permit before it asks: so sockets stay within the descriptor
+//! budget, and no request waits for another's for longer than a socket takes to close.
 
 use std::error::Error as StdError;
 use std::ops::Range;
@@ -28,9 +28,6 @@ use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::{RequestId, get_object::GetObjectError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::RequestPayer;
-use aws_smithy_http_client::pool::{Client as PoolClient, ConnectionEvent, ConnectionPool};
-use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use futures_util::StreamExt;
@@ -40,6 +37,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry;
 use crate::fd_budget::Budget;
+use crate::http;
 use crate::metrics::Metrics;
 use crate::store::{Content, ListRequest, Object, Page, Store, Version};
 
@@ -97,20 +95,13 @@ impl S3 {
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<S3, String> {
-        let connections = metrics.clone();
-        let pool = ConnectionPool::builder()
-            .max_connections_per_host(budget.connections())
-            .idle_timeout(POOL_IDLE)
-            .proxy_config(ProxyConfig::from_env())
-            .event_listener(move |event: &ConnectionEvent<'_>| match event {
-                ConnectionEvent::Opened(_) => connections.connections_opened.add(1),
-                ConnectionEvent::PhysicalClose(_) => connections.connections_closed.add(1),
-                _ => {}
-            })
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-            .build_https()
-            .map_err(|e| format!("no HTTP client: {}", chain(&e)))?;
-        let http = PoolClient::new(&pool).map_err(|e| format!("no HTTP client: {}", chain(&e)))?;
+        let limits = http::Limits {
+            sockets: budget.connections(),
+            idle: POOL_IDLE,
+            connect: timeout.min(Duration::from_secs(5)),
+        };
+        let http = http::client(limits, metrics.clone())
+            .map_err(|e| format!("no HTTP client: {} (are there root certificates?)", chain(&e)))?;
 
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if endpoint.region.is_some() || endpoint.endpoint_url.is_some() {
@@ -138,7 +129,6 @@ impl S3 {
             Addressing::Virtual => false,
         };
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(timeout.min(Duration::from_secs(5)))
             // A try that gets no answer leaves time for one more, on another connection.
             .operation_attempt_timeout(timeout / 2)
             .operation_timeout(timeout)

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_sdk_s3::Client;
@@ -41,7 +42,7 @@ impl Rig {
         let config = || {
             aws_sdk_s3::Config::builder()
                 .behavior_version(BehaviorVersion::latest())
-                .http_client(aws_smithy_http_client::Builder::new().build_http())
+                .http_client(http())
                 .region(Region::new("us-east-1"))
                 .endpoint_url(server.endpoint())
                 .force_path_style(true)
@@ -466,4 +467,11 @@ async fn stopping_or_dropping_closes_listener_and_connections() {
         assert!(TcpStream::connect(address).await.is_err());
         rig.handle.put("bkt", "k", Object::new("a handle outlives its server"));
     }
+}
+
+/// The project's own HTTP client, which is all that the SDK is built with here.
+fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
+    let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
+    let limits = expirefs::http::Limits { sockets: 64, idle, connect };
+    expirefs::http::client(limits, Arc::default()).expect("an HTTP client")
 }

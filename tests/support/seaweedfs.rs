@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{self, Child, Command, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 use std::{env, mem};
 
 use aws_sdk_s3::Client;
@@ -69,7 +69,7 @@ impl SeaweedFs {
     fn at(url: String, id: String, secret: String, server: Option<Child>) -> SeaweedFs {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .http_client(http())
             .region(Region::new(REGION))
             .endpoint_url(&url)
             .force_path_style(true)
@@ -178,4 +178,11 @@ impl Bucket {
         }
         keys
     }
+}
+
+/// The project's own HTTP client, which is all that the SDK is built with here.
+fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
+    let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
+    let limits = expirefs::http::Limits { sockets: 64, idle, connect };
+    expirefs::http::client(limits, Arc::default()).expect("an HTTP client")
 }

@@ -1,0 +1,200 @@
+//! The HTTP client under the SDK: HTTP/1.1, with a ceiling on sockets that is exact.
+//!
+//! A socket holds a permit from before it connects until it is closed, idle ones in the pool
+//! included, so that no burst of requests can exceed the descriptor budget. It never speaks
+//! HTTP/2, where all bodies would share one connection and one window: a few files that nobody
+//! reads would hold up all others.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use futures_util::future::BoxFuture;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector as TcpConnector};
+use hyper_util::client::legacy::{Client, connect};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_service::Service;
+
+use crate::metrics::Metrics;
+
+/// Idle connections leave this much of the ceiling to hosts other than the bucket's, such as
+/// those that credentials come from.
+const OTHER_HOSTS: usize = 2;
+
+/// What the client is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Sockets at one time, idle ones included.
+    pub sockets: usize,
+    /// How long a connection is kept for the next request.
+    pub idle: Duration,
+    /// For DNS, TCP and TLS together.
+    pub connect: Duration,
+}
+
+/// A client for the SDK.
+///
+/// # Errors
+/// Where the system has no root certificates.
+pub fn client(limits: Limits, metrics: Arc<Metrics>) -> io::Result<impl HttpClient + 'static> {
+    let mut tcp = TcpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let tls = HttpsConnectorBuilder::new().with_native_roots()?;
+    let connector = Bounded {
+        inner: tls.https_or_http().enable_http1().wrap_connector(tcp),
+        permits: Arc::new(Semaphore::new(limits.sockets)),
+        timeout: limits.connect,
+        metrics,
+    };
+    let client = Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(limits.idle)
+        .pool_max_idle_per_host(limits.sockets.saturating_sub(OTHER_HOSTS).max(1))
+        .build(connector);
+    Ok(Hyper(client))
+}
+
+#[derive(Clone)]
+struct Hyper(Client<Bounded, SdkBody>);
+
+impl fmt::Debug for Hyper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hyper")
+    }
+}
+
+impl HttpClient for Hyper {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Hyper {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let client = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request =
+                request.try_into_http1x().map_err(|e| ConnectorError::user(Box::new(e)))?;
+            // Whatever goes wrong on the wire may go well on another connection.
+            let response =
+                client.request(request).await.map_err(|e| ConnectorError::io(Box::new(e)))?;
+            HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
+                .map_err(|e| ConnectorError::other(Box::new(e), None))
+        })
+    }
+}
+
+/// Makes connections, as many as there are permits.
+#[derive(Clone)]
+struct Bounded {
+    inner: HttpsConnector<TcpConnector>,
+    permits: Arc<Semaphore>,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+type Stream = <HttpsConnector<TcpConnector> as Service<hyper::Uri>>::Response;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<hyper::Uri> for Bounded {
+    type Response = Socket;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Socket, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: hyper::Uri) -> Self::Future {
+        let (permits, metrics, timeout) =
+            (self.permits.clone(), self.metrics.clone(), self.timeout);
+        let connecting = self.inner.call(uri);
+        Box::pin(async move {
+            // A request that waits here takes a connection that falls idle, if one does first.
+            let permit = permits.acquire_owned().await?;
+            let stream = tokio::time::timeout(timeout, connecting)
+                .await
+                .map_err(|_| format!("no connection within {timeout:?}"))??;
+            metrics.connections_opened.add(1);
+            Ok(Socket { stream, metrics, _permit: permit })
+        })
+    }
+}
+
+/// A connection, and the right to have it.
+struct Socket {
+    stream: Stream,
+    metrics: Arc<Metrics>,
+    // Last: it goes back when the descriptor is closed.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.metrics.connections_closed.add(1);
+    }
+}
+
+impl Connection for Socket {
+    fn connected(&self) -> Connected {
+        connect::Connection::connected(&self.stream)
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+}
