@@ -88,14 +88,22 @@ impl Drop for Asked<'_> {
     }
 }
 
+/// What a catalog goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub policy: Policy,
+    pub trust: Trust,
+    /// How long a name is believed absent.
+    pub negative_ttl: Duration,
+    /// Bounds each question, however many requests it takes.
+    pub timeout: Duration,
+}
+
 pub struct Catalog {
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
-    policy: Policy,
-    trust: Trust,
-    negative_ttl: Duration,
-    timeout: Duration,
+    rules: Rules,
     // No lock is held over a wait. Order: `asking` before `facts`.
     facts: Mutex<LruCache<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
@@ -108,19 +116,13 @@ impl Catalog {
         store: Arc<dyn Store>,
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
-        policy: Policy,
-        trust: Trust,
-        negative_ttl: Duration,
-        timeout: Duration,
+        rules: Rules,
     ) -> Arc<Catalog> {
         Arc::new(Catalog {
             store,
             clock,
             metrics,
-            policy,
-            trust,
-            negative_ttl,
-            timeout,
+            rules,
             facts: Mutex::new(LruCache::new(CAPACITY)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
@@ -155,8 +157,8 @@ impl Catalog {
         let catalog = self.clone();
         let asking = async move {
             let question = Asked { catalog: &catalog, key: &key, id };
-            let answer = tokio::time::timeout(catalog.timeout, catalog.ask(&key)).await;
-            let answer = answer.unwrap_or(Err(Error::TimedOut(catalog.timeout)));
+            let answer = tokio::time::timeout(catalog.rules.timeout, catalog.ask(&key)).await;
+            let answer = answer.unwrap_or(Err(Error::TimedOut(catalog.rules.timeout)));
             question.end(answer.as_ref().ok());
             answer
         };
@@ -187,7 +189,7 @@ impl Catalog {
         let exists = !below.objects.is_empty() || !below.prefixes.is_empty();
         Ok(match exists {
             true => self.directory(),
-            false => Fact { known: gone, until: self.after(self.negative_ttl) },
+            false => Fact { known: gone, until: self.after(self.rules.negative_ttl) },
         })
     }
 
@@ -203,11 +205,11 @@ impl Catalog {
     fn read(&self, Object { version, expires }: Object) -> Fact {
         let now = self.clock.now();
         let stamps = Stamps { expires: expires.as_deref(), last_modified: version.last_modified };
-        let reading = self.policy.read(stamps, now);
+        let reading = self.rules.policy.read(stamps, now);
         if reading.unparsable && self.expiry_of(&version).is_none() {
             self.metrics.unparsable.add(1);
             let expires = expires.as_deref().unwrap_or_default();
-            match self.policy.on_unparsable {
+            match self.rules.policy.on_unparsable {
                 OnUnparsable::Error => {
                     warn!(key = %version.key, expires, "no HTTP date, so EIO for this object");
                 }
@@ -221,9 +223,9 @@ impl Catalog {
     /// listing confirms what is remembered of it.
     pub fn confirm(&self, version: &Version) -> Option<Fact> {
         let now = self.clock.now();
-        if !self.policy.needs_headers() {
+        if !self.rules.policy.needs_headers() {
             let stamps = Stamps { expires: None, last_modified: version.last_modified };
-            let expiry = self.policy.read(stamps, now).expiry;
+            let expiry = self.rules.policy.read(stamps, now).expiry;
             let fact = self.file(Arc::new(version.clone()), expiry, now);
             self.facts().put(version.key.clone(), fact.clone());
             return Some(fact);
@@ -298,7 +300,7 @@ impl Catalog {
     /// How long from now on an object with this expiry may be believed in: the trust set, and
     /// never beyond its end.
     pub fn lifetime(&self, expiry: Expiry) -> Duration {
-        match (expiry.at(self.clock.now()), self.trust) {
+        match (expiry.at(self.clock.now()), self.rules.trust) {
             (Presence::Live { left: Some(left) }, Trust::UntilExpiry) => left,
             (Presence::Live { left }, Trust::For(ttl)) => left.map_or(ttl, |left| left.min(ttl)),
             (Presence::Live { left: None }, Trust::UntilExpiry) => TRUST_WITHOUT_EXPIRY,
@@ -314,7 +316,7 @@ impl Catalog {
 
     /// How long a directory is believed in from when it was seen.
     fn directory_ttl(&self) -> Duration {
-        match self.trust {
+        match self.rules.trust {
             Trust::For(ttl) => ttl,
             Trust::UntilExpiry => TRUST_WITHOUT_EXPIRY,
         }

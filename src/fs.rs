@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::body::{Ledger, Patience, Reader, State};
-use crate::catalog::{Catalog, Known, Trust};
+use crate::catalog::{Catalog, Known, Rules, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Expiry, Policy, Presence};
@@ -137,15 +137,13 @@ impl Fs {
         ledger: Arc<Ledger>,
         settings: Settings,
     ) -> Fs {
-        let catalog = Catalog::new(
-            store.clone(),
-            clock.clone(),
-            metrics.clone(),
-            settings.policy,
-            settings.trust,
-            settings.negative_ttl,
-            settings.patience.timeout,
-        );
+        let rules = Rules {
+            policy: settings.policy,
+            trust: settings.trust,
+            negative_ttl: settings.negative_ttl,
+            timeout: settings.patience.timeout,
+        };
+        let catalog = Catalog::new(store.clone(), clock.clone(), metrics.clone(), rules);
         Fs {
             inodes: Inodes::new(settings.prefix.clone()),
             mounted_at: clock.now(),

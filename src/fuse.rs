@@ -189,7 +189,7 @@ impl Filesystem for Fuse {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let _span = debug_span!("getattr", ino = ino.0).entered();
+        let _span = debug_span!("getattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.getattr(ino.0) {
             Ok(attr) => reply.attr(&attr.ttl, &self.owner.attr(&attr)),
             Err(error) => reply.error(refuse(&self.fs, "getattr", ino.0, &error)),
@@ -197,7 +197,7 @@ impl Filesystem for Fuse {
     }
 
     fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let _span = debug_span!("access", ino = ino.0).entered();
+        let _span = debug_span!("access", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         let granted = match mask.contains(AccessFlags::W_OK) {
             true => Err(Error::ReadOnly),
             false => self.fs.access(ino.0),
@@ -261,7 +261,8 @@ impl Filesystem for Fuse {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let span = debug_span!("release", ino = ino.0, handle = handle.0);
+        let span =
+            debug_span!("release", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0);
         // Closing a body wakes its connection's task: that wants to be in the runtime.
         let _runtime = self.runtime.enter();
         let _span = span.entered();
@@ -288,7 +289,8 @@ impl Filesystem for Fuse {
         mut reply: ReplyDirectory,
     ) {
         let fs = self.fs.clone();
-        let span = debug_span!("readdir", ino = ino.0, handle = handle.0, offset);
+        let span =
+            debug_span!("readdir", ino = ino.0, key = fs.key_of(ino.0), handle = handle.0, offset);
         self.run(span, async move {
             let add = |entry: &Entry<'_>| {
                 !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), entry.name)
@@ -309,7 +311,13 @@ impl Filesystem for Fuse {
         mut reply: ReplyDirectoryPlus,
     ) {
         let (fs, owner) = (self.fs.clone(), self.owner);
-        let span = debug_span!("readdirplus", ino = ino.0, handle = handle.0, offset);
+        let span = debug_span!(
+            "readdirplus",
+            ino = ino.0,
+            key = fs.key_of(ino.0),
+            handle = handle.0,
+            offset
+        );
         self.run(span, async move {
             let add = |entry: &Entry<'_>| {
                 // Of a name alone the kernel is told nothing that lasts: it asks when it is wanted.
@@ -333,7 +341,9 @@ impl Filesystem for Fuse {
         reply: ReplyEmpty,
     ) {
         let _runtime = self.runtime.enter();
-        let _span = debug_span!("releasedir", ino = ino.0, handle = handle.0).entered();
+        let _span =
+            debug_span!("releasedir", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0)
+                .entered();
         match self.fs.releasedir(handle.0) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(refuse(&self.fs, "releasedir", ino.0, &error)),

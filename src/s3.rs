@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
@@ -310,6 +311,9 @@ impl S3 {
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
+        if let Some(says) = lacks_credentials(&error) {
+            return Error::Denied(says);
+        }
         match &error {
             SdkError::ServiceError(context) => refusal(context.err(), context.raw()),
             SdkError::TimeoutError(_) => Error::TimedOut(self.timeout),
@@ -348,15 +352,31 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
 }
 
 fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
+    let io = find_cause::<std::io::Error>(error).and_then(std::io::Error::raw_os_error);
+    matches!(io, Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// What to say where the chain of credential providers has none.
+fn lacks_credentials(error: &(dyn StdError + 'static)) -> Option<String> {
+    let cause = find_cause::<CredentialsError>(error)?;
+    Some(match cause {
+        CredentialsError::CredentialsNotLoaded(_) => "no credentials found: set AWS_ACCESS_KEY_ID \
+            and AWS_SECRET_ACCESS_KEY, give --profile, or --no-sign-request for a public bucket"
+            .to_owned(),
+        other => format!("no credentials: {}", chain(other)),
+    })
+}
+
+/// The first cause of this type.
+fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-        if matches!(io, Some(libc::EMFILE | libc::ENFILE)) {
-            return true;
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 /// An error and its causes, in one line; a cause that only repeats its effect is left out.
@@ -370,7 +390,7 @@ fn chain(error: &dyn StdError) -> String {
         }
         cause = error.source();
     }
-    line
+    line.replace('\n', " ")
 }
 
 /// Sees every try of every request: counts it, and reads the clock in its answer.

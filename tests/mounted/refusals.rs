@@ -9,10 +9,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::Endpoint;
 use crate::support::mount::{Setup, is_mounted};
 use crate::support::seaweedfs::{Bucket, object, seaweedfs};
 use crate::support::wait::eventually;
+use crate::support::{Credentials, Endpoint};
 
 fn bucket() -> Bucket {
     let bucket = seaweedfs().bucket("refusals");
@@ -55,6 +55,16 @@ fn assert_refused_anywhere(setup: &Setup, names: &[&str]) -> String {
 fn a_bucket_that_is_missing() {
     let setup = Setup::new(&seaweedfs().endpoint, "no-such-bucket");
     assert_refused_anywhere(&setup, &["no-such-bucket"]);
+}
+
+/// Empty variables are as good as none.
+#[test]
+fn credentials_that_are_missing() {
+    let bucket = bucket();
+    let mut endpoint = bucket.endpoint().clone();
+    endpoint.credentials = Some(Credentials::default());
+    let setup = Setup::new(&endpoint, &bucket.name);
+    assert_refused_anywhere(&setup, &["no credentials", "--no-sign-request"]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub struct Endpoint {
     pub credentials: Option<Credentials>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     pub access_key_id: String,
     pub secret_access_key: String,
