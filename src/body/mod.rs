@@ -300,7 +300,8 @@ impl Reader {
         std::mem::replace(&mut stream.body, body)
     }
 
-    /// Pulls until the body has come to `end`: what it brings follows what the window holds. A body that fails is closed, and so is a drained one.
+    /// Pulls until the body has come to `end`; what it brings follows what the window holds. A body
+    /// that fails is closed, and so is a drained one.
     async fn fill(&self, stream: &mut Stream, end: u64) -> Result<()> {
         let Some(body) = &mut stream.body else { return Ok(()) };
         let mut result = Ok(());
