@@ -1,7 +1,8 @@
 //! One pass over a directory, page by page (rule N4): what an open directory handle reads from.
 //!
 //! Offsets stay valid for the life of the handle in little memory: a few pages are kept whole, of
-//! the others only the token that fetches them again and a hash per entry, 8 bytes, by which each entry finds its place again whatever came or went meanwhile.
+//! the others only the token that fetches them again and a hash per entry, 8 bytes, by which each
+//! entry finds its place again whatever came or went meanwhile.
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
