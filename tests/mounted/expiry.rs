@@ -19,10 +19,11 @@ const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 const LATE: Duration = Duration::from_millis(50);
 const EARLY: Duration = Duration::from_millis(100);
 
-/// A whole second, two to three from now, as `Expires` cannot say it finer.
+/// A whole second, as `Expires` cannot say it finer, and time enough until then to put an object
+/// and to open it on a busy machine.
 fn soon() -> SystemTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    UNIX_EPOCH + Duration::from_secs(since.as_secs() + 3)
+    UNIX_EPOCH + Duration::from_secs(since.as_secs() + 6)
 }
 
 /// E1, E7: `stat`, `ls` and `open` lose the object at its instant, though the kernel may keep what it
