@@ -109,7 +109,9 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
 /// a close lets the next open in.
 #[test]
 fn without_parking_the_ninth_open_fails_and_metadata_goes_on() {
-    let args = "--max-open-bodies 8 --no-parking --open-wait 1s";
+    // The bound itself is tested on a clock that is moved by hand. Here it leaves time for others
+    // to be answered meanwhile, on a busy machine too.
+    let args = "--max-open-bodies 8 --no-parking --open-wait 3s";
     let mount = BUCKET.mounting().with(args).start();
     let mut files = open_and_read_a_little(&mount, 8);
     assert_eq!(mount.status().number("bodies_open"), 8);
@@ -117,25 +119,19 @@ fn without_parking_the_ninth_open_fails_and_metadata_goes_on() {
     let ninth = mount.path(name(8));
     thread::scope(|scope| {
         let opening = scope.spawn(|| timed(|| File::open(&ninth)));
-        eventually(Duration::from_millis(700), || {
+        eventually(Duration::from_secs(2), || {
             equal("opens_waiting", mount.status().number("opens_waiting"), 1)
         });
-        let asked = [mount.path("folder"), mount.path("folder/3"), mount.path(name(50))];
-        for path in asked {
-            let (answer, took) = timed(|| fs::metadata(&path));
-            answer.unwrap_or_else(|e| panic!("stat {}: {e}", path.display()));
-            at_most("seconds of a stat", took.as_secs_f64(), 0.5).unwrap();
+        for path in [mount.path("folder"), mount.path("folder/3"), mount.path(name(50))] {
+            fs::metadata(&path).unwrap_or_else(|e| panic!("stat {}: {e}", path.display()));
         }
-        let (names, took) = timed(|| fs::read_dir(mount.path("folder")).expect("ls").count());
-        assert_eq!(names, 20);
-        at_most("seconds of an ls", took.as_secs_f64(), 0.5).unwrap();
-        assert!(!opening.is_finished(), "the open did not wait for its second");
+        assert_eq!(fs::read_dir(mount.path("folder")).expect("ls").count(), 20);
+        assert!(!opening.is_finished(), "names were answered only after the open");
 
         let (opened, took) = opening.join().expect("the opener");
         let error = opened.expect_err("all bodies are taken");
         assert_eq!(error.raw_os_error(), Some(libc::ENFILE), "{error}");
-        let took = took.as_secs_f64();
-        assert!((0.9..5.0).contains(&took), "it failed after {took:.2} s");
+        assert!((2.9..15.0).contains(&took.as_secs_f64()), "it failed after {took:?}");
     });
 
     files.pop();
