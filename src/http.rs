@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
@@ -22,7 +23,9 @@ use aws_smithy_types::body::SdkBody;
 use futures_util::future::BoxFuture;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector as TcpConnector};
+use hyper_util::client::legacy::connect::{
+    CaptureConnection, Connected, Connection, HttpConnector as TcpConnector, capture_connection,
+};
 use hyper_util::client::legacy::{Client, connect};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -91,8 +94,12 @@ impl HttpConnector for Hyper {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let client = self.0.clone();
         HttpConnectorFuture::new(async move {
-            let request =
+            let mut request =
                 request.try_into_http1x().map_err(|e| ConnectorError::user(Box::new(e)))?;
+            let captured = capture_connection(&mut request);
+            if let Some(smithy) = request.extensions().get::<CaptureSmithyConnection>() {
+                smithy.set_connection_retriever(move || condemnable(&captured));
+            }
             // Whatever goes wrong on the wire may go well on another connection.
             let response =
                 client.request(request).await.map_err(|e| ConnectorError::io(Box::new(e)))?;
@@ -100,6 +107,19 @@ impl HttpConnector for Hyper {
                 .map_err(|e| ConnectorError::other(Box::new(e), None))
         })
     }
+}
+
+/// The connection of a request, for the SDK: after a failure of the kind that another server
+/// behind the same name may not have, it wants the next try to go over another connection.
+fn condemnable(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
+    let proxied = captured.connection_metadata().as_ref()?.is_proxied();
+    let captured = captured.clone();
+    let condemn = move || {
+        if let Some(connection) = &*captured.connection_metadata() {
+            connection.poison();
+        }
+    };
+    Some(ConnectionMetadata::builder().proxied(proxied).poison_fn(condemn).build())
 }
 
 /// Makes connections, as many as there are permits.
