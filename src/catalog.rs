@@ -55,6 +55,7 @@ pub struct Fact {
 #[derive(Clone)]
 struct Question {
     id: u64,
+    asked: SystemTime,
     answer: Shared<BoxFuture<'static, Result<Fact>>>,
 }
 
@@ -131,7 +132,8 @@ impl Catalog {
     }
 
     /// What the name `key` (no final `/`) stands for: from memory while that may be believed,
-    /// else from the store. Equal questions under way at one time are one question.
+    /// else from the store. Equal questions under way at one time are one question, as long as its
+    /// answer may be believed: one asked before may be answered with what was there then.
     pub async fn resolve(self: &Arc<Self>, key: &str) -> Result<Fact> {
         if let Some(fact) = self.believed(key) {
             return Ok(fact);
@@ -139,8 +141,8 @@ impl Catalog {
         let question = {
             let mut table = self.asking();
             match table.get(key) {
-                Some(question) => question.clone(),
-                None => {
+                Some(question) if self.still_believed(question.asked) => question.clone(),
+                _ => {
                     let key: Arc<str> = key.into();
                     let question = self.question(key.clone());
                     table.insert(key, question.clone());
@@ -154,6 +156,7 @@ impl Catalog {
     /// A question as a task of its own, so that it ends whoever waits for it still.
     fn question(self: &Arc<Self>, key: Arc<str>) -> Question {
         let id = self.next_question.fetch_add(1, Ordering::Relaxed);
+        let asked = self.clock.now();
         let catalog = self.clone();
         let asking = async move {
             let question = Asked { catalog: &catalog, key: &key, id };
@@ -166,7 +169,7 @@ impl Catalog {
             .map(|joined| joined.unwrap_or_else(|e| Err(Error::Defect(e.to_string()))))
             .boxed()
             .shared();
-        Question { id, answer }
+        Question { id, asked, answer }
     }
 
     /// HEAD first, a LIST only where there is no live file: it costs some twelve times as much.
@@ -311,11 +314,17 @@ impl Catalog {
 
     /// A directory seen just now.
     pub fn directory(&self) -> Fact {
-        Fact { known: Known::Directory, until: self.after(self.directory_ttl()) }
+        Fact { known: Known::Directory, until: self.after(self.trusted_for()) }
     }
 
-    /// How long a directory is believed in from when it was seen.
-    fn directory_ttl(&self) -> Duration {
+    /// Whether what the store may have said at `asked` may be believed now.
+    fn still_believed(&self, asked: SystemTime) -> bool {
+        let until = asked.checked_add(self.trusted_for());
+        until.is_none_or(|until| self.clock.now() < until)
+    }
+
+    /// How long what has no end of its own is believed in from when it was seen.
+    fn trusted_for(&self) -> Duration {
         match self.rules.trust {
             Trust::For(ttl) => ttl,
             Trust::UntilExpiry => TRUST_WITHOUT_EXPIRY,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 use expirefs::catalog::Trust;
 use expirefs::error::Error;
 use expirefs::expiry::{OnUnparsable, Policy, Source};
@@ -281,6 +283,23 @@ async fn equal_lookups_under_way_are_one_request() {
     let found = futures_util::future::join_all(looks).await;
     assert!(found.iter().all(|f| *f == found[0] && f.is_ok()));
     assert_eq!(rig.store.asked(), Requests { head: 1, get: 0, list: 0 });
+}
+
+#[tokio::test]
+async fn a_lookup_does_not_share_an_answer_older_than_may_be_believed() {
+    let mut make = Make::default();
+    make.settings.trust = Trust::For(Duration::ZERO);
+    let rig = make.rig();
+    rig.store.put("f", "old", None);
+    let mut first = Box::pin(rig.fs.lookup(ROOT, "f".as_ref()));
+    assert!((&mut first).now_or_never().is_none(), "it waits for the store");
+    tokio::task::yield_now().await;
+    // The store has answered by now, and the answer is on its way.
+    rig.store.put("f", "newer", None);
+    assert_eq!(rig.look("f").await.unwrap().unwrap().size, 5);
+    let Ok(Lookup::Found(late)) = first.await else { panic!("it was there") };
+    assert_eq!(late.size, 3);
+    assert_eq!(rig.look("f").await.unwrap().unwrap().size, 5, "the late answer is not remembered");
 }
 
 #[tokio::test]

@@ -130,9 +130,10 @@ impl Drop for Open {
 impl Store for Memory {
     async fn head(&self, key: &str) -> Result<Object> {
         self.count(|r| r.head += 1)?;
-        // Answers do not come at once, as those of no store do.
+        let stored = self.find(key);
+        // The answer is on its way for a while, as those of all stores are.
         tokio::task::yield_now().await;
-        let stored = self.find(key)?;
+        let stored = stored?;
         Ok(Object { version: version(key, &stored), expires: stored.expires })
     }
 
