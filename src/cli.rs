@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::catalog::Trust;
 use crate::expiry::{OnUnparsable, Source};
@@ -172,7 +172,7 @@ pub struct FileArgs {
     #[arg(long, value_name = "MODE", default_value = "0755", value_parser = mode)]
     pub dir_mode: u16,
     /// Let other users in, as the permissions say
-    #[arg(long, action = ArgAction::SetTrue)]
+    #[arg(long)]
     pub allow_other: bool,
 }
 

@@ -136,10 +136,6 @@ impl Listing {
         Listing { source, state: Mutex::new(state) }
     }
 
-    pub fn prefix(&self) -> &Prefix {
-        &self.source.prefix
-    }
-
     /// Forgets what was read: the next page is the first, as the store has it now.
     pub fn rewind(&self) {
         let mut state = self.state();
@@ -152,21 +148,17 @@ impl Listing {
     /// is being fetched by the time this returns.
     pub async fn from(&self, offset: u64) -> Result<Option<Batch>> {
         let (page, first) = place(offset);
-        let Some((mut load, mut fetched_ahead)) = self.load(page) else { return Ok(None) };
-        let loaded = loop {
-            match load.await {
-                Ok(loaded) => break loaded,
-                Err(error) => {
-                    self.state().loads.pop(&page);
-                    // What failed while nobody waited for it is tried again.
-                    match self.load(page) {
-                        Some((again, _)) if fetched_ahead => load = again,
-                        _ => return Err(error),
-                    }
-                    fetched_ahead = false;
-                }
-            }
-        };
+        let Some((load, fetched_ahead)) = self.load(page) else { return Ok(None) };
+        let mut loaded = load.await;
+        if loaded.is_err() && fetched_ahead {
+            // What failed while nobody waited for it is tried again.
+            self.state().loads.pop(&page);
+            let Some((again, _)) = self.load(page) else { return Ok(None) };
+            loaded = again.await;
+        }
+        let loaded = loaded.inspect_err(|_| {
+            self.state().loads.pop(&page);
+        })?;
         {
             let mut state = self.state();
             if let Some(mark) = state.marks.get_mut(page) {
