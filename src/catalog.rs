@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
@@ -16,6 +17,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Expiry, OnUnparsable, Policy, Presence, Stamps};
 use crate::metrics::Metrics;
+use crate::probe::{self, Probes};
 use crate::store::{ListRequest, Object, Store, Version};
 
 /// Names remembered, at some 300 bytes each.
@@ -48,6 +50,14 @@ pub enum Known {
 pub struct Fact {
     pub known: Known,
     pub until: SystemTime,
+    /// The file has been opened: its content is with the kernel, or on its way there.
+    opened: bool,
+}
+
+impl Fact {
+    fn is_of(&self, version: &Version) -> bool {
+        matches!(&self.known, Known::File { version: known, .. } if **known == *version)
+    }
 }
 
 /// A question under way. Its task takes itself for current only while the table says so: one
@@ -98,6 +108,7 @@ pub struct Rules {
     pub negative_ttl: Duration,
     /// Bounds each question, however many requests it takes.
     pub timeout: Duration,
+    pub probe: probe::Limits,
 }
 
 pub struct Catalog {
@@ -105,6 +116,7 @@ pub struct Catalog {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     rules: Rules,
+    probes: Probes,
     // No lock is held over a wait. Order: `asking` before `facts`.
     facts: Mutex<LruCache<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
@@ -124,6 +136,7 @@ impl Catalog {
             clock,
             metrics,
             rules,
+            probes: Probes::new(rules.probe),
             facts: Mutex::new(LruCache::new(CAPACITY)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
@@ -172,12 +185,27 @@ impl Catalog {
         Question { id, asked, answer }
     }
 
-    /// HEAD first, a LIST only where there is no live file: it costs some twelve times as much.
+    /// The object first, a LIST only where there is no live file: it costs some twelve times as
+    /// much.
     async fn ask(&self, key: &str) -> Result<Fact> {
-        let gone = match self.store.head(key).await {
-            Ok(object) => {
+        let most = self.content_wanted(key);
+        let answer = match most {
+            0 => self.store.head(key).await.map(|object| (object, Bytes::new())),
+            most => self.store.probe(key, most).await,
+        };
+        if most > 0 && answer.is_err() {
+            self.probes.took_nothing();
+        }
+        let gone = match answer {
+            Ok((object, first)) => {
                 let fact = self.read(object);
-                if self.presence(&fact) != Presence::Expired {
+                let presence = self.presence(&fact);
+                if let (Known::File { version, .. }, Presence::Live { .. }) =
+                    (&fact.known, presence)
+                {
+                    self.probes.keep(version, first);
+                }
+                if presence != Presence::Expired {
                     return Ok(fact);
                 }
                 // What has expired stays known: no listing asks for its headers again.
@@ -192,8 +220,49 @@ impl Catalog {
         let exists = !below.objects.is_empty() || !below.prefixes.is_empty();
         Ok(match exists {
             true => self.directory(),
-            false => Fact { known: gone, until: self.after(self.rules.negative_ttl) },
+            false => {
+                Fact { known: gone, until: self.after(self.rules.negative_ttl), opened: false }
+            }
         })
+    }
+
+    /// How many first bytes to ask for with a lookup: none of a file whose content is here, or
+    /// with the kernel, or that nobody may see.
+    fn content_wanted(&self, key: &str) -> u64 {
+        let known = self.facts().peek(key).cloned();
+        match known {
+            Some(Fact { known: Known::File { version, expiry }, opened, .. })
+                if opened
+                    || !matches!(expiry.at(self.clock.now()), Presence::Live { .. })
+                    || !self.probes.first_bytes(&version).is_empty() =>
+            {
+                0
+            }
+            _ => self.probes.ask(),
+        }
+    }
+
+    /// Notes that a file is being opened, and gives its first bytes, as far as they are here.
+    pub fn opened(&self, version: &Version) -> Bytes {
+        let first_time = {
+            let mut facts = self.facts();
+            let fact = facts.get_mut(&version.key).filter(|fact| fact.is_of(version));
+            fact.is_some_and(|fact| !std::mem::replace(&mut fact.opened, true))
+        };
+        if first_time {
+            self.probes.opened(version);
+        }
+        self.probes.first_bytes(version)
+    }
+
+    /// Notes that the kernel has all of a file's content.
+    pub fn delivered(&self, version: &Version) {
+        self.probes.forget(version);
+    }
+
+    /// Bytes kept for opens to come.
+    pub fn probed_bytes(&self) -> usize {
+        self.probes.bytes()
     }
 
     /// What an object's headers say of its name; remembered.
@@ -209,7 +278,8 @@ impl Catalog {
         let now = self.clock.now();
         let stamps = Stamps { expires: expires.as_deref(), last_modified: version.last_modified };
         let reading = self.rules.policy.read(stamps, now);
-        if reading.unparsable && self.expiry_of(&version).is_none() {
+        let before = self.facts().peek(&version.key).filter(|fact| fact.is_of(&version)).cloned();
+        if reading.unparsable && before.is_none() {
             self.metrics.unparsable.add(1);
             let expires = expires.as_deref().unwrap_or_default();
             match self.rules.policy.on_unparsable {
@@ -219,7 +289,8 @@ impl Catalog {
                 policy => info!(key = %version.key, expires, ?policy, "no HTTP date"),
             }
         }
-        self.file(Arc::new(version), reading.expiry, now)
+        let opened = before.is_some_and(|fact| fact.opened);
+        Fact { opened, ..self.file(Arc::new(version), reading.expiry, now) }
     }
 
     /// The expiry of a listed version, if it is known without asking for its headers; the
@@ -237,7 +308,8 @@ impl Catalog {
         let fact = facts.get_mut(&version.key)?;
         match &fact.known {
             Known::File { version: known, expiry } if **known == *version => {
-                *fact = self.file(known.clone(), *expiry, now);
+                let confirmed = self.file(known.clone(), *expiry, now);
+                *fact = Fact { opened: fact.opened, ..confirmed };
                 Some(fact.clone())
             }
             _ => None,
@@ -288,16 +360,9 @@ impl Catalog {
         (self.clock.now() < fact.until).then(|| fact.clone())
     }
 
-    fn expiry_of(&self, version: &Version) -> Option<Expiry> {
-        match &self.facts().peek(&version.key)?.known {
-            Known::File { version: known, expiry } if **known == *version => Some(*expiry),
-            _ => None,
-        }
-    }
-
     fn file(&self, version: Arc<Version>, expiry: Expiry, now: SystemTime) -> Fact {
         let until = now.checked_add(self.lifetime(expiry)).unwrap_or(now);
-        Fact { known: Known::File { version, expiry }, until }
+        Fact { known: Known::File { version, expiry }, until, opened: false }
     }
 
     /// How long from now on an object with this expiry may be believed in: the trust set, and
@@ -314,7 +379,7 @@ impl Catalog {
 
     /// A directory seen just now.
     pub fn directory(&self) -> Fact {
-        Fact { known: Known::Directory, until: self.after(self.trusted_for()) }
+        Fact { known: Known::Directory, until: self.after(self.trusted_for()), opened: false }
     }
 
     /// Whether what the store may have said at `asked` may be believed now.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
 use crate::catalog::Trust;
@@ -70,6 +71,8 @@ pub struct MountArgs {
     pub store: StoreArgs,
     #[command(flatten, next_help_heading = "Expiry and caching")]
     pub expiry: ExpiryArgs,
+    #[command(flatten, next_help_heading = "Reading")]
+    pub reading: ReadArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
     #[command(flatten, next_help_heading = "Files")]
@@ -136,6 +139,20 @@ pub enum ClockArg {
 }
 
 #[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// First bytes of a file that come with the answer to the first lookup of its name, where
+    /// lookups are followed by opens: a file up to this size takes one request; 0: none
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = probe_size)]
+    pub probe_size: ByteSize,
+    /// Memory in which such bytes wait for the open, all files together
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
+    pub probe_cache: ByteSize,
+    /// Memory for bytes on their way from the store to the kernel, all open files together
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = buffer_memory)]
+    pub buffer_memory: ByteSize,
+}
+
+#[derive(Debug, Args)]
 pub struct LimitArgs {
     /// Bodies open at one time [default: what the descriptor limit leaves room for]
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -152,9 +169,9 @@ pub struct LimitArgs {
     /// How long a call waits for the store, retries included
     #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
     pub timeout: Duration,
-    /// Threads that serve the kernel [default: one with two cores, two with more]
-    #[arg(long, value_name = "N", value_parser = positive)]
-    pub fuse_threads: Option<usize>,
+    /// Threads that serve the kernel
+    #[arg(long, value_name = "N", default_value = "2", value_parser = positive)]
+    pub fuse_threads: usize,
 }
 
 #[derive(Debug, Args)]
@@ -202,6 +219,24 @@ fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
+fn size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "expected a size such as 64KiB, 32MiB or 0".to_owned())
+}
+
+fn probe_size(text: &str) -> Result<ByteSize, String> {
+    size(text).and_then(|size| match size <= ByteSize::mib(1) {
+        true => Ok(size),
+        false => Err("expected at most 1MiB: larger files are read as they are asked for".into()),
+    })
+}
+
+fn buffer_memory(text: &str) -> Result<ByteSize, String> {
+    size(text).and_then(|size| match size >= ByteSize::mib(4) {
+        true => Ok(size),
+        false => Err("expected at least 4MiB: the kernel asks for 1MiB at a time".into()),
+    })
+}
+
 fn mode(text: &str) -> Result<u16, String> {
     u16::from_str_radix(text, 8)
         .ok()
@@ -240,6 +275,9 @@ mod tests {
             ("--metadata-ttl", "always", "`expiry`"),
             ("--max-open-bodies", "0", "from 1"),
             ("--max-open-bodies", "many", "from 1"),
+            ("--probe-size", "2MiB", "at most 1MiB"),
+            ("--probe-cache", "lots", "32MiB"),
+            ("--buffer-memory", "1MiB", "at least 4MiB"),
             ("--file-mode", "rw", "0644"),
             ("--dir-mode", "1777", "octal"),
             ("--endpoint-url", "localhost:9000", "http://HOST"),
@@ -254,6 +292,16 @@ mod tests {
             }
         }
         assert!(refused(&["--expires-from", "list"]).contains("--default-ttl"));
+    }
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        assert_eq!(size("0"), Ok(ByteSize::b(0)));
+        assert_eq!(size("64KiB"), Ok(ByteSize::kib(64)));
+        assert_eq!(size("64 kib"), Ok(ByteSize::kib(64)));
+        assert_eq!(size("1MB"), Ok(ByteSize::mb(1)));
+        assert_eq!(size("128M"), Ok(ByteSize::mb(128)));
+        assert!(size("-1").is_err() && size("64x").is_err());
     }
 
     #[test]

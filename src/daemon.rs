@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::body::Ledger;
+use crate::body::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control;
@@ -90,8 +90,8 @@ impl Mounted {
             () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
         };
 
-        let ledger = Ledger::new(budget.cap, config.parking);
-        let fs = Arc::new(Fs::new(store, clock, metrics, ledger, config.settings.clone()));
+        let accounts = Accounts::new(budget.cap, config.parking, config.buffer_memory);
+        let fs = Arc::new(Fs::new(store, clock, metrics, accounts, config.settings.clone()));
         let (alive, ended) = oneshot::channel();
         let fuse = Fuse::new(fs.clone(), Handle::current(), config.ownership, alive);
         let source = config.url();

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::body::{Ledger, Patience, Reader, State};
+use crate::body::{Accounts, Patience, Reader, State};
 use crate::catalog::{Catalog, Known, Rules, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -21,6 +21,7 @@ use crate::inode::{File, Inodes, Node, ROOT};
 use crate::listing::{self, DirEntry, Listing, What};
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
+use crate::probe;
 use crate::store::Store;
 
 /// Taken off every lifetime given to the kernel, which rounds them up to its ticks (measured:
@@ -38,6 +39,7 @@ pub struct Settings {
     pub trust: Trust,
     pub negative_ttl: Duration,
     pub patience: Patience,
+    pub probe: probe::Limits,
     /// Keys asked for with one LIST.
     pub page: u16,
 }
@@ -117,7 +119,7 @@ pub struct Fs {
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
     settings: Settings,
-    ledger: Arc<Ledger>,
+    accounts: Accounts,
     catalog: Arc<Catalog>,
     inodes: Inodes,
     // Each of the two locks is held for one lookup in the table, never over a wait or a drop.
@@ -134,7 +136,7 @@ impl Fs {
         store: Arc<dyn Store>,
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
-        ledger: Arc<Ledger>,
+        accounts: Accounts,
         settings: Settings,
     ) -> Fs {
         let rules = Rules {
@@ -142,6 +144,7 @@ impl Fs {
             trust: settings.trust,
             negative_ttl: settings.negative_ttl,
             timeout: settings.patience.timeout,
+            probe: settings.probe,
         };
         let catalog = Catalog::new(store.clone(), clock.clone(), metrics.clone(), rules);
         Fs {
@@ -151,7 +154,7 @@ impl Fs {
             clock,
             metrics,
             settings,
-            ledger,
+            accounts,
             catalog,
             handles: Mutex::default(),
             directories: Mutex::default(),
@@ -226,16 +229,19 @@ impl Fs {
             self.catalog.forget(&file.version.key);
             return Err(Error::Stale);
         }
+        let first = self.catalog.opened(&file.version);
         let reader = Reader::new(
             self.store.clone(),
-            self.ledger.clone(),
+            self.accounts.clone(),
             file.version.clone(),
+            first,
             self.settings.patience,
         );
-        if file.version.size > 0 && !file.delivered.load(Ordering::Relaxed) {
+        if !file.delivered.load(Ordering::Relaxed) {
             match reader.begin().await {
+                Ok(None) => {}
                 // Its Expires may have been other than what a listing or a memory had it.
-                Ok(object) => match self.catalog.learn(object).known {
+                Ok(Some(object)) => match self.catalog.learn(object).known {
                     Known::File { expiry, .. } => self.must_be_live(expiry)?,
                     Known::Directory | Known::Absent => return Err(Error::Stale),
                 },
@@ -257,8 +263,8 @@ impl Fs {
         let file = &handle.file.0;
         let bytes =
             handle.reader.read(offset, size).await.inspect_err(|error| self.doubt(file, error))?;
-        if handle.reader.delivered_all() {
-            file.delivered.store(true, Ordering::Relaxed);
+        if handle.reader.delivered_all() && !file.delivered.swap(true, Ordering::Relaxed) {
+            self.catalog.delivered(&file.version);
         }
         self.metrics.bytes_read.add(bytes.len() as u64);
         Ok(bytes)
@@ -416,8 +422,13 @@ impl Fs {
         self.inodes.count()
     }
 
-    pub fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// Bytes that came with lookups and wait for opens.
+    pub fn probed_bytes(&self) -> usize {
+        self.catalog.probed_bytes()
     }
 
     pub fn clock(&self) -> &Arc<Clock> {

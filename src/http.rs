@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
 use crate::metrics::Metrics;
+use crate::store::CHUNK;
 
 /// Idle connections leave this much of the ceiling to hosts other than the bucket's, such as
 /// those that credentials come from.
@@ -67,6 +69,7 @@ pub fn client(limits: Limits, metrics: Arc<Metrics>) -> io::Result<impl HttpClie
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(limits.idle)
         .pool_max_idle_per_host(limits.sockets.saturating_sub(OTHER_HOSTS).max(1))
+        .http1_max_buf_size(CHUNK)
         .build(connector);
     Ok(Hyper(client))
 }
@@ -103,6 +106,9 @@ impl HttpConnector for Hyper {
             // Whatever goes wrong on the wire may go well on another connection.
             let response =
                 client.request(request).await.map_err(|e| ConnectorError::io(Box::new(e)))?;
+            if let Some(uses) = response.extensions().get::<Uses>() {
+                uses.one_more();
+            }
             HttpResponse::try_from(response.map(SdkBody::from_body_1_x))
                 .map_err(|e| ConnectorError::other(Box::new(e), None))
         })
@@ -154,14 +160,31 @@ impl Service<hyper::Uri> for Bounded {
                 .await
                 .map_err(|_| format!("no connection within {timeout:?}"))??;
             metrics.connections_opened.add(1);
-            Ok(Socket { stream, metrics, _permit: permit })
+            let uses = Uses { answered: Arc::default(), metrics: metrics.clone() };
+            Ok(Socket { stream, uses, metrics, _permit: permit })
         })
+    }
+}
+
+/// Counts the answers of one connection; each answer carries it.
+#[derive(Clone)]
+struct Uses {
+    answered: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+}
+
+impl Uses {
+    fn one_more(&self) {
+        if self.answered.swap(true, Ordering::Relaxed) {
+            self.metrics.connections_reused.add(1);
+        }
     }
 }
 
 /// A connection, and the right to have it.
 struct Socket {
     stream: Stream,
+    uses: Uses,
     metrics: Arc<Metrics>,
     // Last: it goes back when the descriptor is closed.
     _permit: OwnedSemaphorePermit,
@@ -175,7 +198,7 @@ impl Drop for Socket {
 
 impl Connection for Socket {
     fn connected(&self) -> Connected {
-        connect::Connection::connected(&self.stream)
+        connect::Connection::connected(&self.stream).extra(self.uses.clone())
     }
 }
 

@@ -27,6 +27,7 @@ pub mod listing;
 pub mod metrics;
 pub mod mounts;
 pub mod name;
+pub mod probe;
 pub mod s3;
 pub mod status;
 pub mod store;

@@ -34,7 +34,7 @@ fn run(command: Command) -> Result<(), String> {
             // Before the runtime, whose descriptors have their place in the sum.
             let budget = daemon::budget(&config)?;
             let source = config.url();
-            on_runtime(config.fuse_threads, async {
+            on_runtime(config.workers, async {
                 let mut signals = Signals::new()?;
                 let mut mounted = Mounted::start(config, budget, signals.next()).await?;
                 let dir = mounted.dir().display().to_string();
@@ -87,8 +87,8 @@ async fn umount(dir: &Path) -> Result<(), String> {
     }
 }
 
-/// Runs to the end of `work`, on as many workers as serve the kernel: the two take turns on a
-/// byte. What hangs in the system then (a DNS query) is not waited for.
+/// Runs to the end of `work`, on this many threads. What hangs in the system then (a DNS query) is
+/// not waited for.
 fn on_runtime<T>(
     workers: usize,
     work: impl Future<Output = Result<T, String>>,

@@ -36,4 +36,6 @@ pub struct Metrics {
     /// Connections opened, and closed again.
     pub connections_opened: Counter,
     pub connections_closed: Counter,
+    /// Answers that came over a connection that had brought one before.
+    pub connections_reused: Counter,
 }

@@ -32,7 +32,15 @@ pub struct Status {
     pub fds_peak: usize,
     pub sockets: usize,
     pub sockets_peak: usize,
+    /// Connections opened, and answers that came over one that had brought another before.
     pub connections_opened: u64,
+    pub connections_reused: u64,
+    /// Memory set aside for bytes on their way from the store to the kernel (`--buffer-memory`).
+    pub buffer_bytes: usize,
+    pub buffer_bytes_peak: usize,
+    pub buffer_bytes_cap: usize,
+    /// Bytes that came with lookups and wait for opens (`--probe-cache`).
+    pub probe_bytes: usize,
     pub requests: Requests,
     /// Bytes of objects received from the store, and given to the kernel.
     pub bytes_received: u64,
@@ -80,7 +88,8 @@ impl Status {
         uptime: Duration,
     ) -> Status {
         let now = fd_budget::in_use().unwrap_or_default();
-        let (ledger, metrics) = (fs.ledger(), fs.metrics());
+        let (accounts, metrics) = (fs.accounts(), fs.metrics());
+        let bodies = &accounts.bodies;
         let handles_detail: Vec<_> = fs
             .open_handles()
             .into_iter()
@@ -105,12 +114,12 @@ impl Status {
             source: source.to_owned(),
             dir: dir.to_owned(),
             uptime_s: uptime.as_secs_f64(),
-            cap: ledger.cap(),
+            cap: bodies.cap(),
             cap_derivation: budget.to_string(),
-            bodies_open: ledger.open(),
+            bodies_open: bodies.held(),
             bodies_parked: handles_detail.iter().filter(|h| h.state == State::Parked).count(),
-            bodies_peak: ledger.peak(),
-            opens_waiting: ledger.waiting(),
+            bodies_peak: bodies.peak(),
+            opens_waiting: bodies.waiting(),
             handles: handles_detail.len(),
             inodes: fs.inode_count(),
             fd_limit: budget.limit,
@@ -119,6 +128,11 @@ impl Status {
             sockets: now.sockets,
             sockets_peak: peak.sockets.max(now.sockets),
             connections_opened: metrics.connections_opened.get(),
+            connections_reused: metrics.connections_reused.get(),
+            buffer_bytes: accounts.memory.held() << 10,
+            buffer_bytes_peak: accounts.memory.peak() << 10,
+            buffer_bytes_cap: accounts.memory.cap() << 10,
+            probe_bytes: fs.probed_bytes(),
             requests: Requests {
                 get: metrics.get.get(),
                 head: metrics.head.get(),
@@ -152,10 +166,20 @@ impl fmt::Display for Status {
             self.fds, self.fd_limit, self.sockets, self.fds_peak, self.sockets_peak
         )?;
         let Requests { get, head, list } = self.requests;
+        writeln!(f, "requests     {get} GET, {head} HEAD, {list} LIST",)?;
         writeln!(
             f,
-            "requests     {get} GET, {head} HEAD, {list} LIST over {} connections",
-            self.connections_opened
+            "connections  {} new, {} times one was reused",
+            self.connections_opened, self.connections_reused
+        )?;
+        let kib = |bytes: usize| bytes.div_ceil(1 << 10);
+        writeln!(
+            f,
+            "memory       {} KiB in buffers, peak {}, cap {}; {} KiB wait for opens",
+            kib(self.buffer_bytes),
+            kib(self.buffer_bytes_peak),
+            kib(self.buffer_bytes_cap),
+            kib(self.probe_bytes)
         )?;
         writeln!(f, "bytes        {} received, {} read", self.bytes_received, self.bytes_read)?;
         writeln!(

@@ -30,6 +30,9 @@ pub struct Object {
     pub expires: Option<String>,
 }
 
+/// The most bytes that come from the wire in one piece.
+pub const CHUNK: usize = 256 << 10;
+
 /// The bytes of a response, as they come from the wire. Dropping it closes the response.
 pub type Content = BoxStream<'static, Result<Bytes>>;
 
@@ -59,6 +62,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` on the store's word only.
     async fn head(&self, key: &str) -> Result<Object>;
+
+    /// The same, and the first bytes of the object with it: `most` of them, or fewer.
+    async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)>;
 
     /// Asks for the bytes `range` of exactly this version, a range that is not empty and lies
     /// within its size. The content yields exactly these bytes or an error.

@@ -1,58 +1,62 @@
-//! The account of open bodies: a permit for each, never more than the cap.
+//! An account of something that readers hold: open bodies, and the memory of their windows.
 //!
-//! A [`Permit`] lives inside a body and goes back when the body is dropped, so that no path can
-//! keep one. At the cap, who asks for one more takes over the permit of the least recently read
-//! idle body; where none is idle it waits its turn, first come first served, for a bounded time.
+//! A [`Permit`] lives inside what it stands for and goes back when that is dropped, so that no
+//! path can keep one. At the cap, who asks for more takes over from the least recently read idle
+//! holder; where none is idle it waits its turn, first come first served, for a bounded time.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{Error, Result};
+/// Holders asked at one time to give up what they hold.
+const ASKED: usize = 32;
 
-/// Somebody who owns an open body and may be asked to give it up.
+/// Somebody who holds a permit and may be asked to give it up.
 pub trait Holder: Send + Sync {
-    /// Closes the body and gives its permit back, if no read is waiting on it and it has
-    /// answered one already. Must not block. Returns whether it did.
+    /// Gives back what it holds of every ledger, if nobody is using it now. Must not block.
+    /// Returns whether it did.
     fn park(&self) -> bool;
-
-    /// How long nobody has read the body.
-    fn idle_for(&self) -> Duration;
 }
 
-/// The account. One for a mount.
+/// Who holds how many units.
+type Held = LruCache<u64, (Weak<dyn Holder>, usize)>;
+
+/// The account of one thing. A unit is one body, or one KiB.
 #[derive(Debug)]
 pub struct Ledger {
     cap: usize,
     parking: bool,
-    permits: Arc<Semaphore>,
+    free: Arc<Semaphore>,
+    /// The least recently read last.
+    ///
     /// Lock order: nothing else is locked, and no holder dropped, while this is held.
-    holders: Mutex<HashMap<u64, Weak<dyn Holder>>>,
+    holders: Mutex<Held>,
     next_id: AtomicU64,
     waiting: AtomicUsize,
     peak: AtomicUsize,
 }
 
-/// The right to one open body. Dropping it gives it to whoever waits longest.
+/// The right to hold a number of units. Dropping it gives them to whoever waits longest.
 pub struct Permit {
     ledger: Arc<Ledger>,
     id: u64,
-    // Last, so that it returns after the holder is off the list.
-    _permit: OwnedSemaphorePermit,
+    // Last, so that they return after the holder is off the list.
+    units: OwnedSemaphorePermit,
 }
 
 impl Ledger {
-    /// An account of `cap` permits. Without `parking` no open body is ever taken over.
+    /// An account of `cap` units. Without `parking` nothing is ever taken over.
     pub fn new(cap: usize, parking: bool) -> Arc<Ledger> {
+        let cap = cap.min(Semaphore::MAX_PERMITS);
         Arc::new(Ledger {
             cap,
             parking,
-            permits: Arc::new(Semaphore::new(cap)),
-            holders: Mutex::default(),
+            free: Arc::new(Semaphore::new(cap)),
+            holders: Mutex::new(LruCache::unbounded()),
             next_id: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
@@ -63,12 +67,12 @@ impl Ledger {
         self.cap
     }
 
-    /// Bodies open now.
-    pub fn open(&self) -> usize {
-        self.cap - self.permits.available_permits()
+    /// Units held now.
+    pub fn held(&self) -> usize {
+        self.cap - self.free.available_permits()
     }
 
-    /// The most bodies that were open at one time.
+    /// The most units held at one time.
     pub fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
     }
@@ -78,58 +82,90 @@ impl Ledger {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Takes a permit for `holder`, waiting up to `patience`.
-    ///
-    /// # Errors
-    /// `TooManyBodies` when none became free in time.
+    /// Takes `units` (all there are, if that is fewer) for `holder`, waiting up to `patience` for
+    /// them; `None` when they did not become free in time. Who waits must hold none of this
+    /// ledger's: two who hold some and wait for more would wait for each other.
     pub async fn acquire(
         self: &Arc<Self>,
         holder: Weak<dyn Holder>,
+        units: usize,
         patience: Duration,
-    ) -> Result<Permit> {
-        let permit = match self.permits.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => self.wait(patience).await?,
+    ) -> Option<Permit> {
+        let units = self.whole(units);
+        let taken = match self.free.clone().try_acquire_many_owned(units) {
+            Ok(taken) => taken,
+            Err(_) => self.wait(units, patience).await?,
         };
-        self.peak.fetch_max(self.open(), Ordering::Relaxed);
+        Some(self.permit(holder, taken))
+    }
+
+    /// The same without waiting: what is free, or is given up by an idle holder at once.
+    pub fn try_acquire(self: &Arc<Self>, holder: Weak<dyn Holder>, units: usize) -> Option<Permit> {
+        let taken = self.try_take(self.whole(units))?;
+        Some(self.permit(holder, taken))
+    }
+
+    fn try_take(&self, units: u32) -> Option<OwnedSemaphorePermit> {
+        let take = || self.free.clone().try_acquire_many_owned(units).ok();
+        take().or_else(|| {
+            self.park_least_recently_read(units as usize);
+            take()
+        })
+    }
+
+    fn whole(&self, units: usize) -> u32 {
+        u32::try_from(units.min(self.cap)).unwrap_or(u32::MAX)
+    }
+
+    fn permit(self: &Arc<Self>, holder: Weak<dyn Holder>, units: OwnedSemaphorePermit) -> Permit {
+        self.peak.fetch_max(self.held(), Ordering::Relaxed);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.holders().insert(id, holder);
-        Ok(Permit { ledger: self.clone(), id, _permit: permit })
+        self.holders().put(id, (holder, units.num_permits()));
+        Permit { ledger: self.clone(), id, units }
     }
 
-    async fn wait(&self, patience: Duration) -> Result<OwnedSemaphorePermit> {
+    async fn wait(&self, units: u32, patience: Duration) -> Option<OwnedSemaphorePermit> {
         let _waiting = Waiting::new(self);
-        let mut turn = std::pin::pin!(self.permits.clone().acquire_owned());
+        let mut turn = std::pin::pin!(self.free.clone().acquire_many_owned(units));
         // In the queue first: what is parked for us then comes in order to those before us.
-        if let Some(Ok(permit)) = (&mut turn).now_or_never() {
-            return Ok(permit);
+        if let Some(Ok(taken)) = (&mut turn).now_or_never() {
+            return Some(taken);
         }
-        self.park_least_recently_read();
-        match tokio::time::timeout(patience, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(closed)) => Err(Error::Defect(closed.to_string())),
-            Err(_) => Err(Error::TooManyBodies { cap: self.cap, waited: patience }),
-        }
+        self.park_least_recently_read(units as usize);
+        tokio::time::timeout(patience, turn).await.ok()?.ok()
     }
 
-    fn park_least_recently_read(&self) {
+    fn park_least_recently_read(&self, units: usize) {
         if !self.parking {
             return;
         }
-        // Pairs with `idle`: whoever comes second sees the other, so that no body falls idle
+        // Pairs with `idle`: whoever comes second sees the other, so that no holder falls idle
         // unseen between a wait that finds none and the end of the read that kept it busy.
         fence(Ordering::SeqCst);
-        let mut open: Vec<_> = self.holders().values().filter_map(Weak::upgrade).collect();
-        open.sort_by_cached_key(|holder| holder.idle_for());
-        for holder in open.into_iter().rev() {
-            if holder.park() {
+        let (mut freed, mut busy) = (0, 0);
+        loop {
+            let asked: Vec<_> = {
+                let holders = self.holders();
+                let idlest = holders.iter().rev().skip(busy).take(ASKED);
+                idlest.map(|(_, (holder, units))| (holder.upgrade(), *units)).collect()
+            };
+            if asked.is_empty() {
                 return;
+            }
+            for (holder, units_held) in asked {
+                match holder.is_some_and(|holder| holder.park()) {
+                    true => freed += units_held,
+                    false => busy += 1,
+                }
+                if freed >= units {
+                    return;
+                }
             }
         }
     }
 
-    /// To be called when a read is over and its body is free: it is parked at once if somebody
-    /// waits for a permit.
+    /// To be called when a read is over and what served it is free: it is parked at once if
+    /// somebody waits.
     pub fn idle(&self, holder: &dyn Holder) {
         fence(Ordering::SeqCst);
         if self.parking && self.waiting.load(Ordering::SeqCst) > 0 {
@@ -137,14 +173,54 @@ impl Ledger {
         }
     }
 
-    fn holders(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Weak<dyn Holder>>> {
+    fn holders(&self) -> MutexGuard<'_, Held> {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Permit {
+    pub fn units(&self) -> usize {
+        self.units.num_permits()
+    }
+
+    /// Notes that its holder was read just now: it is the last to be parked.
+    pub fn touch(&self) {
+        self.ledger.holders().promote(&self.id);
+    }
+
+    /// Takes more, up to `units` (or all there are), if they can be had without waiting.
+    pub fn try_grow_to(&mut self, units: usize) -> bool {
+        let more = (self.ledger.whole(units) as usize).saturating_sub(self.units());
+        if more == 0 {
+            return true;
+        }
+        let Some(taken) = self.ledger.try_take(more as u32) else { return false };
+        self.units.merge(taken);
+        self.ledger.peak.fetch_max(self.ledger.held(), Ordering::Relaxed);
+        self.note();
+        true
+    }
+
+    /// Gives back all but `units`.
+    pub fn shrink_to(&mut self, units: usize) {
+        let more = self.units().saturating_sub(units);
+        if more > 0 {
+            let returned = self.units.split(more);
+            self.note();
+            drop(returned);
+        }
+    }
+
+    fn note(&self) {
+        if let Some((_, units)) = self.ledger.holders().peek_mut(&self.id) {
+            *units = self.units();
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.ledger.holders().remove(&self.id);
+        self.ledger.holders().pop(&self.id);
     }
 }
 
@@ -168,11 +244,12 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     /// Holds at most one permit, and parks it when it may.
     #[derive(Default)]
     struct Idle {
         permit: Mutex<Option<Permit>>,
-        idle: u64,
         busy: bool,
     }
 
@@ -180,15 +257,18 @@ mod tests {
         fn park(&self) -> bool {
             !self.busy && self.permit.lock().unwrap().take().is_some()
         }
-        fn idle_for(&self) -> Duration {
-            Duration::from_secs(self.idle)
+    }
+
+    impl Idle {
+        fn holds(&self) -> bool {
+            self.permit.lock().unwrap().is_some()
         }
     }
 
-    async fn hold(ledger: &Arc<Ledger>, idle: u64, busy: bool) -> Arc<Idle> {
-        let holder = Arc::new(Idle { idle, busy, ..Idle::default() });
+    async fn hold(ledger: &Arc<Ledger>, units: usize, busy: bool) -> Arc<Idle> {
+        let holder = Arc::new(Idle { busy, ..Idle::default() });
         let weak: Weak<Idle> = Arc::downgrade(&holder);
-        let permit = ledger.acquire(weak, Duration::from_secs(5)).await.unwrap();
+        let permit = ledger.acquire(weak, units, 5 * SECOND).await.unwrap();
         *holder.permit.lock().unwrap() = Some(permit);
         holder
     }
@@ -200,13 +280,41 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_least_recently_read_idle_body_is_parked() {
         let ledger = Ledger::new(3, true);
-        let busy = hold(&ledger, 9, true).await;
-        let newer = hold(&ledger, 1, false).await;
-        let older = hold(&ledger, 4, false).await;
-        let _more = ledger.acquire(nobody(), Duration::from_secs(5)).await.unwrap();
-        assert!(older.permit.lock().unwrap().is_none());
-        assert!(newer.permit.lock().unwrap().is_some() && busy.permit.lock().unwrap().is_some());
-        assert_eq!((ledger.open(), ledger.peak(), ledger.waiting()), (3, 3, 0));
+        let busy = hold(&ledger, 1, true).await;
+        let read = hold(&ledger, 1, false).await;
+        let unread = hold(&ledger, 1, false).await;
+        read.permit.lock().unwrap().as_ref().unwrap().touch();
+        let _more = ledger.acquire(nobody(), 1, 5 * SECOND).await.unwrap();
+        assert_eq!((busy.holds(), read.holds(), unread.holds()), (true, true, false));
+        assert_eq!((ledger.held(), ledger.peak(), ledger.waiting()), (3, 3, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_are_parked_as_are_asked_for_and_no_more() {
+        let ledger = Ledger::new(100, true);
+        let mut holders = Vec::new();
+        for _ in 0..10 {
+            holders.push(hold(&ledger, 10, false).await);
+        }
+        let more = ledger.try_acquire(nobody(), 25).unwrap();
+        assert_eq!(holders.iter().filter(|h| h.holds()).count(), 7);
+        assert_eq!((more.units(), ledger.held()), (25, 95));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn units_that_are_given_back_go_to_who_waits() {
+        let ledger = Ledger::new(100, true);
+        let busy = hold(&ledger, 90, true).await;
+        assert!(ledger.try_acquire(nobody(), 20).is_none());
+        let waits = ledger.acquire(nobody(), 20, SECOND);
+        let shrink = async { busy.permit.lock().unwrap().as_mut().unwrap().shrink_to(30) };
+        let (got, ()) = tokio::join!(waits, shrink);
+        assert_eq!((got.map(|got| got.units()), ledger.held()), (Some(20), 30));
+        let all = hold(&ledger, 70, false).await;
+        drop(busy);
+        // More than there is becomes all there is, once it is free.
+        drop(all);
+        assert_eq!(ledger.try_acquire(nobody(), 1000).unwrap().units(), 100);
     }
 
     #[tokio::test(start_paused = true)]
@@ -214,24 +322,22 @@ mod tests {
         let ledger = Ledger::new(1, true);
         let busy = hold(&ledger, 1, true).await;
         let start = tokio::time::Instant::now();
-        let patience = Duration::from_secs(2);
-        let refused = ledger.acquire(nobody(), patience).await.err();
-        assert_eq!(refused, Some(Error::TooManyBodies { cap: 1, waited: patience }));
-        assert_eq!(start.elapsed(), patience);
+        assert!(ledger.acquire(nobody(), 1, 2 * SECOND).await.is_none());
+        assert_eq!(start.elapsed(), 2 * SECOND);
         drop(busy);
-        assert_eq!(ledger.open(), 0);
+        assert_eq!(ledger.held(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn permits_go_round_first_come_first_served() {
         let ledger = Ledger::new(1, false);
-        let held = ledger.acquire(nobody(), Duration::ZERO).await.unwrap();
+        let held = ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let tasks: Vec<_> = (0..5)
             .map(|i| {
                 let (ledger, order) = (ledger.clone(), order.clone());
                 tokio::spawn(async move {
-                    let permit = ledger.acquire(nobody(), Duration::from_secs(5)).await.unwrap();
+                    let permit = ledger.acquire(nobody(), 1, 5 * SECOND).await.unwrap();
                     order.lock().unwrap().push(i);
                     drop(permit);
                 })
@@ -245,16 +351,16 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4]);
-        assert_eq!((ledger.open(), ledger.waiting()), (0, 0));
+        assert_eq!((ledger.held(), ledger.waiting()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_wait_leaves_nothing_behind() {
         let ledger = Ledger::new(1, true);
-        let held = ledger.acquire(nobody(), Duration::ZERO).await.unwrap();
+        let held = ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
         let task = tokio::spawn({
             let ledger = ledger.clone();
-            async move { ledger.acquire(nobody(), Duration::from_secs(60)).await.map(drop) }
+            async move { ledger.acquire(nobody(), 1, 60 * SECOND).await.map(drop) }
         });
         while ledger.waiting() == 0 {
             tokio::task::yield_now().await;
@@ -263,8 +369,8 @@ mod tests {
         assert!(task.await.unwrap_err().is_cancelled());
         assert_eq!(ledger.waiting(), 0);
         drop(held);
-        assert_eq!(ledger.open(), 0);
-        ledger.acquire(nobody(), Duration::ZERO).await.unwrap();
+        assert_eq!(ledger.held(), 0);
+        ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -273,13 +379,13 @@ mod tests {
         let reader = hold(&ledger, 1, true).await;
         let waiter = tokio::spawn({
             let ledger = ledger.clone();
-            async move { ledger.acquire(nobody(), Duration::from_secs(5)).await.map(drop) }
+            async move { ledger.acquire(nobody(), 1, 5 * SECOND).await.map(drop) }
         });
         while ledger.waiting() == 0 {
             tokio::task::yield_now().await;
         }
         ledger.idle(&*reader);
-        assert!(reader.permit.lock().unwrap().is_some(), "it is busy still");
+        assert!(reader.holds(), "it is busy still");
         let now_idle =
             Idle { permit: Mutex::new(reader.permit.lock().unwrap().take()), ..Idle::default() };
         ledger.idle(&now_idle);

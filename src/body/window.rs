@@ -29,6 +29,11 @@ impl Window {
         self.end
     }
 
+    /// Bytes held.
+    pub fn len(&self) -> u64 {
+        self.end - self.start
+    }
+
     /// Adds the bytes of the object from `offset` on. Where they do not follow what is held, they
     /// replace it: a window is one piece.
     pub fn push(&mut self, offset: u64, chunk: Bytes) {
@@ -106,6 +111,12 @@ impl Coverage {
         }
     }
 
+    /// The first offset from `from` on that is not covered.
+    pub fn first_missing(&self, from: u64) -> u64 {
+        let within = self.0.iter().find(|range| range.contains(&from));
+        within.map_or(from, |range| range.end)
+    }
+
     /// Whether all of an object of `size` bytes is covered.
     pub fn is_all_of(&self, size: u64) -> bool {
         size == 0 || matches!(&self.0[..], [all] if all.start == 0 && all.end >= size)
@@ -127,6 +138,10 @@ mod tests {
                 bytes[start as usize..(start + len) as usize].fill(true);
                 let held = |i: usize| coverage.0.iter().any(|r| r.contains(&(i as u64)));
                 prop_assert!((0..80).all(|i| held(i) == bytes[i]), "{:?}", coverage);
+                let missing = |from: usize| (from..=80).find(|&i| i == 80 || !bytes[i]);
+                prop_assert!(
+                    (0..80).all(|i| Some(coverage.first_missing(i as u64) as usize) == missing(i))
+                );
                 prop_assert!(coverage.0.windows(2).all(|w| w[0].end < w[1].start));
                 let whole = bytes.iter().position(|b| !b).unwrap_or(80) as u64;
                 prop_assert_eq!(whole == 0 || coverage.is_all_of(whole), coverage.0.len() <= 1 || whole == 0);

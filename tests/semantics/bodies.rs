@@ -17,11 +17,11 @@ async fn sequential_reading_is_one_get() {
     let content = pattern(1, 5 * MIB + 17);
     rig.store.put("f", content.clone(), None);
     let fh = rig.open("f").await.unwrap();
-    assert_eq!(rig.ledger.open(), 1);
+    assert_eq!(rig.accounts.bodies.held(), 1);
     assert_eq!(rig.read_all(fh).await.unwrap(), content);
-    assert_eq!(rig.store.asked(), Requests { head: 1, get: 1, list: 0 });
+    assert_eq!(rig.store.asked(), Requests { probe: 1, get: 1, ..Requests::default() });
     // B5: read to its end, it is closed, though the handle lives on.
-    assert_eq!((rig.ledger.open(), rig.store.open()), (0, 0));
+    assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
     assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Drained);
     assert_eq!(rig.fs.read(fh, 0, 100).await.unwrap(), content[..100]);
     rig.fs.release(fh).unwrap();
@@ -49,13 +49,13 @@ async fn a_version_that_was_read_opens_without_a_request() {
 
 #[tokio::test]
 async fn a_small_object_holds_no_permit_once_it_is_open() {
-    let rig = Make { cap: 1, ..Make::default() }.rig();
+    let rig = Make { cap: 1, ..Make::without_probes() }.rig();
     let names = ["a", "b", "c"];
     let mut open = Vec::new();
     for name in names {
         rig.store.put(name, name, None);
         open.push(rig.open(name).await.unwrap());
-        assert_eq!((rig.ledger.open(), rig.store.open()), (0, 0));
+        assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
     }
     for (fh, name) in open.into_iter().zip(names) {
         assert_eq!(rig.read_all(fh).await.unwrap(), name.as_bytes());
@@ -96,7 +96,7 @@ async fn at_the_cap_idle_bodies_are_parked_and_resumed() {
             assert!(got == content[offset..end], "{fh} at {offset}");
         }
     }
-    assert_eq!((rig.ledger.peak(), rig.store.most_open()), (2, 2));
+    assert_eq!((rig.accounts.bodies.peak(), rig.store.most_open()), (2, 2));
     for fh in handles {
         rig.fs.release(fh).unwrap();
     }
@@ -155,7 +155,7 @@ async fn an_open_cancelled_while_it_waits_for_a_permit_holds_nothing() {
     let b = rig.ino("b").await;
     let fs = rig.fs.clone();
     let waits = tokio::spawn(async move { fs.open(b, 1).await });
-    while rig.ledger.waiting() == 0 {
+    while rig.accounts.bodies.waiting() == 0 {
         tokio::task::yield_now().await;
     }
     waits.abort();
@@ -177,12 +177,14 @@ async fn a_stall_ends_within_the_timeout_and_gives_all_back() {
     let start = tokio::time::Instant::now();
     let fh = rig.fs.open(f, 1).await.unwrap();
     let timed_out = Error::TimedOut(30 * SECOND);
-    assert_eq!(rig.fs.read(fh, 0, 4096).await, Err(timed_out.clone()));
-    assert_eq!(rig.ledger.open(), 0, "a body that stalled is of no more use");
+    let far = 100 << 10;
+    assert_eq!(rig.fs.read(fh, far, 4096).await, Err(timed_out.clone()));
+    assert_eq!(rig.accounts.bodies.held(), 0, "a body that stalled is of no more use");
     assert_eq!(rig.open("small").await, Err(timed_out));
     assert_eq!(start.elapsed(), 60 * SECOND);
     rig.store.be(Mood::Well);
-    assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), pattern(1, 4096)[..], "it works again");
+    let got = rig.fs.read(fh, far, 4096).await.unwrap();
+    assert_eq!(got, pattern(1, MIB)[100 << 10..][..4096], "it works again");
     rig.fs.release(fh).unwrap();
     rig.must_be_at_rest();
 }
@@ -226,11 +228,15 @@ proptest! {
         size in 1usize..3 * MIB,
         chunk in prop::sample::select(vec![0usize, 1000, 64 << 10, 300_000]),
         cap in 1usize..4,
+        memory in prop::sample::select(vec![1u64 << 20, 4 << 20, 128 << 20]),
+        probe in prop::sample::select(vec![0u64, 1000, 64 << 10]),
         reads in prop::collection::vec((0usize..2, 0f64..1.05, 1u32..400_000, any::<bool>()), 1..30),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let rig = Make { cap, chunk, ..Make::default() }.rig();
+            let mut make = Make { cap, chunk, memory, ..Make::default() };
+            make.settings.probe.size = probe;
+            let rig = make.rig();
             let contents = [pattern(1, size), pattern(2, size)];
             let mut handles = Vec::new();
             for (i, content) in contents.iter().enumerate() {
@@ -256,6 +262,7 @@ proptest! {
             }
             futures_util::future::join_all(together).await;
             assert!(rig.store.most_open() <= cap, "{} open", rig.store.most_open());
+            assert!(rig.accounts.memory.peak() as u64 <= memory >> 10);
             for fh in handles {
                 rig.fs.release(fh).unwrap();
             }

@@ -6,12 +6,13 @@ mod directories;
 mod expiry;
 mod memory;
 mod names;
+mod probes;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use expirefs::body::{Ledger, Patience};
+use expirefs::body::{Accounts, Patience};
 use expirefs::catalog::Trust;
 use expirefs::clock::Clock;
 use expirefs::error::{Error, Result};
@@ -20,6 +21,7 @@ use expirefs::fs::{Attr, Fs, Kind, Lookup, Settings};
 use expirefs::inode::ROOT;
 use expirefs::metrics::Metrics;
 use expirefs::name::Prefix;
+use expirefs::probe;
 use memory::Memory;
 
 pub fn start() -> SystemTime {
@@ -40,7 +42,7 @@ pub struct Rig {
     pub store: Arc<Memory>,
     pub clock: Arc<Clock>,
     pub metrics: Arc<Metrics>,
-    pub ledger: Arc<Ledger>,
+    pub accounts: Accounts,
     pub fs: Arc<Fs>,
 }
 
@@ -55,6 +57,8 @@ pub struct Make {
     pub cap: usize,
     pub parking: bool,
     pub chunk: usize,
+    /// Bytes of all windows.
+    pub memory: u64,
     pub settings: Settings,
 }
 
@@ -66,21 +70,29 @@ impl Default for Make {
             trust: Trust::For(SECOND),
             negative_ttl: Duration::ZERO,
             patience: Patience { open_wait: 5 * SECOND, timeout: 30 * SECOND },
+            probe: probe::Limits { size: 64 << 10, cache: 32 << 20 },
             page: 1000,
         };
-        Make { cap: 4, parking: true, chunk: 64 << 10, settings }
+        Make { cap: 4, parking: true, chunk: 64 << 10, memory: 128 << 20, settings }
     }
 }
 
 impl Make {
+    /// Lookups ask with HEAD, whatever programs do.
+    pub fn without_probes() -> Make {
+        let mut make = Make::default();
+        make.settings.probe.size = 0;
+        make
+    }
+
     pub fn rig(self) -> Rig {
         let store = Arc::new(Memory::of_chunks(self.chunk));
         let clock = Arc::new(Clock::manual(start()));
         let metrics = Arc::new(Metrics::default());
-        let ledger = Ledger::new(self.cap, self.parking);
+        let accounts = Accounts::new(self.cap, self.parking, self.memory);
         let fs =
-            Fs::new(store.clone(), clock.clone(), metrics.clone(), ledger.clone(), self.settings);
-        Rig { store, clock, metrics, ledger, fs: Arc::new(fs) }
+            Fs::new(store.clone(), clock.clone(), metrics.clone(), accounts.clone(), self.settings);
+        Rig { store, clock, metrics, accounts, fs: Arc::new(fs) }
     }
 }
 
@@ -165,8 +177,10 @@ impl Rig {
     /// Nothing is held once everything was released: no permit, no content, nobody in a queue.
     pub fn must_be_at_rest(&self) {
         assert_eq!(self.fs.open_handles().len(), 0, "handles");
-        assert_eq!(self.ledger.open(), 0, "permits");
-        assert_eq!(self.ledger.waiting(), 0, "waiting for a permit");
+        assert_eq!(self.accounts.bodies.held(), 0, "permits");
+        assert_eq!(self.accounts.bodies.waiting(), 0, "waiting for a permit");
+        assert_eq!(self.accounts.memory.held(), 0, "memory");
+        assert_eq!(self.accounts.memory.waiting(), 0, "waiting for memory");
         assert_eq!(self.store.open(), 0, "contents");
     }
 }

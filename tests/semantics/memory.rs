@@ -26,6 +26,7 @@ struct Stored {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     pub head: usize,
+    pub probe: usize,
     pub get: usize,
     pub list: usize,
 }
@@ -135,6 +136,19 @@ impl Store for Memory {
         tokio::task::yield_now().await;
         let stored = stored?;
         Ok(Object { version: version(key, &stored), expires: stored.expires })
+    }
+
+    async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {
+        let mood = self.count(|r| r.probe += 1)?;
+        let stored = self.find(key);
+        tokio::task::yield_now().await;
+        let stored = stored?;
+        let most = match mood {
+            Mood::Stalls => 0,
+            _ => stored.bytes.len().min(most as usize),
+        };
+        let first = stored.bytes.slice(..most);
+        Ok((Object { version: version(key, &stored), expires: stored.expires }, first))
     }
 
     async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {

@@ -4,7 +4,9 @@
 //! requests, each of which has a permit before it asks: so sockets stay within the descriptor
 //! budget, and no request waits for another's for longer than a socket takes to close.
 
-use std::error::Error as StdError;
+mod failure;
+mod witness;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -13,34 +15,26 @@ use async_trait::async_trait;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::interceptors::{
-    BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
-    BeforeTransmitInterceptorContextRef,
-};
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    ConfigBag, Intercept, RequestChecksumCalculation, ResponseChecksumValidation,
-    RuntimeComponents, StalledStreamProtectionConfig,
+    RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
-use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::{RequestId, get_object::GetObjectError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::RequestPayer;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::expiry;
 use crate::fd_budget::Budget;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::store::{Content, ListRequest, Object, Page, Store, Version};
+use failure::{archived, chain};
+use witness::Witness;
 
 /// How long a connection is kept for the next request.
 pub const POOL_IDLE: Duration = Duration::from_secs(10);
@@ -159,6 +153,15 @@ impl S3 {
         self.requester_pays.then_some(RequestPayer::Requester)
     }
 
+    /// The headers of an object, within somebody's turn.
+    async fn headers(&self, key: &str) -> Result<Object> {
+        let head = self.client.head_object().bucket(&self.bucket).key(key);
+        let out = head.set_request_payer(self.payer()).send().await.map_err(|e| self.failure(e))?;
+        let size = length(out.content_length)?;
+        let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
+        Ok(Object { version, expires: out.expires_string })
+    }
+
     /// Runs a metadata request when its turn comes.
     async fn metadata<T>(&self, ask: impl Future<Output = Result<T>>) -> Result<T> {
         let in_turn = async {
@@ -174,13 +177,43 @@ impl S3 {
 #[async_trait]
 impl Store for S3 {
     async fn head(&self, key: &str) -> Result<Object> {
+        self.metadata(self.headers(key)).await
+    }
+
+    async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {
         let ask = async {
-            let head = self.client.head_object().bucket(&self.bucket).key(key);
-            let out =
-                head.set_request_payer(self.payer()).send().await.map_err(|e| self.failure(e))?;
-            let size = length(out.content_length)?;
+            let last = most.saturating_sub(1);
+            let get = self.client.get_object().bucket(&self.bucket).key(key);
+            let get = get.range(format!("bytes=0-{last}")).set_request_payer(self.payer());
+            let mut out = match get.send().await {
+                Ok(out) => out,
+                Err(error) => {
+                    let archived = archived(&error).is_some();
+                    return match self.failure(error) {
+                        // An empty object has no first byte (416), an archived one none that can
+                        // be had now, one under a key we may not use none for us: they all have
+                        // headers.
+                        Error::Refused(_) | Error::Denied(_) => self.headers(key).await,
+                        _ if archived => self.headers(key).await,
+                        other => Err(other),
+                    }
+                    .map(|object| (object, Bytes::new()));
+                }
+            };
+            let size = match out.content_range.as_deref() {
+                None => length(out.content_length)?,
+                Some(text) => match content_range(text) {
+                    Some((range, size)) if range.start == 0 && range.end <= size => size,
+                    _ => return Err(Error::Protocol(format!("{text:?} for the first bytes"))),
+                },
+            };
             let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
-            Ok(Object { version, expires: out.expires_string })
+            let expires = out.expires_string.take();
+            let body = content(out.body, self.metrics.clone());
+            let first = tokio::time::timeout(self.timeout / 2, first_bytes(body, most.min(size)));
+            // What did not come is asked for again by the read that wants it.
+            let first = first.await.unwrap_or_default();
+            Ok((Object { version, expires }, first))
         };
         self.metadata(ask).await
     }
@@ -267,6 +300,19 @@ fn content(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
         .boxed()
 }
 
+/// Up to `most` first bytes of a body, in memory of their own size: a chunk of the HTTP client may
+/// be a small piece of a large buffer. What a broken body brought before it broke is right, too.
+async fn first_bytes(mut body: Content, most: u64) -> Bytes {
+    let most = most as usize;
+    let mut first = BytesMut::with_capacity(most);
+    while first.len() < most
+        && let Some(Ok(chunk)) = body.next().await
+    {
+        first.extend_from_slice(&chunk[..chunk.len().min(most - first.len())]);
+    }
+    first.freeze()
+}
+
 fn length(length: Option<i64>) -> Result<u64> {
     length
         .and_then(|n| u64::try_from(n).ok())
@@ -293,173 +339,6 @@ fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
     let (first, last) = range.split_once('-')?;
     let end = last.parse::<u64>().ok()?.checked_add(1)?;
     Some((first.parse().ok()?..end, size.parse().ok()?))
-}
-
-fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String> {
-    match error.as_service_error()? {
-        GetObjectError::InvalidObjectState(state) => {
-            let class = state.storage_class();
-            Some(class.map_or_else(|| "unknown".to_owned(), ToString::to_string))
-        }
-        _ => None,
-    }
-}
-
-impl S3 {
-    /// What a failed request means to the file system, and says to its operator.
-    fn failure<E>(&self, error: SdkError<E, HttpResponse>) -> Error
-    where
-        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
-    {
-        if let Some(says) = lacks_credentials(&error) {
-            return Error::Denied(says);
-        }
-        match &error {
-            SdkError::ServiceError(context) => refusal(context.err(), context.raw()),
-            SdkError::TimeoutError(_) => Error::TimedOut(self.timeout),
-            _ if is_out_of_descriptors(&error) => Error::OutOfDescriptors(chain(&error)),
-            SdkError::ResponseError(_) => Error::Protocol(chain(&error)),
-            _ => Error::Unreachable(chain(&error)),
-        }
-    }
-}
-
-fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -> Error {
-    let status = raw.status().as_u16();
-    let code = error.code().unwrap_or(match status {
-        301 => "PermanentRedirect",
-        403 => "Forbidden",
-        404 => "NotFound",
-        _ => "an error",
-    });
-    let mut says = format!("{code} ({status})");
-    if let Some(message) = error.message() {
-        says += &format!(": {message}");
-    }
-    if let Some(region) = raw.headers().get("x-amz-bucket-region") {
-        says += &format!("; the bucket is in region {region}");
-    }
-    if let Some(id) = error.meta().request_id() {
-        says += &format!("; request id {id}");
-    }
-    match status {
-        404 if matches!(code, "NoSuchKey" | "NotFound") => Error::NotFound,
-        401 | 403 => Error::Denied(says),
-        412 => Error::Stale,
-        429 | 500.. => Error::Store(says),
-        _ => Error::Refused(says),
-    }
-}
-
-fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
-    let io = find_cause::<std::io::Error>(error).and_then(std::io::Error::raw_os_error);
-    matches!(io, Some(libc::EMFILE | libc::ENFILE))
-}
-
-/// What to say where the chain of credential providers has none.
-fn lacks_credentials(error: &(dyn StdError + 'static)) -> Option<String> {
-    let cause = find_cause::<CredentialsError>(error)?;
-    Some(match cause {
-        CredentialsError::CredentialsNotLoaded(_) => "no credentials found: set AWS_ACCESS_KEY_ID \
-            and AWS_SECRET_ACCESS_KEY, give --profile, or --no-sign-request for a public bucket"
-            .to_owned(),
-        other => format!("no credentials: {}", chain(other)),
-    })
-}
-
-/// The first cause of this type.
-fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// An error and its causes, in one line; a cause that only repeats its effect is left out.
-fn chain(error: &dyn StdError) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line += &format!(": {text}");
-        }
-        cause = error.source();
-    }
-    line.replace('\n', " ")
-}
-
-/// Sees every try of every request: counts it, and reads the clock in its answer.
-#[derive(Debug)]
-struct Witness {
-    clock: Arc<Clock>,
-    metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct SentAt(SystemTime);
-
-impl Storable for SentAt {
-    type Storer = StoreReplace<SentAt>;
-}
-
-impl Intercept for Witness {
-    fn name(&self) -> &'static str {
-        "Witness"
-    }
-
-    fn read_before_transmit(
-        &self,
-        context: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        bag: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let request = context.request();
-        match request.method() {
-            "HEAD" => self.metrics.head.add(1),
-            _ if request.uri().contains("list-type=2") => self.metrics.list.add(1),
-            _ => self.metrics.get.add(1),
-        }
-        bag.interceptor_state().store_put(SentAt(self.clock.local_now()));
-        Ok(())
-    }
-
-    fn modify_before_deserialization(
-        &self,
-        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let headers = context.response_mut().headers_mut();
-        // The SDK panics on an Expires that is not UTF-8 (s3_expires_interceptor.rs, 1.157). It
-        // is no date either way.
-        if headers.contains_key("expires") && headers.get("expires").is_none() {
-            headers.insert("expires", "(not UTF-8)");
-        }
-        Ok(())
-    }
-
-    fn read_before_deserialization(
-        &self,
-        context: &BeforeDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        bag: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date");
-        // An answer out of some cache on the way tells an old time (RFC 9111 §5.1).
-        let date = date.filter(|_| !context.response().headers().contains_key("age"));
-        if let (Some(date), Some(SentAt(sent))) = (date, bag.load::<SentAt>()) {
-            let received = self.clock.local_now();
-            if let Some(date) = expiry::http_date(date, received) {
-                self.clock.learn(date, *sent, received);
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,453 @@
+//! The reader of a file handle: at most one body, and a window of the bytes it has brought.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+use tracing::debug;
+
+use super::pattern::{LAST_SPAN, NEAR, Pattern};
+use super::window::{Coverage, Window};
+use super::{Body, Holder, Ledger, Permit};
+use crate::error::{Error, Result};
+use crate::store::{Object, Store, Version};
+
+/// What is missing of an object is taken in whole by the open that asks for it, up to this size:
+/// its bytes follow the headers in the same packets, and the body is closed before the first read.
+const SMALL: u64 = 128 << 10;
+
+/// What a pull may bring beyond what was waited for: a chunk of the HTTP client.
+const OVERSHOOT: u64 = crate::store::CHUNK as u64;
+
+/// What bounds a reader's waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a permit, at open.
+    pub open_wait: Duration,
+    /// For everything a call asks of the store.
+    pub timeout: Duration,
+}
+
+/// What all readers of a mount share.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    /// Open bodies, one by one.
+    pub bodies: Arc<Ledger>,
+    /// The bytes in windows, in KiB (`--buffer-memory`).
+    pub memory: Arc<Ledger>,
+}
+
+impl Accounts {
+    /// For `bodies` open bodies, which are parked or not, and `memory` bytes in windows.
+    pub fn new(bodies: usize, parking: bool, memory: u64) -> Accounts {
+        Accounts {
+            bodies: Ledger::new(bodies, parking),
+            memory: Ledger::new((memory >> 10) as usize, true),
+        }
+    }
+}
+
+/// Reads one object version for one handle, through at most one body at a time.
+pub struct Reader {
+    me: Weak<Reader>,
+    store: Arc<dyn Store>,
+    accounts: Accounts,
+    version: Arc<Version>,
+    patience: Patience,
+    born: Instant,
+    /// Held by the one read whose turn it is, over its waits too: nobody else may touch the body
+    /// then, and [`Holder::park`] sees by it that the body is busy. Reads queue in order.
+    stream: Mutex<Stream>,
+    gauges: Gauges,
+}
+
+#[derive(Default)]
+struct Stream {
+    body: Option<Body>,
+    buffer: Buffer,
+    pattern: Pattern,
+    delivered: Coverage,
+    /// The longest request seen: the measure of what the kernel may reorder.
+    request: u64,
+}
+
+/// A window, and the right to its memory.
+#[derive(Default)]
+struct Buffer {
+    window: Window,
+    memory: Option<Permit>,
+}
+
+impl Buffer {
+    /// Empties it, at `offset`, and gives its memory back.
+    fn empty(&mut self, offset: u64) {
+        self.window.restart(offset);
+        self.memory = None;
+    }
+
+    /// Gives back the memory beyond what the window holds now.
+    fn settle(&mut self) {
+        match (kib(self.window.len()), &mut self.memory) {
+            (0, memory) => *memory = None,
+            (units, Some(memory)) => {
+                memory.shrink_to(units);
+                memory.touch();
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn units(&self) -> usize {
+        self.memory.as_ref().map_or(0, Permit::units)
+    }
+}
+
+fn kib(bytes: u64) -> usize {
+    usize::try_from(bytes.div_ceil(1 << 10)).unwrap_or(usize::MAX)
+}
+
+/// What `status` shows of a reader without waiting for its turn.
+#[derive(Default)]
+struct Gauges {
+    offset: AtomicU64,
+    /// Milliseconds after `born`; 0: never.
+    last_read: AtomicU64,
+    begun: AtomicBool,
+    answered: AtomicBool,
+    parked: AtomicBool,
+    /// A body is open. Written by who has the turn.
+    open: AtomicBool,
+    /// Reads under way, those waiting for their turn included.
+    reading: AtomicUsize,
+    delivered: AtomicBool,
+}
+
+/// One of a number of something, for as long as it lives.
+struct Count<'a>(&'a AtomicUsize);
+
+impl<'a> Count<'a> {
+    fn one_more(number: &'a AtomicUsize) -> Count<'a> {
+        number.fetch_add(1, Ordering::Relaxed);
+        Count(number)
+    }
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a reader is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// No body yet: the content came with the lookup, or is with the kernel.
+    Unopened,
+    /// A read is under way.
+    Reading,
+    /// The body is open and nobody reads it.
+    Idle,
+    /// The body was closed in favour of another handle; the next read resumes it.
+    Parked,
+    /// The body was read to the end of what was asked for, and closed.
+    Drained,
+}
+
+impl Reader {
+    /// A reader that has `first`, the first bytes of the object, already; they may be none.
+    pub fn new(
+        store: Arc<dyn Store>,
+        accounts: Accounts,
+        version: Arc<Version>,
+        first: Bytes,
+        patience: Patience,
+    ) -> Arc<Reader> {
+        Arc::new_cyclic(|me: &Weak<Reader>| {
+            let mut stream = Stream::default();
+            if !first.is_empty()
+                && let Some(memory) =
+                    accounts.memory.try_acquire(me.clone(), kib(first.len() as u64))
+            {
+                stream.buffer.memory = Some(memory);
+                stream.buffer.window.push(0, first);
+            }
+            Reader {
+                me: me.clone(),
+                store,
+                accounts,
+                version,
+                patience,
+                born: Instant::now(),
+                stream: Mutex::new(stream),
+                gauges: Gauges::default(),
+            }
+        })
+    }
+
+    /// Asks for what is missing of the object, and tells what its headers said; asks nothing
+    /// where nothing is missing.
+    pub async fn begin(&self) -> Result<Option<Object>> {
+        let start = match self.stream.try_lock() {
+            Ok(stream) => stream.buffer.window.end(),
+            Err(_) => return Err(Error::Defect("a handle that is read before it is open".into())),
+        };
+        if start == self.version.size {
+            return Ok(None);
+        }
+        let (cap, waited) = (self.accounts.bodies.cap(), self.patience.open_wait);
+        let permit = self.accounts.bodies.acquire(self.me.clone(), 1, waited).await;
+        let permit = permit.ok_or(Error::TooManyBodies { cap, waited })?;
+        let begin = async {
+            let mut turn = self.stream.lock().await;
+            // While the permit was waited for, memory may have run short.
+            let start = turn.buffer.window.end();
+            let (body, object) = self.open(start..self.version.size, permit).await?;
+            self.put(&mut turn, Some(body));
+            if self.version.size - start <= SMALL && self.find_room(&mut turn, self.version.size) {
+                self.fill(&mut turn, self.version.size).await?;
+            }
+            Ok(Some(object))
+        };
+        self.within_timeout(begin).await
+    }
+
+    /// The bytes from `offset` on: `size`, or fewer at the object's end and nowhere else.
+    ///
+    /// Answers without waiting where the bytes are here.
+    pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
+        let end = offset.saturating_add(u64::from(size)).min(self.version.size);
+        if offset >= end {
+            return Ok(Bytes::new());
+        }
+        let reading = Count::one_more(&self.gauges.reading);
+        let answer = self.within_timeout(self.read_in_turn(offset..end)).await;
+        drop(reading);
+        self.accounts.bodies.idle(self);
+        self.accounts.memory.idle(self);
+        answer
+    }
+
+    async fn read_in_turn(&self, want: Range<u64>) -> Result<Bytes> {
+        let mut turn = self.stream.lock().await;
+        let stream = &mut *turn;
+        stream.request = stream.request.max(want.end - want.start);
+        let bytes = loop {
+            let window = &stream.buffer.window;
+            if let Some(bytes) = window.get(&want) {
+                break bytes;
+            }
+            let here = window.start() <= want.start
+                && want.start <= window.end() + self.reach(stream.request);
+            match stream.body.as_ref().map(|body| want.end.min(body.end)) {
+                Some(end) if here && self.find_room(stream, end) => self.fill(stream, end).await?,
+                Some(_) if here => self.wait_for_room(stream, &want).await?,
+                _ => self.seek(stream, &want, here).await?,
+            }
+        };
+        stream.pattern.read(&want);
+        stream.delivered.add(&want);
+        // The kernel may ask for what lies behind in the wrong order, never far, and not again
+        // for what it has got.
+        let behind = want.start.saturating_sub(self.reach(stream.request));
+        let window = &stream.buffer.window;
+        let undelivered = stream.delivered.first_missing(window.start());
+        stream.buffer.window.release_before(undelivered.max(behind));
+        stream.buffer.settle();
+        if let Some(body) = &stream.body {
+            body.permit.touch();
+        }
+        if stream.delivered.is_all_of(self.version.size) {
+            self.gauges.delivered.store(true, Ordering::Relaxed);
+        }
+        self.gauges.offset.store(want.end, Ordering::Relaxed);
+        self.gauges.last_read.store(self.now(), Ordering::Relaxed);
+        self.gauges.answered.store(true, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// How far from the stream a read may lie and still be part of it: four requests is what a
+    /// kernel with several threads reorders (measured), and a short gap costs less to read
+    /// through than a new request.
+    fn reach(&self, request: u64) -> u64 {
+        (4 * request).max(NEAR)
+    }
+
+    /// Closes what is open and asks for the range that the pattern of reads suggests.
+    async fn seek(&self, stream: &mut Stream, want: &Range<u64>, on: bool) -> Result<()> {
+        let window = &stream.buffer.window;
+        let on = on && window.len() > 0;
+        let start = if on { window.end() } else { want.start };
+        let range = stream.pattern.ask(start, want, self.version.size);
+        let permit = match self.put(stream, None) {
+            Some(body) => body.close().await,
+            None => self.permit().await?,
+        };
+        debug!(start = range.start, end = range.end, "asking");
+        if !on {
+            stream.buffer.window.restart(start);
+        }
+        let end = range.end;
+        let (body, _) = self.open(range, permit).await?;
+        self.put(stream, Some(body));
+        let bounded = end - start <= LAST_SPAN && end < self.version.size;
+        if bounded && self.find_room(stream, end) {
+            // It is taken in whole, so that its connection is free at once.
+            self.fill(stream, end).await?;
+        }
+        Ok(())
+    }
+
+    async fn permit(&self) -> Result<Permit> {
+        // Shorter than the timeout, so that the error names what was waited for.
+        let (cap, waited) = (self.accounts.bodies.cap(), self.patience.timeout / 2);
+        let permit = self.accounts.bodies.acquire(self.me.clone(), 1, waited).await;
+        permit.ok_or(Error::TooManyBodies { cap, waited })
+    }
+
+    async fn open(&self, range: Range<u64>, permit: Permit) -> Result<(Body, Object)> {
+        let opened = Body::open(&*self.store, &self.version, range, permit).await?;
+        self.gauges.begun.store(true, Ordering::Relaxed);
+        self.gauges.parked.store(false, Ordering::Relaxed);
+        Ok(opened)
+    }
+
+    /// Puts a body in place of the one that is there, which is returned.
+    fn put(&self, stream: &mut Stream, body: Option<Body>) -> Option<Body> {
+        self.gauges.open.store(body.is_some(), Ordering::Relaxed);
+        std::mem::replace(&mut stream.body, body)
+    }
+
+    /// Takes the memory for a window up to `end`, if that can be had without waiting.
+    fn find_room(&self, stream: &mut Stream, end: u64) -> bool {
+        let buffer = &mut stream.buffer;
+        let units = kib(end.saturating_sub(buffer.window.start()) + OVERSHOOT);
+        match &mut buffer.memory {
+            Some(memory) => memory.try_grow_to(units),
+            None => {
+                buffer.memory = self.accounts.memory.try_acquire(self.me.clone(), units);
+                buffer.memory.is_some()
+            }
+        }
+    }
+
+    /// Waits for the memory to read `want` with. Meanwhile it holds neither memory nor a body:
+    /// others may be waiting for them.
+    async fn wait_for_room(&self, stream: &mut Stream, want: &Range<u64>) -> Result<()> {
+        self.put(stream, None);
+        stream.buffer.empty(want.start);
+        let units = kib(want.end - want.start + OVERSHOOT);
+        let timeout = self.patience.timeout;
+        let memory = self.accounts.memory.acquire(self.me.clone(), units, timeout).await;
+        stream.buffer.memory = Some(memory.ok_or(Error::TimedOut(timeout))?);
+        Ok(())
+    }
+
+    /// Pulls until the body has come to `end`; what it brings follows what the window holds. A body
+    /// that fails is closed, and so is a drained one.
+    async fn fill(&self, stream: &mut Stream, end: u64) -> Result<()> {
+        let Some(body) = &mut stream.body else { return Ok(()) };
+        let mut result = Ok(());
+        while body.next < end && !body.is_drained() {
+            let at = body.next;
+            match body.pull().await {
+                Ok(chunk) => stream.buffer.window.push(at, chunk),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        if result.is_err() || body.is_drained() {
+            self.put(stream, None);
+        }
+        if result.is_err() {
+            stream.buffer.settle();
+        }
+        result
+    }
+
+    async fn within_timeout<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(self.patience.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                // A body that has stalled once is of no more use. Where another read has the
+                // turn already, that one finds out by itself.
+                if let Ok(mut stream) = self.stream.try_lock() {
+                    self.put(&mut stream, None);
+                    stream.buffer.settle();
+                }
+                Err(Error::TimedOut(self.patience.timeout))
+            }
+        }
+    }
+
+    /// Whether every byte of the object has gone out through this handle.
+    pub fn delivered_all(&self) -> bool {
+        self.gauges.delivered.load(Ordering::Relaxed)
+    }
+
+    pub fn state(&self) -> State {
+        let gauge = |gauge: &AtomicBool| gauge.load(Ordering::Relaxed);
+        if self.gauges.reading.load(Ordering::Relaxed) > 0 {
+            State::Reading
+        } else if gauge(&self.gauges.open) {
+            State::Idle
+        } else if gauge(&self.gauges.parked) {
+            State::Parked
+        } else if gauge(&self.gauges.begun) {
+            State::Drained
+        } else {
+            State::Unopened
+        }
+    }
+
+    pub fn version(&self) -> &Arc<Version> {
+        &self.version
+    }
+
+    /// Offset after the last byte read.
+    pub fn offset(&self) -> u64 {
+        self.gauges.offset.load(Ordering::Relaxed)
+    }
+
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// Time since the last read was answered, if there was one.
+    pub fn unread_for(&self) -> Option<Duration> {
+        match self.gauges.last_read.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(self.age().saturating_sub(Duration::from_millis(at))),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        (self.age().as_millis() as u64).max(1)
+    }
+}
+
+impl Holder for Reader {
+    fn park(&self) -> bool {
+        let Ok(mut stream) = self.stream.try_lock() else { return false };
+        // Rule B4: a body is taken over once it has answered a read, and not before.
+        let answered = self.gauges.answered.load(Ordering::Relaxed);
+        match (&stream.body, stream.buffer.units()) {
+            (Some(_), _) if !answered => return false,
+            (Some(_), _) => {
+                self.put(&mut stream, None);
+                self.gauges.parked.store(true, Ordering::Relaxed);
+            }
+            (None, 0) => return false,
+            (None, _) => {}
+        }
+        // What was read ahead goes too: a parked handle keeps its place and nothing else.
+        let place = self.offset();
+        stream.buffer.empty(place);
+        true
+    }
+}

@@ -1,0 +1,186 @@
+//! Small objects whose bytes came with the answer to a lookup, until they are opened and read.
+//!
+//! A lookup that asks with a GET instead of a HEAD spares the open of a small file its request.
+//! Where no opens follow (`stat`, `find`, `test -f`), or files are larger than what is asked for,
+//! it would fetch content for nothing: so it is watched what programs do.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use crate::store::Version;
+
+/// Lookups that may bring content for nothing, in a row: as many as there are threads under way at
+/// one time in a busy program.
+const CREDIT: u32 = 32;
+
+/// What an open that was spared its request adds: one such open in this many lookups, and content
+/// goes on being asked for.
+const REWARD: u32 = 4;
+
+/// What lookups fetch beyond attributes, and for how long it is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// First bytes of an object to ask for (`--probe-size`); 0: none.
+    pub size: u64,
+    /// Bytes kept for opens to come, all objects together (`--probe-cache`).
+    pub cache: usize,
+}
+
+pub struct Probes {
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// How many more lookups may ask for content before one of them has paid.
+    credit: u32,
+    /// The first bytes of versions, the least recently looked up last.
+    waiting: LruCache<Arc<Version>, Bytes>,
+    /// Bytes in `waiting`.
+    bytes: usize,
+}
+
+impl Probes {
+    pub fn new(limits: Limits) -> Probes {
+        // What could not be kept is not asked for.
+        let limits = Limits { size: limits.size.min(limits.cache as u64), ..limits };
+        let waiting = LruCache::unbounded();
+        Probes { limits, state: Mutex::new(State { credit: CREDIT, waiting, bytes: 0 }) }
+    }
+
+    /// How many first bytes a lookup should ask for now; 0: a HEAD is enough.
+    pub fn ask(&self) -> u64 {
+        let mut state = self.state();
+        if state.credit == 0 {
+            return 0;
+        }
+        state.credit -= 1;
+        self.limits.size
+    }
+
+    /// Takes an [`Probes::ask`] back: the lookup found nothing that could be opened, for which a
+    /// HEAD would have cost as much.
+    pub fn took_nothing(&self) {
+        self.earn(1);
+    }
+
+    /// Notes that an open of a version followed its lookup.
+    pub fn opened(&self, version: &Version) {
+        if version.size <= self.limits.size {
+            self.earn(REWARD);
+        }
+    }
+
+    fn earn(&self, credit: u32) {
+        let mut state = self.state();
+        state.credit = (state.credit + credit).min(CREDIT);
+    }
+
+    /// Keeps the first bytes of a version for the open to come.
+    pub fn keep(&self, version: &Arc<Version>, first: Bytes) {
+        if first.is_empty() || first.len() > self.limits.cache {
+            return;
+        }
+        let mut state = self.state();
+        state.bytes += first.len();
+        if let Some(before) = state.waiting.put(version.clone(), first) {
+            state.bytes -= before.len();
+        }
+        while state.bytes > self.limits.cache
+            && let Some((_, oldest)) = state.waiting.pop_lru()
+        {
+            state.bytes -= oldest.len();
+        }
+    }
+
+    /// The first bytes of a version, as far as they are here.
+    pub fn first_bytes(&self, version: &Version) -> Bytes {
+        self.state().waiting.get(version).cloned().unwrap_or_default()
+    }
+
+    /// Lets go of a version's bytes: the kernel has them.
+    pub fn forget(&self, version: &Version) {
+        let mut state = self.state();
+        if let Some(bytes) = state.waiting.pop(version) {
+            state.bytes -= bytes.len();
+        }
+    }
+
+    /// Bytes kept.
+    pub fn bytes(&self) -> usize {
+        self.state().bytes
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::SystemTime;
+
+    fn version(key: &str, size: u64) -> Arc<Version> {
+        let last_modified = SystemTime::UNIX_EPOCH;
+        Arc::new(Version { key: key.into(), etag: "e".into(), last_modified, size })
+    }
+
+    fn probes(cache: usize) -> Probes {
+        Probes::new(Limits { size: 64, cache })
+    }
+
+    /// How many of `n` lookups ask for content, where one in `opened` is followed by an open.
+    fn asked(probes: &Probes, n: u32, opened: u32, size: u64) -> u32 {
+        (1..=n)
+            .filter(|i| {
+                let asks = probes.ask() > 0;
+                if i % opened == 0 {
+                    probes.opened(&version("k", size));
+                }
+                asks
+            })
+            .count() as u32
+    }
+
+    #[test]
+    fn content_is_asked_for_where_that_spares_requests() {
+        let probes = probes(1000);
+        assert_eq!(asked(&probes, 1000, 1, 64), 1000);
+        assert_eq!(asked(&probes, 1000, REWARD, 64), 1000);
+        // A walk that opens nothing, or nothing small, fetches a few and no more.
+        assert_eq!(asked(&probes, 5000, u32::MAX, 64), CREDIT);
+        assert_eq!(asked(&probes, 5000, 1, 65), 0);
+        // Once small files are opened again, it is back.
+        assert_eq!(asked(&probes, 1000, 1, 64), 999);
+    }
+
+    #[test]
+    fn names_that_are_not_there_cost_no_credit() {
+        let probes = probes(1000);
+        for _ in 0..1000 {
+            assert!(probes.ask() > 0);
+            probes.took_nothing();
+        }
+    }
+
+    #[test]
+    fn the_least_recently_looked_up_makes_room() {
+        let probes = probes(100);
+        let [a, b, c] = ["a", "b", "c"].map(|key| version(key, 100));
+        probes.keep(&a, Bytes::from_static(&[1; 50]));
+        probes.keep(&b, Bytes::from_static(&[2; 50]));
+        probes.keep(&a, Bytes::from_static(&[1; 40]));
+        probes.keep(&c, Bytes::from_static(&[3; 60]));
+        assert_eq!(probes.bytes(), 100);
+        let lengths = [&a, &b, &c].map(|v| probes.first_bytes(v).len());
+        assert_eq!(lengths, [40, 0, 60]);
+        probes.forget(&a);
+        probes.forget(&b);
+        assert_eq!(probes.bytes(), 60);
+        probes.keep(&b, Bytes::from(vec![0; 101]));
+        assert_eq!(probes.bytes(), 60, "more than all of it does not fit");
+    }
+}

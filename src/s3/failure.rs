@@ -1,0 +1,110 @@
+//! What a failed request means to the file system, and says to its operator.
+
+use std::error::Error as StdError;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::{RequestId, get_object::GetObjectError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+use super::S3;
+use crate::error::Error;
+
+/// The storage class of an object that has to be restored before it can be read.
+pub fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String> {
+    match error.as_service_error()? {
+        GetObjectError::InvalidObjectState(state) => {
+            let class = state.storage_class();
+            Some(class.map_or_else(|| "unknown".to_owned(), ToString::to_string))
+        }
+        _ => None,
+    }
+}
+
+impl S3 {
+    /// What a failed request means to the file system, and says to its operator.
+    pub(super) fn failure<E>(&self, error: SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        if let Some(says) = lacks_credentials(&error) {
+            return Error::Denied(says);
+        }
+        match &error {
+            SdkError::ServiceError(context) => refusal(context.err(), context.raw()),
+            SdkError::TimeoutError(_) => Error::TimedOut(self.timeout),
+            _ if is_out_of_descriptors(&error) => Error::OutOfDescriptors(chain(&error)),
+            SdkError::ResponseError(_) => Error::Protocol(chain(&error)),
+            _ => Error::Unreachable(chain(&error)),
+        }
+    }
+}
+
+fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -> Error {
+    let status = raw.status().as_u16();
+    let code = error.code().unwrap_or(match status {
+        301 => "PermanentRedirect",
+        403 => "Forbidden",
+        404 => "NotFound",
+        _ => "an error",
+    });
+    let mut says = format!("{code} ({status})");
+    if let Some(message) = error.message() {
+        says += &format!(": {message}");
+    }
+    if let Some(region) = raw.headers().get("x-amz-bucket-region") {
+        says += &format!("; the bucket is in region {region}");
+    }
+    if let Some(id) = error.meta().request_id() {
+        says += &format!("; request id {id}");
+    }
+    match status {
+        404 if matches!(code, "NoSuchKey" | "NotFound") => Error::NotFound,
+        401 | 403 => Error::Denied(says),
+        412 => Error::Stale,
+        429 | 500.. => Error::Store(says),
+        _ => Error::Refused(says),
+    }
+}
+
+fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
+    let io = find_cause::<std::io::Error>(error).and_then(std::io::Error::raw_os_error);
+    matches!(io, Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// What to say where the chain of credential providers has none.
+fn lacks_credentials(error: &(dyn StdError + 'static)) -> Option<String> {
+    let cause = find_cause::<CredentialsError>(error)?;
+    Some(match cause {
+        CredentialsError::CredentialsNotLoaded(_) => "no credentials found: set AWS_ACCESS_KEY_ID \
+            and AWS_SECRET_ACCESS_KEY, give --profile, or --no-sign-request for a public bucket"
+            .to_owned(),
+        other => format!("no credentials: {}", chain(other)),
+    })
+}
+
+/// The first cause of this type.
+fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// An error and its causes, in one line; a cause that only repeats its effect is left out.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line += &format!(": {text}");
+        }
+        cause = error.source();
+    }
+    line.replace('\n', " ")
+}

@@ -1,0 +1,195 @@
+//! Lookups that bring the content with them: one request for a small file, and none for nobody.
+
+use std::time::Duration;
+
+use expirefs::body::State;
+use expirefs::error::Error;
+
+use super::memory::{Mood, Requests};
+use super::{Make, Rig, SECOND, expires, pattern};
+
+const KIB: usize = 1 << 10;
+
+fn one_probe() -> Requests {
+    Requests { probe: 1, ..Requests::default() }
+}
+
+#[tokio::test]
+async fn a_small_file_takes_one_request_and_no_permit() {
+    let rig = Rig::default();
+    let content = pattern(1, 64 * KIB);
+    rig.store.put("f", content.clone(), None);
+    let fh = rig.open("f").await.unwrap();
+    assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Unopened);
+    assert_eq!(rig.read_all(fh).await.unwrap(), content);
+    assert_eq!(rig.store.asked(), one_probe());
+    assert_eq!(rig.accounts.bodies.peak(), 0);
+    assert_eq!(rig.fs.probed_bytes(), 0, "the kernel has them");
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn a_larger_file_goes_on_from_where_the_lookup_ended() {
+    for size in [64 * KIB + 1, 100 * KIB, 3 << 20] {
+        let rig = Rig::default();
+        let content = pattern(1, size);
+        rig.store.put("f", content.clone(), None);
+        let fh = rig.open("f").await.unwrap();
+        assert_eq!(rig.read_all(fh).await.unwrap(), content);
+        assert_eq!(rig.store.asked(), Requests { get: 1, ..one_probe() });
+        rig.fs.release(fh).unwrap();
+        rig.must_be_at_rest();
+    }
+}
+
+#[tokio::test]
+async fn what_a_lookup_saw_is_what_an_open_gives() {
+    let rig = Rig::default();
+    rig.store.put("f", "old", None);
+    rig.store.put("g", "text", None);
+    let (f, g) = (rig.ino("f").await, rig.ino("g").await);
+    rig.store.put("f", "new", None);
+    rig.store.delete("g");
+    for (ino, content) in [(f, "old"), (g, "text")] {
+        let fh = rig.fs.open(ino, 1).await.unwrap();
+        assert_eq!(rig.read_all(fh).await.unwrap(), content.as_bytes());
+        rig.fs.release(fh).unwrap();
+    }
+    // Only for as long as a lookup is believed.
+    rig.clock.advance(SECOND);
+    let fh = rig.open("f").await.unwrap();
+    assert_eq!(rig.read_all(fh).await.unwrap(), b"new");
+    rig.fs.release(fh).unwrap();
+    assert_eq!(rig.look("g").await, Ok(None));
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn an_expired_file_is_absent_whatever_came_with_it() {
+    let rig = Rig::default();
+    rig.store.put("f", "text", expires(10));
+    let ino = rig.ino("f").await;
+    rig.clock.advance(10 * SECOND);
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale));
+    assert_eq!(rig.look("f").await, Ok(None));
+    // It is known to be expired, so its content is not asked for again.
+    rig.store.asked();
+    assert_eq!(rig.look("f").await, Ok(None));
+    assert_eq!(rig.store.asked(), Requests { head: 1, list: 1, ..Requests::default() });
+}
+
+#[tokio::test]
+async fn a_walk_that_only_looks_fetches_no_content_beyond_the_first_few() {
+    let rig = Rig::default();
+    let names: Vec<_> = (0..5000).map(|i| format!("f{i:04}")).collect();
+    names.iter().for_each(|name| rig.store.put(name, "text", None));
+    for name in &names {
+        rig.ino(name).await;
+    }
+    let asked = rig.store.asked();
+    assert!(asked.probe <= 32 && asked.probe + asked.head == 5000, "{asked:?}");
+    // Opens return, and content with them.
+    rig.clock.advance(60 * SECOND);
+    for name in &names[..1000] {
+        let fh = rig.open(name).await.unwrap();
+        rig.fs.release(fh).unwrap();
+    }
+    let asked = rig.store.asked();
+    assert!(asked.head <= 32 && asked.get <= 32 && asked.probe + asked.head == 1000, "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_is_here_is_looked_up_without_its_content() {
+    let rig = Rig::default();
+    rig.store.put("opened", "text", None);
+    rig.store.put("waiting", "text", None);
+    let fh = rig.open("opened").await.unwrap();
+    rig.read_all(fh).await.unwrap();
+    rig.fs.release(fh).unwrap();
+    rig.ino("waiting").await;
+    rig.store.asked();
+    for name in ["opened", "waiting"] {
+        rig.clock.advance(10 * SECOND);
+        let fh = rig.open(name).await.unwrap();
+        assert_eq!(rig.store.asked(), Requests { head: 1, ..Requests::default() }, "{name}");
+        rig.fs.release(fh).unwrap();
+    }
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn the_cache_is_bounded_and_a_file_it_has_no_room_for_asks_again() {
+    let mut make = Make::default();
+    make.settings.probe.cache = 100 * KIB;
+    let rig = make.rig();
+    let contents: Vec<_> = (0..5).map(|i| pattern(i, 40 * KIB)).collect();
+    let mut inos = Vec::new();
+    for (i, content) in contents.iter().enumerate() {
+        rig.store.put(&format!("f{i}"), content.clone(), None);
+        inos.push(rig.ino(&format!("f{i}")).await);
+    }
+    assert_eq!(rig.fs.probed_bytes(), 80 * KIB);
+    for (ino, content) in inos.into_iter().zip(&contents) {
+        let fh = rig.fs.open(ino, 1).await.unwrap();
+        assert_eq!(rig.read_all(fh).await.unwrap(), *content);
+        rig.fs.release(fh).unwrap();
+    }
+    assert_eq!(rig.store.asked(), Requests { probe: 5, get: 3, ..Requests::default() });
+    rig.must_be_at_rest();
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_does_not_come_is_no_reason_not_to_know_a_file() {
+    let rig = Rig::default();
+    rig.store.put("f", "text", None);
+    rig.store.be(Mood::Stalls);
+    let ino = rig.ino("f").await;
+    rig.store.be(Mood::Well);
+    let fh = rig.fs.open(ino, 1).await.unwrap();
+    assert_eq!(rig.read_all(fh).await.unwrap(), b"text");
+    assert_eq!(rig.store.asked(), Requests { get: 1, ..one_probe() });
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+/// Many opened and unread files hold no more memory than there is, and all can still be read.
+#[tokio::test(start_paused = true)]
+async fn opened_and_unread_files_share_the_memory_there_is() {
+    let rig = Make { memory: 1 << 20, ..Make::default() }.rig();
+    let contents: Vec<_> = (0..100u8).map(|i| pattern(i, 50 * KIB)).collect();
+    let mut open = Vec::new();
+    for (i, content) in contents.iter().enumerate() {
+        rig.store.put(&format!("f{i}"), content.clone(), None);
+        open.push(rig.open(&format!("f{i}")).await.unwrap());
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert!(rig.accounts.memory.peak() <= KIB);
+    for (fh, content) in open.into_iter().zip(&contents) {
+        assert_eq!(rig.read_all(fh).await.unwrap(), *content);
+        rig.fs.release(fh).unwrap();
+    }
+    rig.must_be_at_rest();
+}
+
+/// Readers that want more than there is take turns, and each gets the right bytes.
+#[tokio::test(start_paused = true)]
+async fn readers_take_turns_where_memory_is_short() {
+    let rig = Make { memory: 2 << 20, cap: 16, ..Make::default() }.rig();
+    let contents: Vec<_> = (0..16u8).map(|i| pattern(i, 3 << 20)).collect();
+    let mut open = Vec::new();
+    for (i, content) in contents.iter().enumerate() {
+        rig.store.put(&format!("f{i}"), content.clone(), None);
+        open.push((rig.open(&format!("f{i}")).await.unwrap(), content));
+    }
+    let readers = open.iter().map(|(fh, content)| {
+        let rig = &rig;
+        async move { assert!(rig.read_all(*fh).await.unwrap() == **content, "handle {fh}") }
+    });
+    futures_util::future::join_all(readers).await;
+    assert!(rig.accounts.memory.peak() <= 2 << 10);
+    for (fh, _) in open {
+        rig.fs.release(fh).unwrap();
+    }
+    rig.must_be_at_rest();
+}
