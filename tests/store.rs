@@ -74,6 +74,28 @@ async fn answers_mean_what_they_say() {
 }
 
 #[tokio::test]
+async fn a_probe_brings_headers_and_the_first_bytes() {
+    let (rig, _) = rig(Duration::from_secs(10)).await;
+    let bucket = rig.server.handle();
+    bucket.put(BUCKET, "f", Object::new("0123456789").expires("never"));
+    bucket.put(BUCKET, "empty", Object::new("").expires("0"));
+    let head = rig.store.head("f").await.unwrap();
+    for (most, first) in [(4, "0123"), (10, "0123456789"), (100, "0123456789")] {
+        let probed = rig.store.probe("f", most).await.unwrap();
+        assert_eq!(probed, (head.clone(), Bytes::from(first)));
+    }
+    // An empty object has no first byte, which S3 says with a 416: its headers come with a HEAD.
+    let (empty, first) = rig.store.probe("empty", 100).await.unwrap();
+    assert_eq!((empty.version.size, empty.expires.as_deref(), first.len()), (0, Some("0"), 0));
+    assert_eq!(rig.store.probe("nothing", 100).await, Err(Error::NotFound));
+    let asked = (rig.metrics.head.get(), rig.metrics.get.get());
+    assert_eq!(asked, (2, 5));
+    // All of them were read to their ends, so one connection was enough.
+    assert_eq!(rig.metrics.connections_opened.get(), 1);
+    assert_eq!(rig.metrics.connections_reused.get(), 6);
+}
+
+#[tokio::test]
 async fn an_expires_of_any_bytes_is_an_answer() {
     let (rig, _) = rig(Duration::from_secs(10)).await;
     for raw in [&b"\xe9t\xe9"[..], "été".as_bytes(), b"never", b""] {

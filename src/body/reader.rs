@@ -279,7 +279,8 @@ impl Reader {
     /// Closes what is open and asks for the range that the pattern of reads suggests.
     async fn seek(&self, stream: &mut Stream, want: &Range<u64>, on: bool) -> Result<()> {
         let window = &stream.buffer.window;
-        let on = on && window.len() > 0;
+        // A read that comes before the one it follows leaves a gap of one request.
+        let on = on && window.len() > 0 && want.start <= window.end() + stream.request;
         let start = if on { window.end() } else { want.start };
         let range = stream.pattern.ask(start, want, self.version.size);
         let permit = match self.put(stream, None) {

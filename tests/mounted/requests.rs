@@ -1,11 +1,14 @@
 //! What reading costs, by the embedded server's own count.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
 use expirefs::embedded::Object;
 
-use crate::support::content::{MIB, content};
+use crate::support::content::{
+    KIB, MIB, assert_content, assert_same_bytes, content, part, scattered,
+};
 use crate::support::embedded::Embedded;
 use crate::support::tools::{assert_same_lines, shell};
 
@@ -18,10 +21,11 @@ fn a_second_reading_of_a_fresh_object_asks_nothing() {
     store.put_expiring("folder/file", bytes.clone(), "Fri, 01 Jan 2100 00:00:00 GMT");
     let mount = store.mounting().with("--metadata-ttl expiry").start();
     let path = mount.path("folder/file");
+    fs::metadata(mount.path("folder")).expect("the folder");
     let before = store.requests();
     assert_eq!(fs::read(&path).expect("read"), bytes);
     let first = store.requests();
-    assert_eq!(first.get - before.get, 1, "GETs of the first reading");
+    assert_eq!(first.get - before.get, 2, "GETs: of the lookup, and of the reading");
     assert_eq!(fs::read(&path).expect("read again"), bytes);
     assert_eq!(store.requests(), first, "requests of the second reading");
 }
@@ -71,5 +75,118 @@ fn equal_lookups_in_flight_share_a_request() {
     let before = store.requests();
     let script = "for i in $(seq 16); do stat -c %s file & done; wait";
     assert_eq!(shell(mount.dir(), script), "1\n".repeat(16));
-    assert_eq!(store.requests().head - before.head, 1, "HEADs");
+    let after = store.requests();
+    assert_eq!((after.head + after.get) - (before.head + before.get), 1, "HEADs and GETs");
+}
+
+/// A cold small file costs one request, without a listing: the lookup brings its bytes. A warm one
+/// costs none, and all of them go over connections that are there.
+#[test]
+fn a_small_file_takes_one_request() {
+    const FILES: usize = 300;
+    let store = Embedded::start();
+    let bytes = |i: usize| content(i as u64, 1 + i * 200);
+    for i in 0..FILES {
+        store.put_expiring(&format!("d/{i}"), bytes(i), "Fri, 01 Jan 2100 00:00:00 GMT");
+    }
+    let mount = store.mounting().with("--metadata-ttl expiry").start();
+    fs::metadata(mount.path("d")).expect("the folder");
+    let opened_before = mount.status().number("connections_opened");
+    let before = store.requests();
+    let read_all = || {
+        for i in 0..FILES {
+            let got = fs::read(mount.path(format!("d/{i}"))).expect("read");
+            assert_same_bytes(&i.to_string(), &got, &bytes(i));
+        }
+    };
+    read_all();
+    let cold = store.requests();
+    assert_eq!(cold.get - before.get, FILES as u64, "GETs");
+    assert_eq!((cold.head, cold.list), (before.head, before.list), "HEADs and LISTs");
+    read_all();
+    assert_eq!(store.requests(), cold, "requests of the second reading");
+    let status = mount.status();
+    assert_eq!(status.number("bodies_peak"), 0, "nothing stays open for an open to come");
+    assert_eq!(status.number("probe_bytes"), 0, "the kernel has them all");
+    assert!(status.number("connections_reused") >= FILES as i64 - 1);
+    assert!(status.number("connections_opened") - opened_before <= 1);
+}
+
+/// An empty file has no first byte to bring: its attributes come with a HEAD.
+#[test]
+fn an_empty_file_is_there() {
+    let store = Embedded::start();
+    store.put("empty", "");
+    let mount = store.mounting().start();
+    assert_eq!(
+        shell(mount.dir(), "stat -c '%n %s' empty; cat empty; wc -c < empty"),
+        "empty 0\n0\n"
+    );
+}
+
+/// Who only looks fetches no content beyond the first few; once files are opened, one request is
+/// enough again.
+#[test]
+fn a_walk_that_only_looks_fetches_no_content() {
+    const FILES: u64 = 5000;
+    const SIZE: usize = 32 * KIB;
+    let store = Embedded::start();
+    let bytes = content(1, SIZE);
+    (0..FILES).for_each(|i| store.put(&format!("{i:04}"), bytes.clone()));
+    let mount = store.mounting().start();
+    let before = store.requests();
+    for i in 0..FILES {
+        let meta = fs::metadata(mount.path(format!("{i:04}"))).expect("stat");
+        assert_eq!(meta.len(), SIZE as u64);
+    }
+    let looked = store.requests();
+    let [gets, heads] = [looked.get - before.get, looked.head - before.head];
+    assert_eq!(gets + heads, FILES, "requests of the walk");
+    assert!(gets <= 50, "{gets} GETs");
+    let received = mount.status().number("bytes_received");
+    assert!(received <= 50 * SIZE as i64, "{received} bytes received");
+    // `find` reads the directory, and the HEADs that takes bring no content either.
+    let found = shell(mount.dir(), "find . -type f -size 32k | wc -l");
+    assert_eq!(found, format!("{FILES}\n"));
+    assert_eq!(store.requests().get, looked.get, "GETs of find");
+}
+
+/// However large: one GET reads it from its first byte to its last, and every byte comes once.
+#[test]
+fn a_gibibyte_read_in_order_is_one_get() {
+    const SIZE: usize = 1 << 30;
+    let store = Embedded::start();
+    store.put("big", content(1, SIZE));
+    for (probe, gets) in [("64KiB", 2), ("0", 1)] {
+        // With a probe, the first of its bytes came with the lookup.
+        let mount = store.mounting().with(&format!("--probe-size {probe}")).start();
+        let before = store.requests();
+        assert_content(&mount.path("big"), 1, SIZE);
+        let cold = store.requests();
+        assert_eq!(cold.get - before.get, gets, "GETs, --probe-size {probe}");
+        assert_eq!(mount.status().number("bytes_received"), SIZE as i64);
+    }
+}
+
+/// Reads here and there fetch little more than they ask for, over a connection that stays.
+#[test]
+fn random_reads_fetch_little_more_than_they_ask_for() {
+    const SIZE: usize = 256 * MIB;
+    const READS: usize = 400;
+    let store = Embedded::start();
+    store.put("big", content(1, SIZE));
+    let mount = store.mounting().start();
+    let file = File::open(mount.path("big")).expect("open");
+    let before = store.requests();
+    let mut page = [0; 4 * KIB];
+    for offset in scattered(READS, SIZE / page.len()).map(|page| page * 4 * KIB) {
+        file.read_exact_at(&mut page, offset as u64).expect("read");
+        assert_same_bytes("big", &page, &part(1, offset..offset + page.len()));
+    }
+    let status = mount.status();
+    let per_byte = status.number("bytes_received") as f64 / (READS * page.len()) as f64;
+    assert!(per_byte <= 40.0, "{per_byte} bytes received per byte read");
+    assert!(store.requests().get - before.get <= READS as u64 + 2, "GETs");
+    let opened = status.number("connections_opened");
+    assert!(opened <= 5, "{opened} connections");
 }

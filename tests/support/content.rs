@@ -1,7 +1,10 @@
 //! Bytes that tell where they belong: each page of an object starts with the object's seed and the
 //! page's number, so a byte from another object, version or offset cannot pass for the right one.
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -74,4 +77,30 @@ pub fn assert_same_bytes(what: &str, got: &[u8], want: &[u8]) {
     if let Some(difference) = difference(got, want) {
         panic!("{what}: {difference}");
     }
+}
+
+/// Panics, with what differs, unless the file, read in order, is the content of `len` bytes that
+/// `seed` stands for.
+#[track_caller]
+pub fn assert_content(path: &Path, seed: u64, len: usize) {
+    let mut file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (mut buffer, mut at) = (vec![0; MIB], 0);
+    loop {
+        let n = file.read(&mut buffer).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        if n == 0 {
+            break;
+        }
+        let want = part(seed, at..at + n);
+        assert_same_bytes(&format!("{} from {at} on", path.display()), &buffer[..n], &want);
+        at += n;
+    }
+    assert_eq!(at, len, "the length of {}", path.display());
+}
+
+/// `count` numbers below `below`, in no order, the same ones every time (Knuth's multiplier).
+pub fn scattered(count: usize, below: usize) -> impl Iterator<Item = usize> {
+    (1..=count as u64).map(move |i| {
+        let spread = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        spread as usize % below
+    })
 }

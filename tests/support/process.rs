@@ -26,6 +26,15 @@ impl Process {
         self.tcp_states().iter().filter(|state| *state == CLOSE_WAIT).count()
     }
 
+    /// The most memory it has had resident so far, in KiB.
+    pub fn peak_rss_kib(self) -> usize {
+        let path = format!("/proc/{}/status", self.0);
+        let status = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        kib.unwrap_or_else(|| panic!("{path} has no VmHWM"))
+    }
+
     /// What each descriptor refers to, as the links in `/proc/PID/fd` say.
     fn descriptors(self) -> Vec<String> {
         let folder = format!("/proc/{}/fd", self.0);

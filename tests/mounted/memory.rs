@@ -1,0 +1,79 @@
+//! How much memory many readers take: peaks of the daemon's resident memory, from `/proc`.
+
+use std::fs::File;
+use std::io::Read;
+use std::thread;
+
+use crate::support::content::{KIB, MIB, assert_content, content};
+use crate::support::embedded::Embedded;
+use crate::support::mount::Mount;
+
+/// Files of `size` bytes, `0` and so on, all of the same content.
+fn files(count: usize, size: usize) -> Embedded {
+    let store = Embedded::start();
+    let bytes = content(7, size);
+    (0..count).for_each(|i| store.put(&i.to_string(), bytes.clone()));
+    store
+}
+
+/// Every file is read from its first byte to its last by a thread of its own, all at once.
+fn read_all_at_once(mount: &Mount, count: usize, size: usize) {
+    thread::scope(|scope| {
+        for i in 0..count {
+            scope.spawn(move || assert_content(&mount.path(i.to_string()), 7, size));
+        }
+    });
+}
+
+fn peak_mib(mount: &Mount) -> usize {
+    mount.process().peak_rss_kib() / KIB
+}
+
+#[test]
+fn one_reader_takes_little() {
+    let store = files(1, 256 * MIB);
+    let mount = store.mounting().start();
+    read_all_at_once(&mount, 1, 256 * MIB);
+    let peak = peak_mib(&mount);
+    assert!(peak <= 48, "{peak} MiB");
+}
+
+#[test]
+fn sixty_four_readers_stay_under_the_ceiling() {
+    let store = files(64, 8 * MIB);
+    let mount = store.mounting().start();
+    read_all_at_once(&mount, 64, 8 * MIB);
+    let peak = peak_mib(&mount);
+    assert!(peak <= 160, "{peak} MiB");
+}
+
+/// More readers than there is memory for take turns; none fails.
+#[test]
+fn five_hundred_and_twelve_readers_share_what_there_is() {
+    let store = files(512, 2 * MIB);
+    let mount = store.mounting().with("--buffer-memory 32MiB").start();
+    read_all_at_once(&mount, 512, 2 * MIB);
+    let status = mount.status();
+    let buffers = status.number("buffer_bytes_peak") as usize;
+    assert!(buffers <= 32 * MIB, "{buffers} bytes in buffers");
+    assert_eq!(status.number("buffer_bytes"), 0, "once all is read");
+    let peak = peak_mib(&mount);
+    assert!(peak <= 192, "{peak} MiB");
+}
+
+/// Handles that are open and unread hold no more than the ceiling either.
+#[test]
+fn open_and_unread_handles_share_what_there_is() {
+    let store = files(1000, 60 * KIB);
+    let mount = store.mounting().with("--buffer-memory 8MiB --probe-cache 8MiB").start();
+    let open = |i: usize| File::open(mount.path(i.to_string())).expect("open");
+    let handles: Vec<File> = (0..1000).map(open).collect();
+    let peak = peak_mib(&mount);
+    assert!(peak <= 64, "{peak} MiB");
+    let want = content(7, 60 * KIB);
+    for (i, mut file) in handles.into_iter().enumerate() {
+        let mut got = Vec::new();
+        file.read_to_end(&mut got).unwrap_or_else(|e| panic!("read {i}: {e}"));
+        assert!(got == want, "the bytes of {i}");
+    }
+}
