@@ -26,6 +26,10 @@ const CAPACITY: NonZeroUsize = NonZeroUsize::new(128 << 10).unwrap();
 /// Peculiarities of names remembered so as to be logged once.
 const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
+/// An open that comes this soon after its lookup has ceased to be believed follows from it: the
+/// kernel sends both for one open(2).
+const OPEN_AFTER_LOOKUP: Duration = Duration::from_secs(1);
+
 /// How long an object without an expiry is trusted under `--metadata-ttl=expiry`.
 const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
 
@@ -188,12 +192,12 @@ impl Catalog {
     /// The object first, a LIST only where there is no live file: it costs some twelve times as
     /// much.
     async fn ask(&self, key: &str) -> Result<Fact> {
-        let most = self.content_wanted(key);
+        let most = self.content_wanted(key).await;
         let answer = match most {
             0 => self.store.head(key).await.map(|object| (object, Bytes::new())),
             most => self.store.probe(key, most).await,
         };
-        if most > 0 && answer.is_err() {
+        if most > 0 && matches!(answer, Err(Error::NotFound)) {
             self.probes.took_nothing();
         }
         let gone = match answer {
@@ -228,7 +232,7 @@ impl Catalog {
 
     /// How many first bytes to ask for with a lookup: none of a file whose content is here, or
     /// with the kernel, or that nobody may see.
-    fn content_wanted(&self, key: &str) -> u64 {
+    async fn content_wanted(&self, key: &str) -> u64 {
         let known = self.facts().peek(key).cloned();
         match known {
             Some(Fact { known: Known::File { version, expiry }, opened, .. })
@@ -238,21 +242,27 @@ impl Catalog {
             {
                 0
             }
-            _ => self.probes.ask(),
+            _ => self.probes.ask().await,
         }
     }
 
-    /// Notes that a file is being opened, and gives its first bytes, as far as they are here.
+    /// Notes that a file is being opened, and gives its first bytes, as far as they are here and
+    /// the store's word that this is the version of its name is believed still, or was just now.
     pub fn opened(&self, version: &Version) -> Bytes {
-        let first_time = {
+        let (first_time, believed) = {
             let mut facts = self.facts();
-            let fact = facts.get_mut(&version.key).filter(|fact| fact.is_of(version));
-            fact.is_some_and(|fact| !std::mem::replace(&mut fact.opened, true))
+            match facts.get_mut(&version.key).filter(|fact| fact.is_of(version)) {
+                None => return Bytes::new(),
+                Some(fact) => {
+                    let until = fact.until.checked_add(OPEN_AFTER_LOOKUP).unwrap_or(fact.until);
+                    (!std::mem::replace(&mut fact.opened, true), self.clock.now() < until)
+                }
+            }
         };
         if first_time {
             self.probes.opened(version);
         }
-        self.probes.first_bytes(version)
+        if believed { self.probes.first_bytes(version) } else { Bytes::new() }
     }
 
     /// Notes that the kernel has all of a file's content.

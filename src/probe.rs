@@ -4,16 +4,26 @@
 //! Where no opens follow (`stat`, `find`, `test -f`), or files are larger than what is asked for,
 //! it would fetch content for nothing: so it is watched what programs do.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use lru::LruCache;
+use tokio::sync::Notify;
 
 use crate::store::Version;
 
 /// Lookups that may bring content for nothing, in a row: as many as there are threads under way at
 /// one time in a busy program.
 const CREDIT: u32 = 32;
+
+/// And before the first open has told what kind of program this is.
+const FIRST_CREDIT: u32 = 8;
+
+/// How long the lookups after those wait for that open, once in the life of a mount: programs that
+/// start with many threads get an answer to all of them from the first.
+const FIRST_OPEN: Duration = Duration::from_millis(50);
 
 /// What an open that was spared its request adds: one such open in this many lookups, and content
 /// goes on being asked for.
@@ -31,15 +41,24 @@ pub struct Limits {
 pub struct Probes {
     limits: Limits,
     state: Mutex<State>,
+    /// Tells of the first open, or that none came.
+    judged: Notify,
 }
 
 struct State {
     /// How many more lookups may ask for content before one of them has paid.
     credit: u32,
+    judged: bool,
     /// The first bytes of versions, the least recently looked up last.
     waiting: LruCache<Arc<Version>, Bytes>,
     /// Bytes in `waiting`.
     bytes: usize,
+}
+
+impl State {
+    fn earn(&mut self, credit: u32) {
+        self.credit = (self.credit + credit).min(CREDIT);
+    }
 }
 
 impl Probes {
@@ -47,35 +66,66 @@ impl Probes {
         // What could not be kept is not asked for.
         let limits = Limits { size: limits.size.min(limits.cache as u64), ..limits };
         let waiting = LruCache::unbounded();
-        Probes { limits, state: Mutex::new(State { credit: CREDIT, waiting, bytes: 0 }) }
+        let state = State { credit: FIRST_CREDIT, judged: false, waiting, bytes: 0 };
+        Probes { limits, state: Mutex::new(state), judged: Notify::new() }
     }
 
     /// How many first bytes a lookup should ask for now; 0: a HEAD is enough.
-    pub fn ask(&self) -> u64 {
-        let mut state = self.state();
-        if state.credit == 0 {
+    pub async fn ask(&self) -> u64 {
+        if self.limits.size == 0 {
             return 0;
         }
-        state.credit -= 1;
-        self.limits.size
+        let first_open = async {
+            loop {
+                let mut judged = pin!(self.judged.notified());
+                // In the queue before it is looked, so that nothing is missed between the two.
+                judged.as_mut().enable();
+                if let Some(size) = self.ask_now() {
+                    return size;
+                }
+                judged.await;
+            }
+        };
+        match tokio::time::timeout(FIRST_OPEN, first_open).await {
+            Ok(size) => size,
+            Err(_) => {
+                self.state().judged = true;
+                self.judged.notify_waiters();
+                0
+            }
+        }
+    }
+
+    /// `None` while the first open is worth waiting for.
+    fn ask_now(&self) -> Option<u64> {
+        let mut state = self.state();
+        match (state.credit.checked_sub(1), state.judged) {
+            (Some(left), _) => {
+                state.credit = left;
+                Some(self.limits.size)
+            }
+            (None, true) => Some(0),
+            (None, false) => None,
+        }
     }
 
     /// Takes an [`Probes::ask`] back: the lookup found nothing that could be opened, for which a
     /// HEAD would have cost as much.
     pub fn took_nothing(&self) {
-        self.earn(1);
+        self.state().earn(1);
     }
 
     /// Notes that an open of a version followed its lookup.
     pub fn opened(&self, version: &Version) {
-        if version.size <= self.limits.size {
-            self.earn(REWARD);
-        }
-    }
-
-    fn earn(&self, credit: u32) {
         let mut state = self.state();
-        state.credit = (state.credit + credit).min(CREDIT);
+        let first = !std::mem::replace(&mut state.judged, true);
+        if (1..=self.limits.size).contains(&version.size) {
+            state.earn(if first { CREDIT } else { REWARD });
+        }
+        drop(state);
+        if first {
+            self.judged.notify_waiters();
+        }
     }
 
     /// Keeps the first bytes of a version for the open to come.
@@ -133,37 +183,60 @@ mod tests {
     }
 
     /// How many of `n` lookups ask for content, where one in `opened` is followed by an open.
-    fn asked(probes: &Probes, n: u32, opened: u32, size: u64) -> u32 {
-        (1..=n)
-            .filter(|i| {
-                let asks = probes.ask() > 0;
-                if i % opened == 0 {
-                    probes.opened(&version("k", size));
-                }
-                asks
-            })
-            .count() as u32
+    async fn asked(probes: &Probes, n: u32, opened: u32, size: u64) -> u32 {
+        let mut asked = 0;
+        for i in 1..=n {
+            asked += u32::from(probes.ask().await > 0);
+            if i % opened == 0 {
+                probes.opened(&version("k", size));
+            }
+        }
+        asked
     }
 
-    #[test]
-    fn content_is_asked_for_where_that_spares_requests() {
+    #[tokio::test(start_paused = true)]
+    async fn content_is_asked_for_where_that_spares_requests() {
         let probes = probes(1000);
-        assert_eq!(asked(&probes, 1000, 1, 64), 1000);
-        assert_eq!(asked(&probes, 1000, REWARD, 64), 1000);
+        assert_eq!(asked(&probes, 1000, 1, 64).await, 1000);
+        assert_eq!(asked(&probes, 1000, REWARD, 64).await, 1000);
         // A walk that opens nothing, or nothing small, fetches a few and no more.
-        assert_eq!(asked(&probes, 5000, u32::MAX, 64), CREDIT);
-        assert_eq!(asked(&probes, 5000, 1, 65), 0);
+        assert_eq!(asked(&probes, 5000, u32::MAX, 64).await, CREDIT);
+        assert_eq!(asked(&probes, 5000, 1, 65).await, 0);
         // Once small files are opened again, it is back.
-        assert_eq!(asked(&probes, 1000, 1, 64), 999);
+        assert_eq!(asked(&probes, 1000, 1, 64).await, 999);
     }
 
-    #[test]
-    fn names_that_are_not_there_cost_no_credit() {
+    #[tokio::test(start_paused = true)]
+    async fn names_that_are_not_there_cost_no_credit() {
         let probes = probes(1000);
         for _ in 0..1000 {
-            assert!(probes.ask() > 0);
+            assert!(probes.ask().await > 0);
             probes.took_nothing();
         }
+    }
+
+    /// `n` lookups at one time, then an open of `size` bytes, if there is one: how many ask for
+    /// content, and how long that takes.
+    async fn at_once(n: usize, opened: Option<u64>) -> (usize, Duration) {
+        let probes = probes(1000);
+        let start = tokio::time::Instant::now();
+        let open = async {
+            if let Some(size) = opened {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                probes.opened(&version("k", size));
+            }
+        };
+        let ask = futures_util::future::join_all((0..n).map(|_| probes.ask()));
+        let (asked, ()) = tokio::join!(ask, open);
+        (asked.into_iter().filter(|size| *size > 0).count(), start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_start_at_once_go_by_the_first_open() {
+        let moment = Duration::from_millis(1);
+        assert_eq!(at_once(32, Some(64)).await, (32, moment), "all of them want content");
+        assert_eq!(at_once(32, Some(65)).await, (FIRST_CREDIT as usize, moment), "none of them");
+        assert_eq!(at_once(32, None).await, (FIRST_CREDIT as usize, FIRST_OPEN));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Status {
     pub bodies_parked: usize,
     pub bodies_peak: usize,
     pub opens_waiting: usize,
+    /// Reads that wait for memory.
+    pub reads_waiting: usize,
     pub handles: usize,
     pub inodes: usize,
     pub fd_limit: usize,
@@ -120,6 +122,7 @@ impl Status {
             bodies_parked: handles_detail.iter().filter(|h| h.state == State::Parked).count(),
             bodies_peak: bodies.peak(),
             opens_waiting: bodies.waiting(),
+            reads_waiting: accounts.memory.waiting(),
             handles: handles_detail.len(),
             inodes: fs.inode_count(),
             fd_limit: budget.limit,
@@ -175,8 +178,9 @@ impl fmt::Display for Status {
         let kib = |bytes: usize| bytes.div_ceil(1 << 10);
         writeln!(
             f,
-            "memory       {} KiB in buffers, peak {}, cap {}; {} KiB wait for opens",
+            "memory       {} KiB in buffers, {} reads waiting; peak {}, cap {}; {} KiB wait for opens",
             kib(self.buffer_bytes),
+            self.reads_waiting,
             kib(self.buffer_bytes_peak),
             kib(self.buffer_bytes_cap),
             kib(self.probe_bytes)

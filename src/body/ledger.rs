@@ -15,23 +15,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Holders asked at one time to give up what they hold.
 const ASKED: usize = 32;
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// An open body.
+    Body,
+    /// 1,024 bytes of a window.
+    Kib,
+}
+
 /// Somebody who holds a permit and may be asked to give it up.
 pub trait Holder: Send + Sync {
-    /// Gives back what it holds of every ledger, if nobody is using it now. Must not block.
-    /// Returns whether it did.
-    fn park(&self) -> bool;
+    /// Gives back all it holds of this unit, if nobody is using it now. Must not block. Returns
+    /// whether it did.
+    fn park(&self, unit: Unit) -> bool;
 }
 
 /// Who holds how many units.
 type Held = LruCache<u64, (Weak<dyn Holder>, usize)>;
 
-/// The account of one thing. A unit is one body, or one KiB.
+/// The account of one thing.
 #[derive(Debug)]
 pub struct Ledger {
+    unit: Unit,
     cap: usize,
     parking: bool,
     free: Arc<Semaphore>,
-    /// The least recently read last.
+    /// Those who may be asked to give up what they hold, the least recently read last.
     ///
     /// Lock order: nothing else is locked, and no holder dropped, while this is held.
     holders: Mutex<Held>,
@@ -44,15 +54,17 @@ pub struct Ledger {
 pub struct Permit {
     ledger: Arc<Ledger>,
     id: u64,
+    holder: Weak<dyn Holder>,
     // Last, so that they return after the holder is off the list.
     units: OwnedSemaphorePermit,
 }
 
 impl Ledger {
     /// An account of `cap` units. Without `parking` nothing is ever taken over.
-    pub fn new(cap: usize, parking: bool) -> Arc<Ledger> {
+    pub fn new(unit: Unit, cap: usize, parking: bool) -> Arc<Ledger> {
         let cap = cap.min(Semaphore::MAX_PERMITS);
         Arc::new(Ledger {
+            unit,
             cap,
             parking,
             free: Arc::new(Semaphore::new(cap)),
@@ -84,7 +96,10 @@ impl Ledger {
 
     /// Takes `units` (all there are, if that is fewer) for `holder`, waiting up to `patience` for
     /// them; `None` when they did not become free in time. Who waits must hold none of this
-    /// ledger's: two who hold some and wait for more would wait for each other.
+    /// ledger's: two who hold some and wait for more would wait for each other. For the same reason
+    /// nobody waits for a body who holds memory; the other way round is right.
+    ///
+    /// Nobody is asked to give a permit up before its first [`Permit::touch`].
     pub async fn acquire(
         self: &Arc<Self>,
         holder: Weak<dyn Holder>,
@@ -108,9 +123,14 @@ impl Ledger {
     fn try_take(&self, units: u32) -> Option<OwnedSemaphorePermit> {
         let take = || self.free.clone().try_acquire_many_owned(units).ok();
         take().or_else(|| {
-            self.park_least_recently_read(units as usize);
+            self.park_least_recently_read(self.missing(units));
             take()
         })
+    }
+
+    /// How many of `units` are not free now.
+    fn missing(&self, units: u32) -> usize {
+        (units as usize).saturating_sub(self.free.available_permits())
     }
 
     fn whole(&self, units: usize) -> u32 {
@@ -120,18 +140,18 @@ impl Ledger {
     fn permit(self: &Arc<Self>, holder: Weak<dyn Holder>, units: OwnedSemaphorePermit) -> Permit {
         self.peak.fetch_max(self.held(), Ordering::Relaxed);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.holders().put(id, (holder, units.num_permits()));
-        Permit { ledger: self.clone(), id, units }
+        Permit { ledger: self.clone(), id, holder, units }
     }
 
     async fn wait(&self, units: u32, patience: Duration) -> Option<OwnedSemaphorePermit> {
         let _waiting = Waiting::new(self);
+        let missing = self.missing(units);
         let mut turn = std::pin::pin!(self.free.clone().acquire_many_owned(units));
         // In the queue first: what is parked for us then comes in order to those before us.
         if let Some(Ok(taken)) = (&mut turn).now_or_never() {
             return Some(taken);
         }
-        self.park_least_recently_read(units as usize);
+        self.park_least_recently_read(missing);
         tokio::time::timeout(patience, turn).await.ok()?.ok()
     }
 
@@ -142,6 +162,19 @@ impl Ledger {
         // Pairs with `idle`: whoever comes second sees the other, so that no holder falls idle
         // unseen between a wait that finds none and the end of the read that kept it busy.
         fence(Ordering::SeqCst);
+        let mut freed = 0;
+        // Those that are read meanwhile change places: once more, while that frees anything.
+        while freed < units {
+            match self.park_idle(units - freed) {
+                0 => return,
+                more => freed += more,
+            }
+        }
+    }
+
+    /// Parks idle holders, the least recently read first, until `units` have become free or all
+    /// have been asked. Returns how many have.
+    fn park_idle(&self, units: usize) -> usize {
         let (mut freed, mut busy) = (0, 0);
         loop {
             let asked: Vec<_> = {
@@ -150,15 +183,15 @@ impl Ledger {
                 idlest.map(|(_, (holder, units))| (holder.upgrade(), *units)).collect()
             };
             if asked.is_empty() {
-                return;
+                return freed;
             }
-            for (holder, units_held) in asked {
-                match holder.is_some_and(|holder| holder.park()) {
-                    true => freed += units_held,
+            for (holder, held) in asked {
+                match holder.is_some_and(|holder| holder.park(self.unit)) {
+                    true => freed += held,
                     false => busy += 1,
                 }
                 if freed >= units {
-                    return;
+                    return freed;
                 }
             }
         }
@@ -169,7 +202,7 @@ impl Ledger {
     pub fn idle(&self, holder: &dyn Holder) {
         fence(Ordering::SeqCst);
         if self.parking && self.waiting.load(Ordering::SeqCst) > 0 {
-            holder.park();
+            holder.park(self.unit);
         }
     }
 
@@ -183,9 +216,10 @@ impl Permit {
         self.units.num_permits()
     }
 
-    /// Notes that its holder was read just now: it is the last to be parked.
+    /// Notes that its holder was read just now: of all it is the last to be parked.
     pub fn touch(&self) {
-        self.ledger.holders().promote(&self.id);
+        let held = (self.holder.clone(), self.units());
+        self.ledger.holders().put(self.id, held);
     }
 
     /// Takes more, up to `units` (or all there are), if they can be had without waiting.
@@ -254,7 +288,7 @@ mod tests {
     }
 
     impl Holder for Idle {
-        fn park(&self) -> bool {
+        fn park(&self, _: Unit) -> bool {
             !self.busy && self.permit.lock().unwrap().take().is_some()
         }
     }
@@ -269,6 +303,7 @@ mod tests {
         let holder = Arc::new(Idle { busy, ..Idle::default() });
         let weak: Weak<Idle> = Arc::downgrade(&holder);
         let permit = ledger.acquire(weak, units, 5 * SECOND).await.unwrap();
+        permit.touch();
         *holder.permit.lock().unwrap() = Some(permit);
         holder
     }
@@ -279,19 +314,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_least_recently_read_idle_body_is_parked() {
-        let ledger = Ledger::new(3, true);
+        let ledger = Ledger::new(Unit::Body, 4, true);
         let busy = hold(&ledger, 1, true).await;
         let read = hold(&ledger, 1, false).await;
         let unread = hold(&ledger, 1, false).await;
         read.permit.lock().unwrap().as_ref().unwrap().touch();
+        let _unanswered = ledger.acquire(nobody(), 1, SECOND).await.unwrap();
         let _more = ledger.acquire(nobody(), 1, 5 * SECOND).await.unwrap();
         assert_eq!((busy.holds(), read.holds(), unread.holds()), (true, true, false));
-        assert_eq!((ledger.held(), ledger.peak(), ledger.waiting()), (3, 3, 0));
+        assert_eq!((ledger.held(), ledger.peak(), ledger.waiting()), (4, 4, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn as_many_are_parked_as_are_asked_for_and_no_more() {
-        let ledger = Ledger::new(100, true);
+        let ledger = Ledger::new(Unit::Body, 100, true);
         let mut holders = Vec::new();
         for _ in 0..10 {
             holders.push(hold(&ledger, 10, false).await);
@@ -303,7 +339,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn units_that_are_given_back_go_to_who_waits() {
-        let ledger = Ledger::new(100, true);
+        let ledger = Ledger::new(Unit::Body, 100, true);
         let busy = hold(&ledger, 90, true).await;
         assert!(ledger.try_acquire(nobody(), 20).is_none());
         let waits = ledger.acquire(nobody(), 20, SECOND);
@@ -319,7 +355,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn where_none_is_idle_an_open_waits_for_its_bound() {
-        let ledger = Ledger::new(1, true);
+        let ledger = Ledger::new(Unit::Body, 1, true);
         let busy = hold(&ledger, 1, true).await;
         let start = tokio::time::Instant::now();
         assert!(ledger.acquire(nobody(), 1, 2 * SECOND).await.is_none());
@@ -330,7 +366,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn permits_go_round_first_come_first_served() {
-        let ledger = Ledger::new(1, false);
+        let ledger = Ledger::new(Unit::Body, 1, false);
         let held = ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let tasks: Vec<_> = (0..5)
@@ -356,7 +392,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_wait_leaves_nothing_behind() {
-        let ledger = Ledger::new(1, true);
+        let ledger = Ledger::new(Unit::Body, 1, true);
         let held = ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
         let task = tokio::spawn({
             let ledger = ledger.clone();
@@ -375,7 +411,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_falls_idle_goes_to_who_waits() {
-        let ledger = Ledger::new(1, true);
+        let ledger = Ledger::new(Unit::Body, 1, true);
         let reader = hold(&ledger, 1, true).await;
         let waiter = tokio::spawn({
             let ledger = ledger.clone();

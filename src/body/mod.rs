@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-pub use ledger::{Holder, Ledger, Permit};
+pub use ledger::{Holder, Ledger, Permit, Unit};
 pub use reader::{Accounts, Patience, Reader, State};
 
 use crate::error::{Error, Result};

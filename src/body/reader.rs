@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::pattern::{LAST_SPAN, NEAR, Pattern};
 use super::window::{Coverage, Window};
-use super::{Body, Holder, Ledger, Permit};
+use super::{Body, Holder, Ledger, Permit, Unit};
 use crate::error::{Error, Result};
 use crate::store::{Object, Store, Version};
 
@@ -44,8 +44,8 @@ impl Accounts {
     /// For `bodies` open bodies, which are parked or not, and `memory` bytes in windows.
     pub fn new(bodies: usize, parking: bool, memory: u64) -> Accounts {
         Accounts {
-            bodies: Ledger::new(bodies, parking),
-            memory: Ledger::new((memory >> 10) as usize, true),
+            bodies: Ledger::new(Unit::Body, bodies, parking),
+            memory: Ledger::new(Unit::Kib, (memory >> 10) as usize, true),
         }
     }
 }
@@ -98,10 +98,6 @@ impl Buffer {
             }
             (_, None) => {}
         }
-    }
-
-    fn units(&self) -> usize {
-        self.memory.as_ref().map_or(0, Permit::units)
     }
 }
 
@@ -174,6 +170,7 @@ impl Reader {
             {
                 stream.buffer.memory = Some(memory);
                 stream.buffer.window.push(0, first);
+                stream.buffer.settle();
             }
             Reader {
                 me: me.clone(),
@@ -191,6 +188,12 @@ impl Reader {
     /// Asks for what is missing of the object, and tells what its headers said; asks nothing
     /// where nothing is missing.
     pub async fn begin(&self) -> Result<Option<Object>> {
+        let begun = self.ask_for_the_rest().await;
+        self.accounts.memory.idle(self);
+        begun
+    }
+
+    async fn ask_for_the_rest(&self) -> Result<Option<Object>> {
         let start = match self.stream.try_lock() {
             Ok(stream) => stream.buffer.window.end(),
             Err(_) => return Err(Error::Defect("a handle that is read before it is open".into())),
@@ -208,7 +211,9 @@ impl Reader {
             let (body, object) = self.open(start..self.version.size, permit).await?;
             self.put(&mut turn, Some(body));
             if self.version.size - start <= SMALL && self.find_room(&mut turn, self.version.size) {
-                self.fill(&mut turn, self.version.size).await?;
+                let filled = self.fill(&mut turn, self.version.size).await;
+                turn.buffer.settle();
+                filled?;
             }
             Ok(Some(object))
         };
@@ -235,17 +240,11 @@ impl Reader {
         let mut turn = self.stream.lock().await;
         let stream = &mut *turn;
         stream.request = stream.request.max(want.end - want.start);
-        let bytes = loop {
-            let window = &stream.buffer.window;
-            if let Some(bytes) = window.get(&want) {
-                break bytes;
-            }
-            let here = window.start() <= want.start
-                && want.start <= window.end() + self.reach(stream.request);
-            match stream.body.as_ref().map(|body| want.end.min(body.end)) {
-                Some(end) if here && self.find_room(stream, end) => self.fill(stream, end).await?,
-                Some(_) if here => self.wait_for_room(stream, &want).await?,
-                _ => self.seek(stream, &want, here).await?,
+        let bytes = match self.bring(stream, &want).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                stream.buffer.settle();
+                return Err(error);
             }
         };
         stream.pattern.read(&want);
@@ -269,6 +268,25 @@ impl Reader {
         Ok(bytes)
     }
 
+    /// Has the window hold what is wanted.
+    async fn bring(&self, stream: &mut Stream, want: &Range<u64>) -> Result<Bytes> {
+        loop {
+            let window = &stream.buffer.window;
+            if let Some(bytes) = window.get(want) {
+                return Ok(bytes);
+            }
+            let here = window.start() <= want.start
+                && want.start <= window.end() + self.reach(stream.request);
+            match stream.body.as_ref().map(|body| (body.next, want.end.min(body.end))) {
+                Some((_, end)) if here && self.find_room(stream, end) => {
+                    self.fill(stream, end).await?;
+                }
+                Some((next, end)) if here => self.wait_for_room(stream, next..end).await?,
+                _ => self.seek(stream, want, here).await?,
+            }
+        }
+    }
+
     /// How far from the stream a read may lie and still be part of it: four requests is what a
     /// kernel with several threads reorders (measured), and a short gap costs less to read
     /// through than a new request.
@@ -278,15 +296,21 @@ impl Reader {
 
     /// Closes what is open and asks for the range that the pattern of reads suggests.
     async fn seek(&self, stream: &mut Stream, want: &Range<u64>, on: bool) -> Result<()> {
+        let permit = match self.put(stream, None) {
+            Some(body) => body.close().await,
+            None => match self.accounts.bodies.try_acquire(self.me.clone(), 1) {
+                Some(permit) => permit,
+                None => {
+                    stream.buffer.empty(want.start);
+                    self.permit().await?
+                }
+            },
+        };
         let window = &stream.buffer.window;
         // A read that comes before the one it follows leaves a gap of one request.
         let on = on && window.len() > 0 && want.start <= window.end() + stream.request;
         let start = if on { window.end() } else { want.start };
         let range = stream.pattern.ask(start, want, self.version.size);
-        let permit = match self.put(stream, None) {
-            Some(body) => body.close().await,
-            None => self.permit().await?,
-        };
         debug!(start = range.start, end = range.end, "asking");
         if !on {
             stream.buffer.window.restart(start);
@@ -335,12 +359,11 @@ impl Reader {
         }
     }
 
-    /// Waits for the memory to read `want` with. Meanwhile it holds neither memory nor a body:
-    /// others may be waiting for them.
-    async fn wait_for_room(&self, stream: &mut Stream, want: &Range<u64>) -> Result<()> {
-        self.put(stream, None);
-        stream.buffer.empty(want.start);
-        let units = kib(want.end - want.start + OVERSHOOT);
+    /// Waits for the memory to pull `range` with, of which the body brings the first byte next. It
+    /// gives up what it has meanwhile, which others may be waiting for.
+    async fn wait_for_room(&self, stream: &mut Stream, range: Range<u64>) -> Result<()> {
+        stream.buffer.empty(range.start);
+        let units = kib(range.end - range.start + OVERSHOOT);
         let timeout = self.patience.timeout;
         let memory = self.accounts.memory.acquire(self.me.clone(), units, timeout).await;
         stream.buffer.memory = Some(memory.ok_or(Error::TimedOut(timeout))?);
@@ -364,9 +387,6 @@ impl Reader {
         }
         if result.is_err() || body.is_drained() {
             self.put(stream, None);
-        }
-        if result.is_err() {
-            stream.buffer.settle();
         }
         result
     }
@@ -433,22 +453,27 @@ impl Reader {
 }
 
 impl Holder for Reader {
-    fn park(&self) -> bool {
+    fn park(&self, unit: Unit) -> bool {
         let Ok(mut stream) = self.stream.try_lock() else { return false };
-        // Rule B4: a body is taken over once it has answered a read, and not before.
-        let answered = self.gauges.answered.load(Ordering::Relaxed);
-        match (&stream.body, stream.buffer.units()) {
-            (Some(_), _) if !answered => return false,
-            (Some(_), _) => {
+        let next = stream.body.as_ref().map(|body| body.next);
+        match unit {
+            Unit::Body => {
+                // Rule B4: a body is taken over once it has answered a read, and not before.
+                if next.is_none() || !self.gauges.answered.load(Ordering::Relaxed) {
+                    return false;
+                }
                 self.put(&mut stream, None);
                 self.gauges.parked.store(true, Ordering::Relaxed);
+                // What was read ahead goes too: a parked handle keeps its place and nothing else.
+                stream.buffer.empty(self.offset());
+                true
             }
-            (None, 0) => return false,
-            (None, _) => {}
+            Unit::Kib => {
+                let held = stream.buffer.memory.is_some();
+                // A body that is open stays: a read of what went asks again under its permit.
+                stream.buffer.empty(next.unwrap_or_else(|| self.offset()));
+                held
+            }
         }
-        // What was read ahead goes too: a parked handle keeps its place and nothing else.
-        let place = self.offset();
-        stream.buffer.empty(place);
-        true
     }
 }

@@ -43,6 +43,9 @@ pub const POOL_IDLE: Duration = Duration::from_secs(10);
 /// the timeout lasts.
 const ATTEMPTS: u32 = 4;
 
+/// How long a lookup that has its headers waits for the content that comes with them.
+const CONTENT: Duration = Duration::from_secs(1);
+
 /// Where the bucket is and how it is spoken to.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
@@ -210,7 +213,7 @@ impl Store for S3 {
             let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
             let expires = out.expires_string.take();
             let body = content(out.body, self.metrics.clone());
-            let first = tokio::time::timeout(self.timeout / 2, first_bytes(body, most.min(size)));
+            let first = tokio::time::timeout(CONTENT, first_bytes(body, most.min(size)));
             // What did not come is asked for again by the read that wants it.
             let first = first.await.unwrap_or_default();
             Ok((Object { version, expires }, first))

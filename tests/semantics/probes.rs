@@ -193,3 +193,54 @@ async fn readers_take_turns_where_memory_is_short() {
     }
     rig.must_be_at_rest();
 }
+
+/// What came with lookups for files that are open and unread makes room for who reads.
+#[tokio::test(start_paused = true)]
+async fn unread_files_give_their_memory_up_and_keep_their_bodies() {
+    let rig = Make { memory: 1 << 20, cap: 64, ..Make::default() }.rig();
+    let contents: Vec<_> = (0..20u8).map(|i| pattern(i, 1 << 20)).collect();
+    let mut open = Vec::new();
+    for (i, content) in contents.iter().enumerate() {
+        rig.store.put(&format!("f{i}"), content.clone(), None);
+        open.push(rig.open(&format!("f{i}")).await.unwrap());
+    }
+    assert_eq!(rig.accounts.bodies.held(), 20);
+    let start = tokio::time::Instant::now();
+    assert_eq!(rig.read_all(open[19]).await.unwrap(), contents[19]);
+    assert_eq!(rig.accounts.bodies.held(), 19);
+    for (fh, content) in open.into_iter().zip(&contents) {
+        assert_eq!(rig.read_all(fh).await.unwrap(), *content);
+        rig.fs.release(fh).unwrap();
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waited");
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn a_version_that_is_known_to_be_replaced_is_asked_for() {
+    let rig = Rig::default();
+    rig.store.put("f", "old", None);
+    let old = rig.ino("f").await;
+    rig.store.put("f", "new", None);
+    rig.clock.advance(SECOND);
+    rig.ino("f").await;
+    assert_eq!(rig.fs.open(old, 1).await, Err(Error::Stale));
+    // Without a lookup, long after the last one: through a descriptor of O_PATH.
+    let new = rig.ino("f").await;
+    rig.store.put("f", "newer", None);
+    rig.clock.advance(60 * SECOND);
+    assert_eq!(rig.fs.open(new, 1).await, Err(Error::Stale));
+    rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn empty_files_are_not_asked_for_content_for_ever() {
+    let rig = Rig::default();
+    for i in 0..100 {
+        rig.store.put(&format!("f{i}"), "", None);
+        let fh = rig.open(&format!("f{i}")).await.unwrap();
+        rig.fs.release(fh).unwrap();
+    }
+    let asked = rig.store.asked();
+    assert!(asked.probe <= 32 && asked.get == 0, "{asked:?}");
+}
