@@ -1,7 +1,7 @@
 //! expirefs: a bucket as a directory in which expired objects do not exist.
 //!
-//! `cli → config → daemon → fuse → fs → {inode, catalog, listing, body} → store ← s3`, and
-//! `expiry`, `name`, `error`, `metrics` know nobody. `scripts/layers` holds the arrows in place.
+//! `cli → config → daemon → fuse → fs → {inode, catalog, listing, body} → store ← s3`,
+//! `probe` serves `catalog`, and `expiry`, `name`, `error`, `metrics` know nobody. `scripts/layers` holds the arrows in place.
 
 #![forbid(unsafe_code)]
 
