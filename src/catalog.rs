@@ -13,15 +13,21 @@ use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
 use tracing::{Instrument, info, warn};
 
+use crate::about::About;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::expiry::{Expiry, OnUnparsable, Policy, Presence, Stamps};
+use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Policy, Presence, Terms};
+use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::probe::{self, Probes};
-use crate::store::{ListRequest, Object, Store, Version};
+use crate::store::{Headers, ListRequest, Object, Store, Version};
 
-/// Names remembered, at some 300 bytes each.
-const CAPACITY: NonZeroUsize = NonZeroUsize::new(128 << 10).unwrap();
+/// Names remembered, at some 300 bytes each: more than `find` and its like (fts(3)) read of a
+/// directory before they look at each name.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(102_400).unwrap();
+
+/// Descriptions that objects share, remembered so as to be kept once.
+const DESCRIPTIONS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// Peculiarities of names remembered so as to be logged once.
 const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -44,7 +50,12 @@ pub enum Trust {
 /// What a name stands for.
 #[derive(Clone, Debug)]
 pub enum Known {
-    File { version: Arc<Version>, expiry: Expiry },
+    File {
+        version: Arc<Version>,
+        expiry: Expiry,
+        /// Where the headers of the object have been seen.
+        about: Option<Arc<About>>,
+    },
     Directory,
     Absent,
 }
@@ -121,10 +132,12 @@ pub struct Catalog {
     metrics: Arc<Metrics>,
     rules: Rules,
     probes: Probes,
+    index: Arc<Index>,
     // No lock is held over a wait. Order: `asking` before `facts`.
     facts: Mutex<LruCache<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
     told: Mutex<LruCache<String, ()>>,
+    descriptions: Mutex<LruCache<Arc<About>, ()>>,
     next_question: AtomicU64,
 }
 
@@ -134,6 +147,7 @@ impl Catalog {
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
         rules: Rules,
+        index: Arc<Index>,
     ) -> Arc<Catalog> {
         Arc::new(Catalog {
             store,
@@ -141,9 +155,11 @@ impl Catalog {
             metrics,
             rules,
             probes: Probes::new(rules.probe),
+            index,
             facts: Mutex::new(LruCache::new(CAPACITY)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
+            descriptions: Mutex::new(LruCache::new(DESCRIPTIONS)),
             next_question: AtomicU64::new(0),
         })
     }
@@ -219,8 +235,10 @@ impl Catalog {
             Err(error) => return Err(error),
         };
         let prefix = format!("{key}/");
-        let below =
-            self.store.list(ListRequest { prefix: &prefix, token: None, max_keys: 1 }).await?;
+        let below = self
+            .store
+            .list(ListRequest { prefix: &prefix, recursive: false, token: None, max_keys: 1 })
+            .await?;
         let exists = !below.objects.is_empty() || !below.prefixes.is_empty();
         Ok(match exists {
             true => self.directory(),
@@ -235,7 +253,7 @@ impl Catalog {
     async fn content_wanted(&self, key: &str) -> u64 {
         let known = self.facts().peek(key).cloned();
         match known {
-            Some(Fact { known: Known::File { version, expiry }, opened, .. })
+            Some(Fact { known: Known::File { version, expiry, .. }, opened, .. })
                 if opened
                     || !matches!(expiry.at(self.clock.now()), Presence::Live { .. })
                     || !self.probes.first_bytes(&version).is_empty() =>
@@ -284,46 +302,69 @@ impl Catalog {
         fact
     }
 
-    fn read(&self, Object { version, expires }: Object) -> Fact {
+    fn read(&self, Object { version, headers }: Object) -> Fact {
         let now = self.clock.now();
-        let stamps = Stamps { expires: expires.as_deref(), last_modified: version.last_modified };
-        let reading = self.rules.policy.read(stamps, now);
+        let terms = Terms::read(headers.stamps(), now);
+        let Judgement { expiry, basis, unparsable } =
+            self.rules.policy.judge(&terms, version.last_modified);
+        if self.rules.policy.needs_headers() {
+            self.index.put(&version, &terms);
+        }
         let before = self.facts().peek(&version.key).filter(|fact| fact.is_of(&version)).cloned();
-        if reading.unparsable && before.is_none() {
+        if unparsable && before.is_none() {
             self.metrics.unparsable.add(1);
-            let expires = expires.as_deref().unwrap_or_default();
+            let Headers { expires, cache_control, .. } = &headers;
             match self.rules.policy.on_unparsable {
                 OnUnparsable::Error => {
-                    warn!(key = %version.key, expires, "no HTTP date, so EIO for this object");
+                    warn!(key = %version.key, expires, cache_control, %basis, "it cannot be read, so EIO for this object");
                 }
-                policy => info!(key = %version.key, expires, ?policy, "no HTTP date"),
+                policy => {
+                    info!(key = %version.key, expires, cache_control, ?policy, "it cannot be read");
+                }
             }
         }
+        let about = self.describe(&headers, expiry, basis);
         let opened = before.is_some_and(|fact| fact.opened);
-        Fact { opened, ..self.file(Arc::new(version), reading.expiry, now) }
+        Fact { opened, ..self.file(Arc::new(version), expiry, Some(about), now) }
     }
 
-    /// The expiry of a listed version, if it is known without asking for its headers; the
-    /// listing confirms what is remembered of it.
-    pub fn confirm(&self, version: &Version) -> Option<Fact> {
+    /// The description of an object, kept once for all that share it.
+    fn describe(&self, headers: &Headers, expiry: Expiry, basis: Basis) -> Arc<About> {
+        let about =
+            About::of(headers, if basis == Basis::Expires { expiry } else { Expiry::Never });
+        let mut shared = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((about, ())) = shared.get_key_value(&about) {
+            return about.clone();
+        }
+        let about = Arc::new(about);
+        shared.put(about.clone(), ());
+        about
+    }
+
+    /// What is known of listed versions without asking for their headers; the listing confirms
+    /// what is remembered of them.
+    pub async fn confirm(&self, versions: &[&Version]) -> Vec<Option<Fact>> {
+        let policy = &self.rules.policy;
+        let terms = match policy.needs_headers() {
+            true => self.index.known(versions).await,
+            false => vec![Some(Terms::default()); versions.len()],
+        };
         let now = self.clock.now();
-        if !self.rules.policy.needs_headers() {
-            let stamps = Stamps { expires: None, last_modified: version.last_modified };
-            let expiry = self.rules.policy.read(stamps, now).expiry;
-            let fact = self.file(Arc::new(version.clone()), expiry, now);
-            self.facts().put(version.key.clone(), fact.clone());
-            return Some(fact);
-        }
         let mut facts = self.facts();
-        let fact = facts.get_mut(&version.key)?;
-        match &fact.known {
-            Known::File { version: known, expiry } if **known == *version => {
-                let confirmed = self.file(known.clone(), *expiry, now);
-                *fact = Fact { opened: fact.opened, ..confirmed };
-                Some(fact.clone())
-            }
-            _ => None,
-        }
+        let confirm = |(version, terms): (&&Version, Option<Terms>)| {
+            let expiry = policy.judge(&terms?, version.last_modified).expiry;
+            let before = facts.get_mut(&version.key).filter(|fact| fact.is_of(version));
+            let (version, about, opened) = match before {
+                Some(Fact { known: Known::File { version, about, .. }, opened, .. }) => {
+                    (version.clone(), about.clone(), *opened)
+                }
+                _ => (Arc::new((*version).clone()), None, false),
+            };
+            let fact = Fact { opened, ..self.file(version.clone(), expiry, about, now) };
+            facts.put(version.key.clone(), fact.clone());
+            Some(fact)
+        };
+        versions.iter().zip(terms).map(confirm).collect()
     }
 
     /// Asks the store for a listed object that [`Catalog::confirm`] knows nothing of.
@@ -343,6 +384,11 @@ impl Catalog {
         if let Some(fact) = self.facts().get_mut(key) {
             fact.until = SystemTime::UNIX_EPOCH;
         }
+    }
+
+    /// What is believed of a name, or was last, however long ago.
+    pub fn remembered(&self, key: &str) -> Option<Fact> {
+        self.facts().peek(key).cloned()
     }
 
     /// Whether this is the first time it is asked with this text: what is logged once asks here.
@@ -370,9 +416,15 @@ impl Catalog {
         (self.clock.now() < fact.until).then(|| fact.clone())
     }
 
-    fn file(&self, version: Arc<Version>, expiry: Expiry, now: SystemTime) -> Fact {
+    fn file(
+        &self,
+        version: Arc<Version>,
+        expiry: Expiry,
+        about: Option<Arc<About>>,
+        now: SystemTime,
+    ) -> Fact {
         let until = now.checked_add(self.lifetime(expiry)).unwrap_or(now);
-        Fact { known: Known::File { version, expiry }, until, opened: false }
+        Fact { known: Known::File { version, expiry, about }, until, opened: false }
     }
 
     /// How long from now on an object with this expiry may be believed in: the trust set, and

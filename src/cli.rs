@@ -7,7 +7,8 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
 use crate::catalog::Trust;
-use crate::expiry::{OnUnparsable, Source};
+use crate::expiry::{CacheControl, OnUnparsable, Source};
+use crate::listing::Exactness;
 use crate::s3::Addressing;
 
 /// Mount an S3 bucket as a directory in which expired objects do not exist.
@@ -44,6 +45,43 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List a bucket, with the expiry of each object: live ones, expired ones, or both
+    Ls {
+        /// s3://BUCKET or s3://BUCKET/PREFIX
+        #[arg(value_name = "s3://BUCKET[/PREFIX]")]
+        url: String,
+        /// Only expired objects
+        #[arg(long, conflicts_with = "live")]
+        expired: bool,
+        /// Only live objects: what a mount shows
+        #[arg(long)]
+        live: bool,
+        /// All objects (the default)
+        #[arg(long, conflicts_with_all = ["live", "expired"])]
+        all: bool,
+        /// All keys under the prefix, not one level of them
+        #[arg(long, short)]
+        recursive: bool,
+        /// With size, Last-Modified, and what decided
+        #[arg(long, short)]
+        long: bool,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        object: Box<ObjectArgs>,
+    },
+    /// Say why an object is there or not: its headers, how they are read, both clocks, the verdict
+    Explain {
+        /// A path in a mount, or s3://BUCKET/KEY
+        path: String,
+        /// As one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Of s3://BUCKET/KEY only: a mount explains by its own options
+        #[command(flatten)]
+        object: Box<ObjectArgs>,
+    },
     /// Mount a bucket that lives in this process, to try it all without S3
     #[cfg(feature = "demo")]
     Demo {
@@ -71,12 +109,29 @@ pub struct MountArgs {
     pub store: StoreArgs,
     #[command(flatten, next_help_heading = "Expiry and caching")]
     pub expiry: ExpiryArgs,
+    #[command(flatten, next_help_heading = "Listing")]
+    pub listing: ListingArgs,
     #[command(flatten, next_help_heading = "Reading")]
     pub reading: ReadArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
     #[command(flatten, next_help_heading = "Files")]
     pub files: FileArgs,
+}
+
+/// How objects are asked for and judged without a mount.
+#[derive(Debug, Args)]
+pub struct ObjectArgs {
+    #[command(flatten, next_help_heading = "Store")]
+    pub store: StoreArgs,
+    #[command(flatten, next_help_heading = "Expiry")]
+    pub rules: RuleArgs,
+    /// HEAD requests under way at one time
+    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
+    pub metadata_concurrency: usize,
+    /// How long a request waits for the store, retries included
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -110,12 +165,26 @@ pub struct ExpiryArgs {
     /// How long a name is believed absent
     #[arg(long, value_name = "D", default_value = "0s", value_parser = duration)]
     pub negative_ttl: Duration,
-    /// What an Expires that is no date means
+    #[command(flatten)]
+    pub rules: RuleArgs,
+}
+
+/// What decides when an object ends.
+#[derive(Debug, Args)]
+pub struct RuleArgs {
+    /// What an Expires that is no date means, or a max-age that is no number
     #[arg(long, value_name = "WHAT", default_value = "expired")]
     pub on_unparsable: OnUnparsable,
-    /// Life after Last-Modified of objects without Expires [default: for ever]
+    /// Life after Last-Modified of objects whose headers set no end [default: for ever]
     #[arg(long, value_name = "D", value_parser = duration)]
     pub default_ttl: Option<Duration>,
+    /// What Cache-Control counts for; last-modified: s-maxage, else max-age, from Last-Modified
+    /// on, in place of Expires
+    #[arg(long, value_name = "WHAT", default_value = "ignore")]
+    pub cache_control: CacheControl,
+    /// The day on which a lifecycle rule of the bucket ends an object counts, too, if it is sooner
+    #[arg(long)]
+    pub lifecycle: bool,
     /// Where an expiry comes from; list: Last-Modified + --default-ttl alone, which spares
     /// listings a HEAD per object
     #[arg(
@@ -136,6 +205,21 @@ pub enum ClockArg {
     Server,
     /// This host's
     Local,
+}
+
+#[derive(Debug, Args)]
+pub struct ListingArgs {
+    /// What a listing shows of objects not met before; exact: it asks for the headers of each, and
+    /// shows no expired name; lazy: it shows them all, and a lookup decides
+    #[arg(long, value_name = "HOW", default_value = "exact")]
+    pub ls: Exactness,
+    /// Keep what is known of objects in this file, for the next mount of the bucket
+    #[arg(long, value_name = "FILE")]
+    pub index: Option<PathBuf>,
+    /// Memory for what is known of objects, 64 bytes each: listings ask for the headers of no
+    /// object that is known
+    #[arg(long, value_name = "SIZE", default_value = "24MiB", value_parser = size)]
+    pub index_memory: ByteSize,
 }
 
 #[derive(Debug, Args)]
@@ -160,6 +244,9 @@ pub struct LimitArgs {
     /// How long an open waits for a free body before ENFILE
     #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
     pub open_wait: Duration,
+    /// HEAD and LIST requests under way at one time, as far as there are descriptors
+    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
+    pub metadata_concurrency: usize,
     /// Never close an idle body in favour of another open
     #[arg(long)]
     pub no_parking: bool,
@@ -284,6 +371,9 @@ mod tests {
             ("--on-unparsable", "hide", "fresh"),
             ("--addressing-style", "dns", "virtual"),
             ("--clock", "ntp", "server"),
+            ("--cache-control", "heed", "last-modified"),
+            ("--ls", "fast", "lazy"),
+            ("--metadata-concurrency", "0", "from 1"),
         ];
         for (option, value, right) in table {
             let says = refused(&[option, value]);

@@ -2,12 +2,13 @@
 //! environment.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
 
 use crate::body::Patience;
-use crate::cli::{ClockArg, MountArgs};
-use crate::expiry::Policy;
+use crate::cli::{ClockArg, MountArgs, ObjectArgs, RuleArgs, StoreArgs};
+use crate::expiry::{CacheControl, Policy, Source};
 use crate::fs::Settings;
 use crate::fuse::Ownership;
 use crate::listing;
@@ -22,6 +23,12 @@ pub struct Config {
     pub dir: PathBuf,
     pub settings: Settings,
     pub local_clock: bool,
+    /// Where what is known of versions is kept for the next mount.
+    pub index: Option<PathBuf>,
+    /// Bytes of what is known of versions.
+    pub index_memory: usize,
+    /// HEAD and LIST requests under way at one time.
+    pub metadata_concurrency: usize,
     pub max_open_bodies: Option<usize>,
     pub parking: bool,
     /// Bytes of all windows together.
@@ -40,25 +47,13 @@ impl Config {
     /// What is wrong with the arguments taken together, in one line.
     pub fn new(args: MountArgs) -> Result<Config, String> {
         let (bucket, prefix) = bucket_and_prefix(&args.bucket)?;
-        let MountArgs { store, expiry, reading, limits, files, .. } = args;
+        let MountArgs { store, expiry, listing, reading, limits, files, .. } = args;
         Ok(Config {
-            endpoint: Endpoint {
-                bucket,
-                endpoint_url: store.endpoint_url,
-                region: store.region,
-                profile: store.profile,
-                no_sign_request: store.no_sign_request,
-                addressing: store.addressing_style,
-                requester_pays: store.requester_pays,
-            },
+            endpoint: endpoint(bucket, store),
             dir: args.dir,
             settings: Settings {
                 prefix,
-                policy: Policy {
-                    on_unparsable: expiry.on_unparsable,
-                    default_ttl: expiry.default_ttl,
-                    source: expiry.expires_from,
-                },
+                policy: expiry.rules.policy()?,
                 trust: expiry.metadata_ttl,
                 negative_ttl: expiry.negative_ttl,
                 patience: Patience { open_wait: limits.open_wait, timeout: limits.timeout },
@@ -66,9 +61,16 @@ impl Config {
                     size: reading.probe_size.as_u64(),
                     cache: usize::try_from(reading.probe_cache.as_u64()).unwrap_or(usize::MAX),
                 },
-                page: listing::PAGE,
+                listing: listing::Rules {
+                    page: listing::PAGE,
+                    fan_out: limits.metadata_concurrency,
+                    exactness: listing.ls,
+                },
             },
-            local_clock: expiry.clock == ClockArg::Local,
+            local_clock: expiry.rules.clock == ClockArg::Local,
+            index: listing.index,
+            index_memory: usize::try_from(listing.index_memory.as_u64()).unwrap_or(usize::MAX),
+            metadata_concurrency: limits.metadata_concurrency,
             max_open_bodies: limits.max_open_bodies,
             parking: !limits.no_parking,
             buffer_memory: reading.buffer_memory.as_u64(),
@@ -92,6 +94,69 @@ impl Config {
     }
 }
 
+/// What `explain` and `ls` ask of a bucket without a mount.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub endpoint: Endpoint,
+    /// What comes after the bucket: a key, or what keys begin with.
+    pub key: String,
+    pub policy: Policy,
+    pub local_clock: bool,
+    pub timeout: Duration,
+    pub metadata_concurrency: usize,
+}
+
+impl Query {
+    /// `url` is `s3://BUCKET/KEY`.
+    ///
+    /// # Errors
+    /// What is wrong with the arguments, in one line.
+    pub fn new(url: &str, args: ObjectArgs) -> Result<Query, String> {
+        let (bucket, key) = bucket_and_key(url)?;
+        Ok(Query {
+            key: key.to_owned(),
+            endpoint: endpoint(bucket.to_owned(), args.store),
+            policy: args.rules.policy()?,
+            local_clock: args.rules.clock == ClockArg::Local,
+            timeout: args.timeout,
+            metadata_concurrency: args.metadata_concurrency,
+        })
+    }
+}
+
+impl RuleArgs {
+    fn policy(&self) -> Result<Policy, String> {
+        let of_headers = [
+            ("--cache-control last-modified", self.cache_control != CacheControl::Ignore),
+            ("--lifecycle", self.lifecycle),
+        ];
+        match of_headers.iter().find(|(_, given)| *given && self.expires_from == Source::List) {
+            Some((option, _)) => Err(format!(
+                "{option} cannot be used with --expires-from list, which looks at no headers"
+            )),
+            None => Ok(Policy {
+                on_unparsable: self.on_unparsable,
+                default_ttl: self.default_ttl,
+                source: self.expires_from,
+                cache_control: self.cache_control,
+                lifecycle: self.lifecycle,
+            }),
+        }
+    }
+}
+
+fn endpoint(bucket: String, store: StoreArgs) -> Endpoint {
+    Endpoint {
+        bucket,
+        endpoint_url: store.endpoint_url,
+        region: store.region,
+        profile: store.profile,
+        no_sign_request: store.no_sign_request,
+        addressing: store.addressing_style,
+        requester_pays: store.requester_pays,
+    }
+}
+
 /// Measured with two cores: a second worker reads 64 large files at one time 6 % faster, and small
 /// ones as fast as one worker does.
 fn workers() -> usize {
@@ -107,6 +172,11 @@ pub fn runtime_dir() -> PathBuf {
 }
 
 fn bucket_and_prefix(text: &str) -> Result<(String, Prefix), String> {
+    let (bucket, prefix) = bucket_and_key(text)?;
+    Ok((bucket.to_owned(), Prefix::new(prefix)))
+}
+
+fn bucket_and_key(text: &str) -> Result<(&str, &str), String> {
     let path = text.strip_prefix("s3://").unwrap_or(text);
     let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
     let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
@@ -115,12 +185,25 @@ fn bucket_and_prefix(text: &str) -> Result<(String, Prefix), String> {
             "{text:?} names no bucket: expected BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX"
         ));
     }
-    Ok((bucket.to_owned(), Prefix::new(prefix)))
+    Ok((bucket, prefix))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    #[test]
+    fn a_listing_alone_knows_no_headers() {
+        for headers in [&["--lifecycle"][..], &["--cache-control", "last-modified"]] {
+            let typed = ["expirefs", "mount", "b", "/mnt", "--expires-from", "list"];
+            let typed = typed.into_iter().chain(["--default-ttl", "1h"]).chain(headers.to_vec());
+            let Command::Mount(args) = Cli::parse_from(typed).command else { unreachable!() };
+            let says = Config::new(*args).unwrap_err();
+            assert!(says.contains(headers[0]) && says.contains("--expires-from list"), "{says}");
+        }
+    }
 
     #[test]
     fn buckets_and_prefixes() {

@@ -1,7 +1,6 @@
 //! The control socket of a mount: `status` and `umount` ask the daemon over it.
 //!
-//! One request a connection: a line with a command, answered by a text up to the end of the
-//! stream. The socket lies in a directory that only its owner may enter, is named after the
+//! One request a connection: a line of JSON, answered by a text up to the end of the stream. The socket lies in a directory that only its owner may enter, is named after the
 //! device number of the mount, and is removed with it.
 
 use std::fs;
@@ -11,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::config::runtime_dir;
 use crate::mounts::{self, MountEntry};
@@ -22,27 +24,30 @@ use crate::mounts::{self, MountEntry};
 /// Clients served at one time: each is a descriptor, and the budget counts three.
 const CLIENTS: usize = 3;
 
-/// A client that does not speak is not waited for longer.
+/// A client that does not speak, or listen, is not waited for longer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
 
+/// The longest request, in bytes: a path (PATH_MAX of Linux), each byte of it escaped.
+const LONGEST: u64 = 6 * 4096 + 64;
+
 /// What a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Request {
+    /// Answered by a [`crate::status::Status`].
     Status,
+    /// Why the name at this path below the mount point is there or not. Answered by a `Result`
+    /// of an explanation or a text; may take as long as the store does.
+    Explain(String),
+    /// Answered, when it is unmounted, by nothing, or by why it cannot be.
     Unmount,
 }
 
-impl Request {
-    fn word(self) -> &'static str {
-        match self {
-            Request::Status => "status",
-            Request::Unmount => "unmount",
-        }
-    }
-}
+/// Makes the answer to a request other than to unmount.
+pub type Answer = dyn Fn(Request) -> BoxFuture<'static, String> + Send + Sync;
 
 fn socket_dir() -> PathBuf {
     runtime_dir().join("expirefs")
@@ -65,11 +70,11 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Listens for the mount. `status` makes the answer to that request; each wish to unmount
-    /// goes to `unmount`, and its client sees the stream end with the daemon.
+    /// Listens for the mount. Each wish to unmount goes to `unmount`, and its client sees the
+    /// stream end with the daemon.
     pub fn start(
         mount: &MountEntry,
-        status: Arc<dyn Fn() -> String + Send + Sync>,
+        answer: Arc<Answer>,
         unmount: mpsc::UnboundedSender<UnixStream>,
     ) -> io::Result<Server> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(socket_dir())?;
@@ -92,10 +97,9 @@ impl Server {
                     continue;
                 };
                 while serving.try_join_next().is_some() {}
-                let (status, unmount) = (status.clone(), unmount.clone());
+                let (answer, unmount) = (answer.clone(), unmount.clone());
                 serving.spawn(async move {
-                    let _ =
-                        tokio::time::timeout(CLIENT_PATIENCE, serve(client, status, unmount)).await;
+                    let _ = serve(client, &*answer, unmount).await;
                     drop(turn);
                 });
             }
@@ -106,29 +110,29 @@ impl Server {
 
 async fn serve(
     client: UnixStream,
-    status: Arc<dyn Fn() -> String + Send + Sync>,
+    answer: &Answer,
     unmount: mpsc::UnboundedSender<UnixStream>,
 ) -> io::Result<()> {
-    // A request is a word: no more than this is read of one.
-    let mut client = BufReader::new(client.take(64));
+    let mut client = BufReader::new(client.take(LONGEST));
     let mut line = String::new();
-    client.read_line(&mut line).await?;
+    timeout(CLIENT_PATIENCE, client.read_line(&mut line)).await??;
     let mut client = client.into_inner().into_inner();
-    match line.trim() {
-        "status" => client.write_all(status().as_bytes()).await,
-        "unmount" => {
+    let says = match serde_json::from_str(&line) {
+        Ok(Request::Unmount) => {
             let _ = unmount.send(client);
-            Ok(())
+            return Ok(());
         }
-        other => client.write_all(format!("unknown request {other:?}\n").as_bytes()).await,
-    }
+        Ok(request) => answer(request).await,
+        Err(error) => format!("not a request: {error}\n"),
+    };
+    timeout(CLIENT_PATIENCE, client.write_all(says.as_bytes())).await?
 }
 
 /// Asks the daemon of a mount, and returns its answer, which ends when the daemon closes.
 ///
 /// # Errors
 /// In words for the operator.
-pub async fn ask(mount: &MountEntry, request: Request) -> Result<String, String> {
+pub async fn ask(mount: &MountEntry, request: &Request) -> Result<String, String> {
     let path = socket_of(mount);
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!(
@@ -145,13 +149,35 @@ pub async fn ask(mount: &MountEntry, request: Request) -> Result<String, String>
     };
     let talk = async {
         let mut stream = UnixStream::connect(&path).await?;
-        stream.write_all(format!("{}\n", request.word()).as_bytes()).await?;
+        let mut line = serde_json::to_string(request)?;
+        line.push('\n');
+        stream.write_all(line.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
     };
-    let timeout = tokio::time::timeout(DAEMON_PATIENCE, talk).await;
-    timeout.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)
+    let answer = match request {
+        // The mount's own timeout ends it.
+        Request::Explain(_) => talk.await,
+        Request::Status | Request::Unmount => timeout(DAEMON_PATIENCE, talk)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+    };
+    answer.map_err(failed)
+}
+
+/// The expirefs mount that a path lies in, and the path below its mount point. The path itself
+/// need not exist: that is what one may want to have explained.
+///
+/// # Errors
+/// In words for the operator.
+pub fn path_in_mount(path: &Path) -> Result<(MountEntry, String), String> {
+    let whole = mounts::absolute_or_missing(path);
+    let whole = whole.map_err(|error| format!("{}: {error}", path.display()))?;
+    let mount = mount_at(&whole, true)?;
+    let below = whole.strip_prefix(&mount.dir).ok().and_then(Path::to_str);
+    let below = below.ok_or_else(|| format!("{}: no key is named so", path.display()))?;
+    Ok((mount, below.to_owned()))
 }
 
 /// The expirefs mount at `dir`, or the one `dir` lies in if `within`.

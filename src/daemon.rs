@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use fuser::{MountOption, Session, SessionACL};
+use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
@@ -18,14 +19,16 @@ use tracing::{debug, info, warn};
 use crate::body::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control;
+use crate::control::{self, Request};
 use crate::error::Error;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::fuse::Fuse;
+use crate::index::{Index, IndexFile};
+use crate::listing::Exactness;
 use crate::metrics::Metrics;
 use crate::mounts::{self, MountEntry};
-use crate::s3::S3;
+use crate::s3::{Endpoint, S3};
 use crate::status::Status;
 use crate::store::{ListRequest, Store};
 
@@ -61,9 +64,20 @@ pub fn budget(config: &Config) -> Result<Budget, String> {
     let limit = fd_budget::descriptor_limit(config.keep_fd_limit).map_err(read)?;
     let inherited = fd_budget::in_use().map_err(read)?.fds;
     let budget =
-        Budget::plan(limit, inherited, config.max_open_bodies).map_err(|e| e.to_string())?;
+        Budget::plan(limit, inherited, config.max_open_bodies, config.metadata_concurrency)
+            .map_err(|e| e.to_string())?;
     info!("{budget}");
     Ok(budget)
+}
+
+/// The same for a command that only asks.
+///
+/// # Errors
+/// In words for the operator.
+pub fn budget_without_mount(metadata: usize) -> Result<Budget, String> {
+    let limit = fd_budget::descriptor_limit(false);
+    let limit = limit.map_err(|e| format!("the limit of file descriptors: {e}"))?;
+    Budget::plan(limit, 3, Some(1), metadata).map_err(|e| e.to_string())
 }
 
 impl Mounted {
@@ -90,10 +104,21 @@ impl Mounted {
             () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
         };
 
+        let index_file = match config.index.clone() {
+            None => None,
+            Some(path) => {
+                let of = source_of(&config.endpoint);
+                let open = tokio::task::spawn_blocking(move || IndexFile::open(&path, &of));
+                open.await.map_err(|e| format!("the index: {e}"))?
+            }
+        };
+        let index = Index::new(config.index_memory, index_file);
         let accounts = Accounts::new(budget.cap, config.parking, config.buffer_memory);
-        let fs = Arc::new(Fs::new(store, clock, metrics, accounts, config.settings.clone()));
+        let settings = config.settings.clone();
+        let fs = Arc::new(Fs::new(store, clock, metrics, accounts, settings, index));
         let (alive, ended) = oneshot::channel();
-        let fuse = Fuse::new(fs.clone(), Handle::current(), config.ownership, alive);
+        let plus = config.settings.listing.exactness == Exactness::Exact;
+        let fuse = Fuse::new(fs.clone(), Handle::current(), config.ownership, plus, alive);
         let source = config.url();
         let entry = mount(fuse, &config, &source).await?;
         raise_read_ahead(&entry);
@@ -112,8 +137,23 @@ impl Mounted {
         sampler.spawn(sample(peak));
         let (wish, wishes) = mpsc::unbounded_channel();
         let answer = {
-            let status = status.clone();
-            move || serde_json::to_string(&status()).unwrap_or_else(|e| e.to_string())
+            let (status, fs) = (status.clone(), fs.clone());
+            let (bucket, dir) = (config.endpoint.bucket, entry.dir.display().to_string());
+            move |request| {
+                let (status, fs) = (status.clone(), fs.clone());
+                let (bucket, dir) = (bucket.clone(), dir.clone());
+                let answer = async move {
+                    let answer = match request {
+                        Request::Explain(path) => {
+                            let explained = fs.explain(&path, &bucket, &dir).await;
+                            serde_json::to_string(&explained.map_err(|e| e.to_string()))
+                        }
+                        Request::Status | Request::Unmount => serde_json::to_string(&status()),
+                    };
+                    answer.unwrap_or_else(|e| e.to_string())
+                };
+                answer.boxed()
+            }
         };
         let control = control::Server::start(&entry, Arc::new(answer), wish);
         let control = control.inspect_err(|error| {
@@ -167,6 +207,8 @@ impl Mounted {
             Ok(()) => None,
             Err(error) => Some(format!("cannot unmount {}: {error}", self.entry.dir.display())),
         };
+        let fs = self.fs.clone();
+        let _ = tokio::task::spawn_blocking(move || fs.index().flush()).await;
         // With handles open the session ends with this process, and no sooner.
         if !self.ended.is_terminated() && self.fs.open_handles().is_empty() {
             let _ = tokio::time::timeout(FAREWELL, &mut self.ended).await;
@@ -261,10 +303,17 @@ fn check_mount_point(dir: &Path, replace_dead: bool) -> Result<(), String> {
     }
 }
 
+/// What an index is of: a bucket, at the place where it is asked for.
+fn source_of(endpoint: &Endpoint) -> String {
+    let at = endpoint.endpoint_url.as_deref().unwrap_or("AWS");
+    format!("{} at {}", endpoint.bucket, at.trim_end_matches('/'))
+}
+
 /// Lists one key: that needs the bucket, access to it, credentials, the region and the endpoint.
 async fn check_bucket(store: &dyn Store, config: &Config) -> Result<(), String> {
     let prefix = config.settings.prefix.as_str();
-    let listed = store.list(ListRequest { prefix, token: None, max_keys: 1 }).await;
+    let request = ListRequest { prefix, recursive: false, token: None, max_keys: 1 };
+    let listed = store.list(request).await;
     let at = match &config.endpoint.endpoint_url {
         Some(url) => format!(" at {url}"),
         None => String::new(),

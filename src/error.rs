@@ -39,7 +39,10 @@ pub enum Error {
     /// An answer of the kind 4xx: asking again would not change it.
     #[error("the store refused: {0}")]
     Refused(String),
-    /// An answer of the kind 5xx, throttling included, after all tries.
+    /// 503 SlowDown or 429, while there was time to ask again.
+    #[error("the store is being asked too much: {0}")]
+    Throttled(String),
+    /// An answer of the kind 5xx, after all tries.
     #[error("the store failed: {0}")]
     Store(String),
     #[error("a wrong answer from the store: {0}")]
@@ -73,6 +76,7 @@ impl Error {
             | Error::TimedOut(_)
             | Error::Unreachable(_)
             | Error::Refused(_)
+            | Error::Throttled(_)
             | Error::Store(_)
             | Error::Protocol(_)
             | Error::Defect(_) => libc::EIO,
@@ -97,7 +101,10 @@ impl Error {
             // Logged where the key is met first, once.
             | Error::Unparsable => Level::DEBUG,
             Error::Stale | Error::ShuttingDown => Level::INFO,
-            Error::Denied(_) | Error::Archived(_) | Error::TooManyBodies { .. } => Level::WARN,
+            Error::Denied(_)
+            | Error::Archived(_)
+            | Error::TooManyBodies { .. }
+            | Error::Throttled(_) => Level::WARN,
             Error::OutOfDescriptors(_)
             | Error::TimedOut(_)
             | Error::Unreachable(_)

@@ -3,9 +3,11 @@
 //! Pure: no clock, no network, no kernel. Every operation of the file system asks
 //! [`Expiry::at`] and nothing else, so that there is one definition of "expired".
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::parsing::Parsed;
 use time::{Date, Month, OffsetDateTime, Time};
@@ -36,6 +38,14 @@ pub enum Presence {
 }
 
 impl Expiry {
+    /// The instant, where there is one.
+    pub fn instant(self) -> Option<SystemTime> {
+        match self {
+            Expiry::At(at) => Some(at),
+            Expiry::Never | Expiry::Past | Expiry::Unreadable => None,
+        }
+    }
+
     /// The one rule: an object is absent once `now >= expires`.
     pub fn at(self, now: SystemTime) -> Presence {
         match self {
@@ -72,28 +82,159 @@ pub enum Source {
     List,
 }
 
-/// How stamps become an [`Expiry`].
+/// What `Cache-Control` counts for (`--cache-control`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CacheControl {
+    /// Nothing. Each answer of S3 is new, so that by the letter `max-age` would never run out.
+    #[default]
+    Ignore,
+    /// `s-maxage`, else `max-age`, counted from Last-Modified, in place of Expires.
+    LastModified,
+}
+
+/// The raw material: what the store said of one object version, byte for byte.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stamps<'a> {
+    /// Never the SDK's typed `expires`, which knows one of the three date forms and takes
+    /// everything else for "no expiry".
+    pub expires: Option<&'a str>,
+    pub cache_control: Option<&'a str>,
+    /// `x-amz-expiration`, which S3 adds where a lifecycle rule applies.
+    pub expiration: Option<&'a str>,
+}
+
+/// One statement of a header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Term<T> {
+    #[default]
+    Absent,
+    /// It is there and cannot be read.
+    Unreadable,
+    Is(T),
+}
+
+impl<T> Term<T> {
+    fn read(raw: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Term<T> {
+        match raw.map(read) {
+            None => Term::Absent,
+            Some(None) => Term::Unreadable,
+            Some(Some(value)) => Term::Is(value),
+        }
+    }
+}
+
+/// What the stamps say, read once: all that is kept of them for each version met, whatever the
+/// policy. Dates are in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    pub expires: Term<i64>,
+    /// `s-maxage`, else `max-age`, in seconds.
+    pub max_age: Term<u32>,
+    /// The day a lifecycle rule ends it. One that cannot be read is none: S3 itself writes it.
+    pub lifecycle: Option<i64>,
+}
+
+impl Terms {
+    /// Reads the stamps. `now` serves the two-digit years of RFC 850 dates only.
+    pub fn read(stamps: Stamps<'_>, now: SystemTime) -> Terms {
+        let date = |raw: &str| http_date(raw, now).map(seconds);
+        Terms {
+            expires: Term::read(stamps.expires, date),
+            max_age: stamps.cache_control.map_or(Term::Absent, max_age),
+            lifecycle: stamps.expiration.and_then(expiry_date).and_then(date),
+        }
+    }
+
+    /// Bytes of an encoded value.
+    pub const ENCODED: usize = 20;
+
+    // Years with four digits lie far from both ends.
+    const ABSENT: i64 = i64::MIN;
+    const UNREADABLE: i64 = i64::MAX;
+
+    /// As bytes that [`Terms::decode`] reads, in this version and later ones.
+    pub fn encode(&self) -> [u8; Self::ENCODED] {
+        let expires = match self.expires {
+            Term::Absent => Self::ABSENT,
+            Term::Unreadable => Self::UNREADABLE,
+            Term::Is(at) => at,
+        };
+        let max_age = match self.max_age {
+            Term::Absent => u32::MAX,
+            Term::Unreadable => u32::MAX - 1,
+            Term::Is(age) => age.min(MAX_AGE),
+        };
+        let mut bytes = [0; Self::ENCODED];
+        bytes[..8].copy_from_slice(&expires.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.lifecycle.unwrap_or(Self::ABSENT).to_le_bytes());
+        bytes[16..].copy_from_slice(&max_age.to_le_bytes());
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8; Self::ENCODED]) -> Terms {
+        let [date, lifecycle] = [0, 8].map(|at| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            i64::from_le_bytes(word)
+        });
+        let max_age = u32::from_le_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]);
+        Terms {
+            expires: match date {
+                Self::ABSENT => Term::Absent,
+                Self::UNREADABLE => Term::Unreadable,
+                at => Term::Is(at),
+            },
+            max_age: match max_age {
+                u32::MAX => Term::Absent,
+                n if n == u32::MAX - 1 => Term::Unreadable,
+                age => Term::Is(age),
+            },
+            lifecycle: Some(lifecycle).filter(|at| *at != Self::ABSENT),
+        }
+    }
+}
+
+/// How terms become an [`Expiry`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
     pub on_unparsable: OnUnparsable,
-    /// Life after Last-Modified of an object without `Expires`.
+    /// Life after Last-Modified of an object of which no header says more.
     pub default_ttl: Option<Duration>,
     pub source: Source,
+    pub cache_control: CacheControl,
+    /// Whether a lifecycle rule's day counts, too.
+    pub lifecycle: bool,
 }
 
-/// The raw material: what the store said of one object version.
-#[derive(Clone, Copy, Debug)]
-pub struct Stamps<'a> {
-    /// The `Expires` header as sent, byte for byte. Never the SDK's typed `expires`, which
-    /// knows one of the three date forms and takes everything else for "no expiry".
-    pub expires: Option<&'a str>,
-    pub last_modified: SystemTime,
+/// What decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// Nothing sets an end.
+    None,
+    Expires,
+    CacheControl,
+    Lifecycle,
+    DefaultTtl,
 }
 
-/// An expiry, and whether an `Expires` was there that could not be read.
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Basis::None => "nothing",
+            Basis::Expires => "Expires",
+            Basis::CacheControl => "Cache-Control",
+            Basis::Lifecycle => "the lifecycle rule",
+            Basis::DefaultTtl => "--default-ttl",
+        })
+    }
+}
+
+/// An expiry, what it comes from, and whether a header that counts could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct Judgement {
     pub expiry: Expiry,
+    pub basis: Basis,
     pub unparsable: bool,
 }
 
@@ -103,22 +244,106 @@ impl Policy {
         self.source == Source::Headers
     }
 
-    /// Reads the stamps. `now` serves the two-digit years of RFC 850 dates only.
-    pub fn read(&self, stamps: Stamps<'_>, now: SystemTime) -> Reading {
-        let raw = stamps.expires.filter(|_| self.needs_headers());
-        let date = raw.map(|raw| http_date(raw, now));
-        let unparsable = matches!(date, Some(None));
-        let expiry = match (date, self.on_unparsable) {
-            (Some(Some(at)), _) => Expiry::At(at),
-            (Some(None), OnUnparsable::Expired) => Expiry::Past,
-            (Some(None), OnUnparsable::Error) => Expiry::Unreadable,
-            (Some(None), OnUnparsable::Fresh) | (None, _) => self
-                .default_ttl
-                .and_then(|ttl| stamps.last_modified.checked_add(ttl))
-                .map_or(Expiry::Never, Expiry::At),
+    /// The end of an object. Of the headers that count the first one decides, in the order of
+    /// RFC 9111 §5.3: Cache-Control, Expires; without any, `default_ttl`. A lifecycle rule that
+    /// ends it sooner wins over all of them.
+    pub fn judge(&self, terms: &Terms, last_modified: SystemTime) -> Judgement {
+        let from_headers = match (self.needs_headers(), self.cache_control) {
+            (false, _) => [None, None],
+            (true, CacheControl::Ignore) => [None, Some(Basis::Expires)],
+            (true, CacheControl::LastModified) => [Some(Basis::CacheControl), Some(Basis::Expires)],
         };
-        Reading { expiry, unparsable }
+        let mut unparsable = false;
+        let stated = from_headers.into_iter().flatten().find_map(|basis| {
+            let term = match basis {
+                Basis::CacheControl => match terms.max_age {
+                    Term::Is(age) => Term::Is(lasting(last_modified, u64::from(age))),
+                    Term::Absent => Term::Absent,
+                    Term::Unreadable => Term::Unreadable,
+                },
+                _ => match terms.expires {
+                    Term::Is(at) => Term::Is(instant(at).map_or(Expiry::Past, Expiry::At)),
+                    Term::Absent => Term::Absent,
+                    Term::Unreadable => Term::Unreadable,
+                },
+            };
+            unparsable |= term == Term::Unreadable;
+            match (term, self.on_unparsable) {
+                (Term::Is(expiry), _) => Some((expiry, basis)),
+                (Term::Unreadable, OnUnparsable::Expired) => Some((Expiry::Past, basis)),
+                (Term::Unreadable, OnUnparsable::Error) => Some((Expiry::Unreadable, basis)),
+                (Term::Unreadable, OnUnparsable::Fresh) | (Term::Absent, _) => None,
+            }
+        });
+        let (expiry, basis) = stated.unwrap_or_else(|| match self.default_ttl {
+            Some(ttl) => {
+                let end = last_modified.checked_add(ttl);
+                (end.map_or(Expiry::Never, Expiry::At), Basis::DefaultTtl)
+            }
+            None => (Expiry::Never, Basis::None),
+        });
+        let ruled = terms.lifecycle.filter(|_| self.lifecycle && self.needs_headers());
+        let (expiry, basis) = match (expiry, ruled.and_then(instant)) {
+            (Expiry::Never, Some(end)) => (Expiry::At(end), Basis::Lifecycle),
+            (Expiry::At(at), Some(end)) if end < at => (Expiry::At(end), Basis::Lifecycle),
+            (other, _) => (other, basis),
+        };
+        Judgement { expiry, basis, unparsable }
     }
+}
+
+fn lasting(from: SystemTime, seconds: u64) -> Expiry {
+    from.checked_add(Duration::from_secs(seconds)).map_or(Expiry::Never, Expiry::At)
+}
+
+/// Writes the instant for people and scripts (RFC 3339), to the second below.
+pub fn rfc3339(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
+}
+
+/// Whole seconds since 1970, the second below.
+pub fn seconds(at: SystemTime) -> i64 {
+    OffsetDateTime::from(at).unix_timestamp()
+}
+
+/// The instant so many seconds after 1970, or before; `None` outside of four-digit years.
+pub fn instant(seconds: i64) -> Option<SystemTime> {
+    OffsetDateTime::from_unix_timestamp(seconds).ok().map(SystemTime::from)
+}
+
+/// The most seconds a directive can say: what is longer counts as this (RFC 9111 §1.2.2).
+const MAX_AGE: u32 = 1 << 31;
+
+/// `s-maxage`, else `max-age`, of a `Cache-Control` (RFC 9111 §5.2): a list of
+/// `NAME[=VALUE]`, the value a token or a quoted string. Of several of one name the first counts
+/// (§4.2.1).
+fn max_age(raw: &str) -> Term<u32> {
+    let mut quoted = false;
+    let directives: Vec<_> = raw
+        .split(|c| {
+            quoted ^= c == '"';
+            c == ',' && !quoted
+        })
+        .map(|directive| directive.split_once('=').unwrap_or((directive, "")))
+        .map(|(name, value)| (name.trim(), value.trim().trim_matches('"')))
+        .collect();
+    let value_of = |wanted: &str| {
+        let found = directives.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| *value)
+    };
+    let value = value_of("s-maxage").or_else(|| value_of("max-age"));
+    Term::read(value, |digits| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        is_number.then(|| digits.parse().map_or(MAX_AGE, |n: u32| n.min(MAX_AGE)))
+    })
+}
+
+/// The date in `expiry-date="Fri, 21 Dec 2012 00:00:00 GMT", rule-id="..."` (S3 API reference,
+/// GetObject, `x-amz-expiration`).
+fn expiry_date(raw: &str) -> Option<&str> {
+    let (_, date) = raw.split_once("expiry-date=\"")?;
+    date.split_once('"').map(|(date, _)| date)
 }
 
 type Format = &'static [BorrowedFormatItem<'static>];
@@ -296,40 +521,121 @@ mod tests {
         assert_eq!(Expiry::Unreadable.at(at(NOW)), Presence::Unreadable);
     }
 
+    /// The verdict on an object modified at `NOW - 100` with these headers.
+    fn judged(policy: Policy, expires: Option<&str>, cache_control: Option<&str>) -> Judgement {
+        let stamps = Stamps { expires, cache_control, expiration: None };
+        policy.judge(&Terms::read(stamps, at(NOW)), at(NOW - 100))
+    }
+
     #[test]
     fn policies() {
-        let modified = at(NOW - 100);
         let ttl = Some(Duration::from_secs(60));
         let good = "Sun, 06 Nov 1994 08:49:37 GMT";
         let (end, good_end) = (Expiry::At(at(NOW - 40)), Expiry::At(at(784_111_777)));
+        use Basis::{DefaultTtl, None as Nothing};
         use OnUnparsable::{Error, Expired, Fresh};
         use Source::{Headers, List};
         let table = [
-            // raw, on_unparsable, default_ttl, source -> expiry, unparsable
-            (None, Expired, None, Headers, Expiry::Never, false),
-            (None, Expired, ttl, Headers, end, false),
-            (Some(good), Expired, ttl, Headers, good_end, false),
-            (Some(good), Expired, ttl, List, end, false),
-            (Some(good), Expired, None, List, Expiry::Never, false),
-            (Some("0"), Expired, ttl, Headers, Expiry::Past, true),
-            (Some(""), Expired, None, Headers, Expiry::Past, true),
-            (Some("-1"), Fresh, None, Headers, Expiry::Never, true),
-            (Some("-1"), Fresh, ttl, Headers, end, true),
-            (Some("never"), Error, ttl, Headers, Expiry::Unreadable, true),
-            (Some("never"), Error, ttl, List, end, false),
+            // raw, on_unparsable, default_ttl, source -> expiry, basis, unparsable
+            (None, Expired, None, Headers, Expiry::Never, Nothing, false),
+            (None, Expired, ttl, Headers, end, DefaultTtl, false),
+            (Some(good), Expired, ttl, Headers, good_end, Basis::Expires, false),
+            (Some(good), Expired, ttl, List, end, DefaultTtl, false),
+            (Some(good), Expired, None, List, Expiry::Never, Nothing, false),
+            (Some("0"), Expired, ttl, Headers, Expiry::Past, Basis::Expires, true),
+            (Some(""), Expired, None, Headers, Expiry::Past, Basis::Expires, true),
+            (Some("-1"), Fresh, None, Headers, Expiry::Never, Nothing, true),
+            (Some("-1"), Fresh, ttl, Headers, end, DefaultTtl, true),
+            (Some("never"), Error, ttl, Headers, Expiry::Unreadable, Basis::Expires, true),
+            (Some("never"), Error, ttl, List, end, DefaultTtl, false),
         ];
-        for (expires, on_unparsable, default_ttl, source, expiry, unparsable) in table {
-            let policy = Policy { on_unparsable, default_ttl, source };
-            let stamps = Stamps { expires, last_modified: modified };
-            let want = Reading { expiry, unparsable };
-            assert_eq!(policy.read(stamps, at(NOW)), want, "{expires:?} {policy:?}");
+        for (expires, on_unparsable, default_ttl, source, expiry, basis, unparsable) in table {
+            let policy = Policy { on_unparsable, default_ttl, source, ..Policy::default() };
+            let want = Judgement { expiry, basis, unparsable };
+            assert_eq!(judged(policy, expires, None), want, "{expires:?} {policy:?}");
+        }
+    }
+
+    #[test]
+    fn cache_control_counts_where_it_is_told_to() {
+        use Basis::{CacheControl as Cc, Expires};
+        use OnUnparsable::{Error, Expired, Fresh};
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let by_date = (Expiry::At(at(784_111_777)), Expires);
+        let after = |n: i64| (Expiry::At(at(NOW - 100 + n)), Cc);
+        let table = [
+            ("max-age=60", Expired, after(60)),
+            ("public, MAX-AGE=60", Expired, after(60)),
+            ("max-age=60, s-maxage=7", Expired, after(7)),
+            ("max-age=\"60\"", Expired, after(60)),
+            ("max-age=60, max-age=5", Expired, after(60)),
+            ("private=\"max-age=1, x\", max-age=60", Expired, after(60)),
+            ("max-age=99999999999999999999", Expired, after(1 << 31)),
+            ("max-age=0", Expired, after(0)),
+            ("no-cache, no-store", Expired, by_date),
+            ("", Expired, by_date),
+            ("xmax-age=60", Expired, by_date),
+            ("max-age", Expired, (Expiry::Past, Cc)),
+            ("max-age=", Expired, (Expiry::Past, Cc)),
+            ("max-age=-1", Expired, (Expiry::Past, Cc)),
+            ("max-age=1.5", Error, (Expiry::Unreadable, Cc)),
+            ("max-age=1.5", Fresh, by_date),
+        ];
+        for (raw, on_unparsable, want) in table {
+            let policy = Policy {
+                on_unparsable,
+                cache_control: CacheControl::LastModified,
+                ..Policy::default()
+            };
+            let got = judged(policy, Some(date), Some(raw));
+            assert_eq!((got.expiry, got.basis), want, "{raw:?} {on_unparsable:?}");
+            let ignored =
+                judged(Policy { on_unparsable, ..Policy::default() }, Some(date), Some(raw));
+            assert_eq!(
+                (ignored.expiry, ignored.basis, ignored.unparsable),
+                (by_date.0, by_date.1, false)
+            );
+        }
+    }
+
+    #[test]
+    fn the_earlier_of_lifecycle_and_headers_wins() {
+        let rule = "expiry-date=\"Sun, 06 Nov 1994 08:49:37 GMT\", rule-id=\"a, \"";
+        let ruled = Expiry::At(at(784_111_777));
+        let by = |expires, expiration, lifecycle| {
+            let stamps = Stamps { expires, expiration, cache_control: None };
+            let policy = Policy { lifecycle, ..Policy::default() };
+            let judgement = policy.judge(&Terms::read(stamps, at(NOW)), at(0));
+            (judgement.expiry, judgement.basis)
+        };
+        assert_eq!(by(None, Some(rule), true), (ruled, Basis::Lifecycle));
+        assert_eq!(by(None, Some(rule), false), (Expiry::Never, Basis::None));
+        let [sooner, later] = [1, 900_000_000].map(|n| format_http_date(at(n)));
+        assert_eq!(by(Some(&later), Some(rule), true), (ruled, Basis::Lifecycle));
+        assert_eq!(by(Some(&sooner), Some(rule), true), (Expiry::At(at(1)), Basis::Expires));
+        assert_eq!(by(Some("0"), Some(rule), true), (Expiry::Past, Basis::Expires));
+        for unreadable in ["NotImplemented", "", "expiry-date=\"soon\"", "expiry-date=\"Sun, "] {
+            assert_eq!(by(None, Some(unreadable), true), (Expiry::Never, Basis::None));
+        }
+    }
+
+    #[test]
+    fn terms_survive_their_encoding() {
+        let dates = [Term::Absent, Term::Unreadable, Term::Is(-62_135_596_800), Term::Is(NOW)];
+        let ages = [Term::Absent, Term::Unreadable, Term::Is(0), Term::Is(MAX_AGE)];
+        for expires in dates {
+            for max_age in ages {
+                for lifecycle in [None, Some(0), Some(NOW)] {
+                    let terms = Terms { expires, max_age, lifecycle };
+                    assert_eq!(Terms::decode(&terms.encode()), terms);
+                }
+            }
         }
     }
 
     #[test]
     fn a_life_without_end_does_not_overflow() {
         let policy = Policy { default_ttl: Some(Duration::MAX), ..Policy::default() };
-        let stamps = Stamps { expires: None, last_modified: at(NOW) };
-        assert_eq!(policy.read(stamps, at(NOW)).expiry, Expiry::Never);
+        assert_eq!(judged(policy, None, None).expiry, Expiry::Never);
     }
 }

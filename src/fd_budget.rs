@@ -13,9 +13,9 @@ pub const MIN_LIMIT: usize = 40;
 const TRANSIENT: usize = 8;
 /// Sockets whose body has been dropped and that the kernel has yet to close (≤ 20 ms).
 const CLOSING: usize = 8;
-/// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the control socket
-/// and three of its clients.
-const DAEMON: usize = 12;
+/// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the index, the
+/// control socket and three of its clients.
+const DAEMON: usize = 13;
 
 /// How the descriptors of this process are divided. The sum of all parts is at most `limit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,14 +51,16 @@ pub enum BudgetError {
 }
 
 impl Budget {
-    /// Divides `limit` descriptors, `inherited` of which are open already.
+    /// Divides `limit` descriptors, `inherited` of which are open already, with `metadata`
+    /// requests at one time as far as that fits.
     pub fn plan(
         limit: usize,
         inherited: usize,
         max_open_bodies: Option<usize>,
+        metadata: usize,
     ) -> Result<Budget, BudgetError> {
         // Small limits get fewer metadata connections rather than no bodies.
-        let metadata = (limit / 8).clamp(4, 64);
+        let metadata = metadata.min((limit / 8).max(4));
         let reserve = inherited + DAEMON + metadata + TRANSIENT + CLOSING;
         let available = limit.saturating_sub(reserve);
         if limit < MIN_LIMIT || available == 0 {
@@ -152,7 +154,7 @@ mod tests {
     fn the_parts_never_exceed_the_limit() {
         for limit in 0..3000 {
             for inherited in [3, 5, 20] {
-                let Ok(b) = Budget::plan(limit, inherited, None) else { continue };
+                let Ok(b) = Budget::plan(limit, inherited, None, 64) else { continue };
                 assert!(limit >= MIN_LIMIT && b.cap >= 1);
                 let reserve = b.inherited + b.daemon + b.metadata + b.transient + b.closing;
                 assert_eq!(reserve + b.cap, limit);
@@ -163,21 +165,21 @@ mod tests {
 
     #[test]
     fn small_limits_still_mount() {
-        assert!(Budget::plan(64, 3, None).unwrap().cap >= 16);
-        assert!(Budget::plan(MIN_LIMIT, 3, None).unwrap().cap >= 1);
+        assert!(Budget::plan(64, 3, None, 64).unwrap().cap >= 16);
+        assert!(Budget::plan(MIN_LIMIT, 3, None, 64).unwrap().cap >= 1);
         assert_eq!(
-            Budget::plan(MIN_LIMIT - 1, 3, None),
+            Budget::plan(MIN_LIMIT - 1, 3, None, 64),
             Err(BudgetError::TooLow { limit: MIN_LIMIT - 1, inherited: 3 })
         );
-        assert!(Budget::plan(64, 60, None).is_err(), "nothing left after what is open already");
+        assert!(Budget::plan(64, 60, None, 64).is_err(), "nothing left after what is open already");
     }
 
     #[test]
     fn an_impossible_cap_is_refused_with_both_numbers() {
-        let refused = Budget::plan(128, 3, Some(100)).unwrap_err().to_string();
-        let available = Budget::plan(128, 3, None).unwrap().available;
+        let refused = Budget::plan(128, 3, Some(100), 64).unwrap_err().to_string();
+        let available = Budget::plan(128, 3, None, 64).unwrap().available;
         assert!(refused.contains("100") && refused.contains(&available.to_string()), "{refused}");
-        assert_eq!(Budget::plan(128, 3, Some(8)).unwrap().cap, 8);
+        assert_eq!(Budget::plan(128, 3, Some(8), 64).unwrap().cap, 8);
     }
 
     #[test]

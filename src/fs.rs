@@ -12,11 +12,14 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::about;
 use crate::body::{Accounts, Patience, Reader, State};
 use crate::catalog::{Catalog, Known, Rules, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::expiry::{Expiry, Policy, Presence};
+use crate::expiry::{Expiry, Policy, Presence, rfc3339};
+use crate::explain::{Belief, Explanation, explain};
+use crate::index::Index;
 use crate::inode::{File, Inodes, Node, ROOT};
 use crate::listing::{self, DirEntry, Listing, What};
 use crate::metrics::Metrics;
@@ -40,8 +43,7 @@ pub struct Settings {
     pub negative_ttl: Duration,
     pub patience: Patience,
     pub probe: probe::Limits,
-    /// Keys asked for with one LIST.
-    pub page: u16,
+    pub listing: listing::Rules,
 }
 
 /// A directory or file as the kernel is told of it.
@@ -121,6 +123,7 @@ pub struct Fs {
     settings: Settings,
     accounts: Accounts,
     catalog: Arc<Catalog>,
+    index: Arc<Index>,
     inodes: Inodes,
     // Each of the two locks is held for one lookup in the table, never over a wait or a drop.
     handles: Mutex<HashMap<u64, Arc<Handle>>>,
@@ -138,6 +141,7 @@ impl Fs {
         metrics: Arc<Metrics>,
         accounts: Accounts,
         settings: Settings,
+        index: Arc<Index>,
     ) -> Fs {
         let rules = Rules {
             policy: settings.policy,
@@ -146,7 +150,8 @@ impl Fs {
             timeout: settings.patience.timeout,
             probe: settings.probe,
         };
-        let catalog = Catalog::new(store.clone(), clock.clone(), metrics.clone(), rules);
+        let catalog =
+            Catalog::new(store.clone(), clock.clone(), metrics.clone(), rules, index.clone());
         Fs {
             inodes: Inodes::new(settings.prefix.clone()),
             mounted_at: clock.now(),
@@ -156,6 +161,7 @@ impl Fs {
             settings,
             accounts,
             catalog,
+            index,
             handles: Mutex::default(),
             directories: Mutex::default(),
             next_handle: AtomicU64::new(1),
@@ -189,8 +195,8 @@ impl Fs {
                 let ino = self.inodes.directory(&Prefix::new(&key));
                 Ok(Lookup::Found(self.directory_attr(ino, ttl)))
             }
-            (_, Known::File { version, expiry }) => {
-                let (ino, file) = self.inodes.file(version, *expiry);
+            (_, Known::File { version, expiry, about }) => {
+                let (ino, file) = self.inodes.file(version, *expiry, about.as_ref());
                 Ok(Lookup::Found(file_attr(ino, &file, ttl)))
             }
         }
@@ -207,6 +213,17 @@ impl Fs {
                 Ok(file_attr(ino, &file, kernel_ttl(self.catalog.lifetime(file.expiry))))
             }
         }
+    }
+
+    /// The extended attributes of a node.
+    pub fn attributes(&self, ino: u64) -> Result<Vec<(String, String)>> {
+        Ok(match self.node(ino)? {
+            Node::Directory(_) => Vec::new(),
+            Node::File(file) => {
+                let about = file.about.get().map(|about| &**about);
+                about::attributes(&file.version, file.expiry, about)
+            }
+        })
     }
 
     /// Whether a node is there.
@@ -288,7 +305,7 @@ impl Fs {
             self.catalog.clone(),
             self.metrics.clone(),
             self.directory(ino)?,
-            self.settings.page,
+            self.settings.listing,
         );
         let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.directories().insert(fh, Arc::new(listing));
@@ -357,11 +374,13 @@ impl Fs {
             What::Directory(prefix, _) => {
                 (self.inodes.number_of_directory(prefix), Kind::Directory, None)
             }
-            What::NameOnly => (UNKNOWN_INO, Kind::File, None),
+            // A number that is told with attributes has to be the right one for good.
+            What::Listed(_) if plus => (UNKNOWN_INO, Kind::File, None),
+            What::Listed(version) => (self.inodes.number_of_file(version), Kind::File, None),
             What::File(fact) => match (self.catalog.presence(fact), &fact.known) {
                 (Presence::Expired, _) => return None,
-                (Presence::Live { .. }, Known::File { version, expiry }) if plus => {
-                    let (ino, file) = self.inodes.file(version, *expiry);
+                (Presence::Live { .. }, Known::File { version, expiry, about }) if plus => {
+                    let (ino, file) = self.inodes.file(version, *expiry, about.as_ref());
                     let ttl = kernel_ttl(self.catalog.ttl(fact));
                     (ino, Kind::File, Some(file_attr(ino, &file, ttl)))
                 }
@@ -402,6 +421,50 @@ impl Fs {
         let _ = tokio::time::timeout(patience, all_done).await;
     }
 
+    /// Why the name at `path`, below the mount point, is there or not.
+    ///
+    /// # Errors
+    /// Of the store, where it has no answer.
+    pub async fn explain(&self, path: &str, bucket: &str, dir: &str) -> Result<Explanation> {
+        let key = self.settings.prefix.key(path);
+        let (store, policy) = (&*self.store, &self.settings.policy);
+        // Before the store is asked, which may change it.
+        let mount = self.belief(&key, dir);
+        let mut explanation = explain(store, &self.clock, policy, bucket, &key).await?;
+        for (slash, _) in path.match_indices('/') {
+            let above = self.settings.prefix.key(&path[..slash]);
+            let live_file = name::is_legal(above.rsplit('/').next().unwrap_or_default())
+                && matches!(self.catalog.resolve(&above).await?.known, Known::File { .. });
+            if live_file {
+                explanation.hidden = Some(format!("the live file {above} is in its way"));
+                break;
+            }
+        }
+        explanation.mount = Some(mount);
+        Ok(explanation)
+    }
+
+    fn belief(&self, key: &str, dir: &str) -> Belief {
+        let fact = self.catalog.remembered(key);
+        let (believes, etag, expiry) = match fact.as_ref().map(|fact| &fact.known) {
+            Some(Known::File { version, expiry, .. }) => {
+                ("file", Some(version.etag.to_string()), Some(*expiry))
+            }
+            Some(Known::Directory) => ("directory", None, None),
+            Some(Known::Absent) => ("absent", None, None),
+            None => ("nothing", None, None),
+        };
+        let open = |handle: &&Arc<Handle>| *handle.reader.version().key == *key;
+        Belief {
+            dir: dir.to_owned(),
+            believes: believes.to_owned(),
+            etag,
+            instant: expiry.and_then(Expiry::instant).map(rfc3339),
+            trusted_s: fact.map_or(0.0, |fact| self.catalog.ttl(&fact).as_secs_f64()),
+            open_handles: self.handles().values().filter(open).count(),
+        }
+    }
+
     /// The open handles, by number.
     pub fn open_handles(&self) -> Vec<(u64, Arc<Handle>)> {
         let mut open: Vec<_> = self.handles().iter().map(|(fh, h)| (*fh, h.clone())).collect();
@@ -429,6 +492,10 @@ impl Fs {
     /// Bytes that came with lookups and wait for opens.
     pub fn probed_bytes(&self) -> usize {
         self.catalog.probed_bytes()
+    }
+
+    pub fn index(&self) -> &Arc<Index> {
+        &self.index
     }
 
     pub fn clock(&self) -> &Arc<Clock> {

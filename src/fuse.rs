@@ -15,7 +15,8 @@ use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
     Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -83,14 +84,22 @@ pub struct Fuse {
     fs: Arc<Fs>,
     runtime: Handle,
     owner: Ownership,
+    /// Whether listings carry attributes. Lazy ones do not know them.
+    plus: bool,
     /// Dropped with the session.
     _alive: oneshot::Sender<()>,
 }
 
 impl Fuse {
     /// `alive` is dropped when the kernel has ended the session.
-    pub fn new(fs: Arc<Fs>, runtime: Handle, owner: Ownership, alive: oneshot::Sender<()>) -> Fuse {
-        Fuse { fs, runtime, owner, _alive: alive }
+    pub fn new(
+        fs: Arc<Fs>,
+        runtime: Handle,
+        owner: Ownership,
+        plus: bool,
+        alive: oneshot::Sender<()>,
+    ) -> Fuse {
+        Fuse { fs, runtime, owner, plus, _alive: alive }
     }
 
     /// Runs an operation: here if it need not wait, else on the runtime. The reply is inside: if
@@ -130,6 +139,15 @@ fn refuse_name(fs: &Fs, operation: &'static str, ino: u64, name: &OsStr, error: 
     Errno::from_i32(error.errno())
 }
 
+/// A value, or its length where the caller asks for that with a size of 0 (getxattr(2)).
+fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match size as usize {
+        0 => reply.size(value.len() as u32),
+        room if room < value.len() => reply.error(Errno::ERANGE),
+        _ => reply.data(value),
+    }
+}
+
 fn file_type(kind: Kind) -> FileType {
     match kind {
         Kind::Directory => FileType::Directory,
@@ -155,7 +173,13 @@ impl Filesystem for Fuse {
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
         ];
-        for capability in wanted {
+        let plus = |wanted: &InitFlags| {
+            self.plus
+                || !InitFlags::FUSE_DO_READDIRPLUS
+                    .union(InitFlags::FUSE_READDIRPLUS_AUTO)
+                    .contains(*wanted)
+        };
+        for capability in wanted.into_iter().filter(plus) {
             if config.add_capabilities(capability).is_err() {
                 warn!(?capability, "this kernel lacks a capability; the mount will be slower");
             }
@@ -347,6 +371,32 @@ impl Filesystem for Fuse {
         match self.fs.releasedir(handle.0) {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(refuse(&self.fs, "releasedir", ino.0, &error)),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        // ACLs, capabilities, labels: who asks remembers that there are none on this device.
+        if !name.as_encoded_bytes().starts_with(b"user.") {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let _span = debug_span!("getxattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
+        match self.fs.attributes(ino.0) {
+            Ok(attributes) => match attributes.iter().find(|(known, _)| name == known.as_str()) {
+                Some((_, value)) => reply_sized(reply, size, value.as_bytes()),
+                None => reply.error(Errno::ENODATA),
+            },
+            Err(error) => reply.error(refuse(&self.fs, "getxattr", ino.0, &error)),
+        }
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let _span = debug_span!("listxattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
+        match self.fs.attributes(ino.0) {
+            Ok(attributes) => {
+                let names: String = attributes.into_iter().map(|(name, _)| name + "\0").collect();
+                reply_sized(reply, size, names.as_bytes());
+            }
+            Err(error) => reply.error(refuse(&self.fs, "listxattr", ino.0, &error)),
         }
     }
 

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::about::About;
 use crate::expiry::Expiry;
 use crate::name::Prefix;
 use crate::store::Version;
@@ -21,6 +22,8 @@ pub const ROOT: u64 = 1;
 pub struct File {
     pub version: Arc<Version>,
     pub expiry: Expiry,
+    /// What its headers tell people, once they were seen.
+    pub about: OnceLock<Arc<About>>,
     /// All of its bytes have been given to the kernel once, which may hold them still.
     pub delivered: AtomicBool,
     /// Open handles.
@@ -56,10 +59,16 @@ impl Inodes {
     }
 
     /// The inode of a version, counted as looked up once more.
-    pub fn file(&self, version: &Arc<Version>, expiry: Expiry) -> (u64, Arc<File>) {
+    pub fn file(
+        &self,
+        version: &Arc<Version>,
+        expiry: Expiry,
+        about: Option<&Arc<About>>,
+    ) -> (u64, Arc<File>) {
         let fresh = || File {
             version: version.clone(),
             expiry,
+            about: OnceLock::new(),
             delivered: AtomicBool::new(false),
             open: AtomicUsize::new(0),
         };
@@ -71,10 +80,14 @@ impl Inodes {
             }
             _ => None,
         };
-        self.look_up(self.number_of_file(version), same, || {
+        let (ino, file) = self.look_up(self.number_of_file(version), same, || {
             let file = Arc::new(fresh());
             (Node::File(file.clone()), file)
-        })
+        });
+        if let Some(about) = about {
+            file.about.get_or_init(|| about.clone());
+        }
+        (ino, file)
     }
 
     /// The inode of a directory, counted as looked up once more.
@@ -157,14 +170,14 @@ mod tests {
     #[test]
     fn a_version_keeps_its_number_and_another_gets_another() {
         let inodes = Inodes::new(Prefix::default());
-        let (a, file) = inodes.file(&version("a"), Expiry::Never);
-        let (b, _) = inodes.file(&version("b"), Expiry::Never);
+        let (a, file) = inodes.file(&version("a"), Expiry::Never, None);
+        let (b, _) = inodes.file(&version("b"), Expiry::Never, None);
         assert_ne!(a, b);
-        let (again, same) = inodes.file(&version("a"), Expiry::Never);
+        let (again, same) = inodes.file(&version("a"), Expiry::Never, None);
         assert!(a == again && Arc::ptr_eq(&file, &same));
         inodes.forget(a, 2);
         assert!(inodes.get(a).is_none());
-        assert_eq!(inodes.file(&version("a"), Expiry::Never).0, a, "after a forget too");
+        assert_eq!(inodes.file(&version("a"), Expiry::Never, None).0, a, "after a forget too");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod about;
 pub mod body;
 pub mod catalog;
 pub mod cli;
@@ -18,11 +19,14 @@ pub mod demo;
 pub mod embedded;
 pub mod error;
 pub mod expiry;
+pub mod explain;
 pub mod fd_budget;
 pub mod fs;
 pub mod fuse;
 pub mod http;
+pub mod index;
 pub mod inode;
+pub mod inventory;
 pub mod listing;
 pub mod metrics;
 pub mod mounts;

@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt, StreamExt, stream};
@@ -24,11 +24,32 @@ use crate::store::{ListRequest, Store, Version};
 /// Keys and prefixes a page, the most S3 gives (ListObjectsV2, `MaxKeys`).
 pub const PAGE: u16 = 1000;
 
-/// Pages kept whole: the one being read, the one before, the one being fetched.
-const KEPT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+/// Pages fetched ahead of the one that is read. A page's LIST starts when that of the page before
+/// is answered, beside the HEADs of both.
+const AHEAD: usize = 2;
 
-/// HEAD requests for one page under way at one time.
-const FAN_OUT: usize = 64;
+/// Pages kept whole: the one being read, the one before, those ahead.
+const KEPT: NonZeroUsize = NonZeroUsize::new(2 + AHEAD).unwrap();
+
+/// What a listing goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Keys asked for with one LIST.
+    pub page: u16,
+    /// HEAD requests for one page under way at one time.
+    pub fan_out: usize,
+    pub exactness: Exactness,
+}
+
+/// What a listing shows of objects that nothing but their names is known of (`--ls`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Exactness {
+    /// No expired name is ever shown: the headers of each unknown object are asked for
+    #[default]
+    Exact,
+    /// Names that are not known to have expired are shown as the store lists them
+    Lazy,
+}
 
 /// One name in a directory.
 #[derive(Clone, Debug)]
@@ -41,15 +62,15 @@ pub struct DirEntry {
 pub enum What {
     File(Fact),
     Directory(Prefix, Fact),
-    /// A file of which no more than the name is known: the store refuses its headers.
-    NameOnly,
+    /// A file of which no more is known than the listing tells.
+    Listed(Version),
 }
 
 /// Where a directory handle reads from.
 pub struct Listing {
     source: Arc<Source>,
     // Held for moments only, never over a wait.
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 /// What fetching a page needs.
@@ -58,20 +79,32 @@ struct Source {
     catalog: Arc<Catalog>,
     metrics: Arc<Metrics>,
     prefix: Prefix,
-    page: u16,
+    rules: Rules,
     hasher: RandomState,
 }
 
 struct State {
     marks: Vec<Mark>,
     loads: LruCache<usize, Load>,
+    /// The furthest page that was asked for.
+    reading: usize,
+    /// Counts rewinds: what was under way before one is nobody's.
+    pass: u64,
+}
+
+impl State {
+    fn new(pass: u64) -> State {
+        let first = Mark { shadows: Some(Shadows::default()), ..Mark::default() };
+        State { marks: vec![first], loads: LruCache::new(KEPT), reading: 0, pass }
+    }
 }
 
 /// How to fetch a page again.
 #[derive(Clone, Default)]
 struct Mark {
     token: Option<String>,
-    shadows: Shadows,
+    /// Of the pages before; `None` while those are on their way.
+    shadows: Option<Shadows>,
     /// A hash for each entry, in the order first met; empty until it was fetched once.
     order: Arc<[u64]>,
     /// The last key of the page then: keys that came since may push it to a later one.
@@ -85,7 +118,8 @@ struct Loaded {
     entries: Vec<Option<DirEntry>>,
     order: Arc<[u64]>,
     last: Option<Arc<str>>,
-    next: Option<Mark>,
+    /// What the pages after it may be hidden by.
+    shadows: Shadows,
 }
 
 /// The entries of one page from some offset on, each with the offset after it.
@@ -128,77 +162,123 @@ impl Listing {
         catalog: Arc<Catalog>,
         metrics: Arc<Metrics>,
         prefix: Prefix,
-        page: u16,
+        rules: Rules,
     ) -> Listing {
         let hasher = RandomState::new();
-        let source = Arc::new(Source { store, catalog, metrics, prefix, page, hasher });
-        let state = State { marks: vec![Mark::default()], loads: LruCache::new(KEPT) };
-        Listing { source, state: Mutex::new(state) }
+        let source = Arc::new(Source { store, catalog, metrics, prefix, rules, hasher });
+        Listing { source, state: Arc::new(Mutex::new(State::new(0))) }
     }
 
     /// Forgets what was read: the next page is the first, as the store has it now.
     pub fn rewind(&self) {
-        let mut state = self.state();
+        let mut state = locked(&self.state);
         if state.marks.len() > 1 || !state.marks[0].order.is_empty() {
-            *state = State { marks: vec![Mark::default()], loads: LruCache::new(KEPT) };
+            *state = State::new(state.pass + 1);
         }
     }
 
-    /// The entries from `offset` on that lie in one page; `None` at the end. The page after it
-    /// is being fetched by the time this returns.
+    /// The entries from `offset` on that lie in one page; `None` at the end. The pages after it
+    /// are being fetched by the time this returns.
     pub async fn from(&self, offset: u64) -> Result<Option<Batch>> {
         let (page, first) = place(offset);
         let Some((load, fetched_ahead)) = self.load(page) else { return Ok(None) };
         let mut loaded = load.await;
         if loaded.is_err() && fetched_ahead {
             // What failed while nobody waited for it is tried again.
-            self.state().loads.pop(&page);
+            locked(&self.state).loads.pop(&page);
             let Some((again, _)) = self.load(page) else { return Ok(None) };
             loaded = again.await;
         }
+        let mut state = locked(&self.state);
         let loaded = loaded.inspect_err(|_| {
-            self.state().loads.pop(&page);
+            state.loads.pop(&page);
         })?;
-        {
-            let mut state = self.state();
-            if let Some(mark) = state.marks.get_mut(page) {
-                mark.order = loaded.order.clone();
-                mark.last = loaded.last.clone();
-            }
-            if let (Some(next), true) = (&loaded.next, state.marks.len() == page + 1) {
-                state.marks.push(next.clone());
-            }
+        if let Some(mark) = state.marks.get_mut(page) {
+            mark.order = loaded.order.clone();
+            mark.last = loaded.last.clone();
         }
-        // Not awaited: it is under way now.
-        self.load(page + 1);
+        if let Some(next) = state.marks.get_mut(page + 1) {
+            next.shadows = Some(loaded.shadows.clone());
+        }
         Ok(Some(Batch { page, first, loaded }))
     }
 
-    /// The page, being fetched, and whether it was before; `None` where there is none.
+    /// The page, being fetched, and whether it was before; `None` where there is none. Those that
+    /// are to be fetched ahead of it are under way then, as far as it is known where they begin.
     fn load(&self, page: usize) -> Option<(Load, bool)> {
-        let mut state = self.state();
-        if let Some(load) = state.loads.get(&page) {
-            return Some((load.clone(), true));
+        let mut state = locked(&self.state);
+        state.reading = state.reading.max(page);
+        let load = load(&self.source, &self.state, &mut state, page)?;
+        for ahead in page + 1..=page + AHEAD {
+            load_ahead(&self.source, &self.state, &mut state, ahead);
         }
-        let mark = state.marks.get(page)?.clone();
-        let source = self.source.clone();
-        let mut task = JoinSet::new();
-        task.spawn(async move { source.fetch(mark).await }.in_current_span());
-        // The set ends the task when the last who waits for it is gone, the listing included.
-        let load = async move {
-            match task.join_next().await {
-                Some(Ok(loaded)) => loaded.map(Arc::new),
-                Some(Err(panic)) => Err(Error::Defect(panic.to_string())),
-                None => Err(Error::Defect("a page without a task".into())),
-            }
-        };
-        let load = load.boxed().shared();
-        state.loads.put(page, load.clone());
-        Some((load, false))
+        Some(load)
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn load_ahead(source: &Arc<Source>, shared: &Arc<Mutex<State>>, state: &mut State, page: usize) {
+    // Not awaited: it is under way now.
+    let _ = load(source, shared, state, page);
+}
+
+fn load(
+    source: &Arc<Source>,
+    shared: &Arc<Mutex<State>>,
+    state: &mut State,
+    page: usize,
+) -> Option<(Load, bool)> {
+    if let Some(load) = state.loads.get(&page) {
+        return Some((load.clone(), true));
+    }
+    let mark = state.marks.get(page)?.clone();
+    let before = match mark.shadows {
+        Some(_) => None,
+        None => Some(load(source, shared, state, page.checked_sub(1)?)?.0),
+    };
+    let answered =
+        Answered { source: source.clone(), state: Arc::downgrade(shared), page, pass: state.pass };
+    let mut task = JoinSet::new();
+    task.spawn(answered.source.clone().fetch(mark, before, answered).in_current_span());
+    // The set ends the task when the last who waits for it is gone, the listing included.
+    let load = async move {
+        match task.join_next().await {
+            Some(Ok(loaded)) => loaded.map(Arc::new),
+            Some(Err(panic)) => Err(Error::Defect(panic.to_string())),
+            None => Err(Error::Defect("a page without a task".into())),
+        }
+    };
+    let load = load.boxed().shared();
+    state.loads.put(page, load.clone());
+    Some((load, false))
+}
+
+/// Told of the answer to a page's LIST: the next one may be asked for.
+struct Answered {
+    source: Arc<Source>,
+    /// Weak: the state owns the task that holds this.
+    state: Weak<Mutex<State>>,
+    page: usize,
+    pass: u64,
+}
+
+impl Answered {
+    fn with(self, next: Option<&str>) {
+        let (Some(token), Some(shared)) = (next, self.state.upgrade()) else { return };
+        let mut state = locked(&shared);
+        if state.pass != self.pass {
+            return;
+        }
+        let next = self.page + 1;
+        if state.marks.len() == next {
+            state.marks.push(Mark { token: Some(token.to_owned()), ..Mark::default() });
+        }
+        if next <= state.reading + AHEAD {
+            load_ahead(&self.source, &shared, &mut state, next);
+        }
     }
 }
 
@@ -209,23 +289,26 @@ enum Raw {
 }
 
 impl Source {
-    async fn fetch(&self, mark: Mark) -> Result<Loaded> {
+    /// `before` is the page before, where it is not known yet what that hides.
+    async fn fetch(
+        self: Arc<Self>,
+        mark: Mark,
+        before: Option<Load>,
+        answered: Answered,
+    ) -> Result<Loaded> {
         let (raw, next) = self.raw(&mark).await?;
+        answered.with(next.as_deref());
         let order: Arc<[u64]> = raw.iter().map(|(key, _)| self.hasher.hash_one(key)).collect();
         let last = mark.last.or_else(|| raw.last().map(|(key, _)| key.as_str().into()));
 
-        let named = raw.into_iter().filter_map(|(key, raw)| Some((self.name(&key, &raw)?, raw)));
-        let facts = stream::iter(named).map(|(name, raw)| async {
-            let entry = self.entry(name, raw).await;
-            entry.transpose()
-        });
-        let found: Vec<Result<DirEntry>> =
-            facts.buffered(FAN_OUT).filter_map(std::future::ready).collect().await;
-
-        let mut shadows = mark.shadows;
+        let found = self.entries(raw).await?;
+        let mut shadows = match (mark.shadows, before) {
+            (Some(shadows), _) => shadows,
+            (None, Some(before)) => before.await?.shadows.clone(),
+            (None, None) => return Err(Error::Defect("a page that follows none".into())),
+        };
         let mut shown = Vec::with_capacity(found.len());
         for entry in found {
-            let entry = entry?;
             match &entry.what {
                 What::Directory(..) if shadows.hides(&entry.name) => {
                     let key = self.prefix.key(&entry.name);
@@ -237,13 +320,12 @@ impl Source {
                 What::Directory(_, fact) => {
                     self.catalog.note_directory(&self.prefix.key(&entry.name), fact);
                 }
-                What::File(_) | What::NameOnly => shadows.file(&entry.name),
+                What::File(_) | What::Listed(_) => shadows.file(&entry.name),
             }
             shown.push(entry);
         }
         let (entries, order) = self.arrange(shown, order, mark.order);
-        let next = next.map(|token| Mark { token: Some(token), shadows, ..Mark::default() });
-        Ok(Loaded { entries, order, last, next })
+        Ok(Loaded { entries, order, last, shadows })
     }
 
     /// The names of a page in byte order, up to what was its last key when it was met first, and
@@ -252,7 +334,12 @@ impl Source {
         let (mut raw, mut token) = (Vec::new(), mark.token.clone());
         loop {
             let prefix = self.prefix.as_str();
-            let request = ListRequest { prefix, token: token.as_deref(), max_keys: self.page };
+            let request = ListRequest {
+                prefix,
+                recursive: false,
+                token: token.as_deref(),
+                max_keys: self.rules.page,
+            };
             let page = self.store.list(request).await?;
             if page.next.is_some() && page.next == token {
                 return Err(Error::Protocol("a listing that does not go on".into()));
@@ -309,21 +396,57 @@ impl Source {
         None
     }
 
-    /// What is shown of a name, now; nothing of an expired one.
-    async fn entry(&self, name: String, raw: Raw) -> Result<Option<DirEntry>> {
-        let version = match raw {
-            Raw::Directory => {
-                let prefix = Prefix::new(&self.prefix.key(&name));
-                return Ok(Some(DirEntry {
-                    name,
-                    what: What::Directory(prefix, self.catalog.directory()),
-                }));
+    /// What is shown of the names of a page, now; nothing of an expired one.
+    async fn entries(&self, raw: Vec<(String, Raw)>) -> Result<Vec<DirEntry>> {
+        let named: Vec<(String, Raw)> =
+            raw.into_iter().filter_map(|(key, raw)| Some((self.name(&key, &raw)?, raw))).collect();
+        let versions: Vec<&Version> = named
+            .iter()
+            .filter_map(|(_, raw)| match raw {
+                Raw::File(version) => Some(version),
+                Raw::Directory => None,
+            })
+            .collect();
+        let mut known = self.catalog.confirm(&versions).await.into_iter();
+        let named = named.into_iter().map(|(name, raw)| match raw {
+            Raw::Directory => (name, None, None),
+            Raw::File(version) => (name, Some(version), known.next().flatten()),
+        });
+        let asked = stream::iter(named.enumerate()).map(|(i, (name, version, fact))| async move {
+            let entry = match version {
+                None => Ok(Some(self.directory(name))),
+                Some(version) => self.file(name, version, fact).await,
+            };
+            entry.map(|entry| entry.map(|entry| (i, entry)))
+        });
+        // In whatever order the answers come, so that none waits for one before it.
+        let mut asked = asked.buffer_unordered(self.rules.fan_out);
+        let mut found = Vec::new();
+        while let Some(entry) = asked.next().await {
+            found.extend(entry?);
+        }
+        found.sort_unstable_by_key(|(i, _)| *i);
+        Ok(found.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    fn directory(&self, name: String) -> DirEntry {
+        let prefix = Prefix::new(&self.prefix.key(&name));
+        DirEntry { name, what: What::Directory(prefix, self.catalog.directory()) }
+    }
+
+    /// Asks for the headers of a file that nothing is known of, where the listing is to be exact.
+    async fn file(
+        &self,
+        name: String,
+        version: Version,
+        known: Option<Fact>,
+    ) -> Result<Option<DirEntry>> {
+        let fact = match (known, self.rules.exactness) {
+            (Some(fact), _) => fact,
+            (None, Exactness::Lazy) => {
+                return Ok(Some(DirEntry { name, what: What::Listed(version) }));
             }
-            Raw::File(version) => version,
-        };
-        let fact = match self.catalog.confirm(&version) {
-            Some(fact) => fact,
-            None => match self.catalog.head(&version.key).await {
+            (None, Exactness::Exact) => match self.catalog.head(&version.key).await {
                 Ok(fact) => fact,
                 Err(Error::NotFound) => return Ok(None),
                 // One object that cannot be asked for does not hide the others.
@@ -331,7 +454,7 @@ impl Source {
                     if self.catalog.is_news(format!("refused: {}", version.key)) {
                         warn!(key = %version.key, "only its name can be shown: {error}");
                     }
-                    return Ok(Some(DirEntry { name, what: What::NameOnly }));
+                    return Ok(Some(DirEntry { name, what: What::Listed(version) }));
                 }
                 Err(error) => return Err(error),
             },

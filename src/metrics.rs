@@ -23,6 +23,8 @@ pub struct Metrics {
     pub get: Counter,
     pub head: Counter,
     pub list: Counter,
+    /// Answers that refused a request for the number of them.
+    pub throttled: Counter,
     /// Bytes of objects received.
     pub bytes_received: Counter,
     /// Bytes given to the kernel.

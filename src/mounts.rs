@@ -77,7 +77,7 @@ pub fn at(dir: &Path) -> io::Result<Option<MountEntry>> {
 
 /// The mount that `path` lies in.
 pub fn containing(path: &Path) -> io::Result<Option<MountEntry>> {
-    let path = absolute(path)?;
+    let path = absolute_or_missing(path)?;
     let within = all()?.into_iter().filter(|entry| path.starts_with(&entry.dir));
     // Of several at one directory the last one is on top, which is the one that this takes.
     Ok(within.max_by_key(|entry| entry.dir.as_os_str().len()))
@@ -92,6 +92,22 @@ pub fn absolute(path: &Path) -> io::Result<PathBuf> {
             match (path.parent(), path.file_name()) {
                 (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
                 _ => Ok(path),
+            }
+        }
+        other => other,
+    }
+}
+
+/// The same of a path whose last components may be missing.
+pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
+    match absolute(path) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            let path = std::path::absolute(path)?;
+            match (path.parent(), path.file_name()) {
+                (Some(parent), Some(name)) => Ok(absolute_or_missing(parent)?.join(name)),
+                _ => Err(error),
             }
         }
         other => other,

@@ -44,6 +44,10 @@ pub struct Status {
     /// Bytes that came with lookups and wait for opens (`--probe-cache`).
     pub probe_bytes: usize,
     pub requests: Requests,
+    /// Answers by which the store refused a request for the number of them.
+    pub throttled: u64,
+    /// Object versions whose end is known in memory (`--index-memory`).
+    pub versions_known: usize,
     /// Bytes of objects received from the store, and given to the kernel.
     pub bytes_received: u64,
     pub bytes_read: u64,
@@ -141,6 +145,8 @@ impl Status {
                 head: metrics.head.get(),
                 list: metrics.list.get(),
             },
+            throttled: metrics.throttled.get(),
+            versions_known: fs.index().len(),
             bytes_received: metrics.bytes_received.get(),
             bytes_read: metrics.bytes_read.get(),
             expired_hidden: metrics.expired_hidden.get(),
@@ -169,7 +175,12 @@ impl fmt::Display for Status {
             self.fds, self.fd_limit, self.sockets, self.fds_peak, self.sockets_peak
         )?;
         let Requests { get, head, list } = self.requests;
-        writeln!(f, "requests     {get} GET, {head} HEAD, {list} LIST",)?;
+        writeln!(
+            f,
+            "requests     {get} GET, {head} HEAD, {list} LIST; {} throttled",
+            self.throttled
+        )?;
+        writeln!(f, "versions     the end of {} is known", self.versions_known)?;
         writeln!(
             f,
             "connections  {} new, {} times one was reused",

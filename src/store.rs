@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::error::Result;
+use crate::expiry::Stamps;
 
 /// One version of one object. Where ETag or Last-Modified differ it is another version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,12 +23,34 @@ pub struct Version {
     pub size: u64,
 }
 
-/// A version and what only its headers tell.
+/// What only the headers of an object tell, as they were sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    pub expires: Option<String>,
+    pub cache_control: Option<String>,
+    /// `x-amz-expiration`
+    pub expiration: Option<String>,
+    pub content_type: Option<String>,
+    /// None for the class STANDARD (S3 API reference, HeadObject).
+    pub storage_class: Option<String>,
+}
+
+impl Headers {
+    /// Those that tell when the object ends.
+    pub fn stamps(&self) -> Stamps<'_> {
+        Stamps {
+            expires: self.expires.as_deref(),
+            cache_control: self.cache_control.as_deref(),
+            expiration: self.expiration.as_deref(),
+        }
+    }
+}
+
+/// A version and its headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
     pub version: Version,
-    /// The raw `Expires` header.
-    pub expires: Option<String>,
+    pub headers: Headers,
 }
 
 /// The most bytes that come from the wire in one piece.
@@ -36,11 +59,12 @@ pub const CHUNK: usize = 256 << 10;
 /// The bytes of a response, as they come from the wire. Dropping it closes the response.
 pub type Content = BoxStream<'static, Result<Bytes>>;
 
-/// What to list: one level below a prefix, from a continuation token on.
+/// What to list under a prefix, from a continuation token on.
 #[derive(Clone, Copy, Debug)]
 pub struct ListRequest<'a> {
-    /// Empty, or ending in `/`.
     pub prefix: &'a str,
+    /// All keys under the prefix, instead of one level and the common prefixes below it.
+    pub recursive: bool,
     pub token: Option<&'a str>,
     /// At most 1,000 (ListObjectsV2, `MaxKeys`).
     pub max_keys: u16,

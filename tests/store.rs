@@ -33,7 +33,7 @@ async fn rig(timeout: Duration) -> (Rig, Budget) {
         no_sign_request: true,
         ..Endpoint::default()
     };
-    let budget = Budget::plan(64, 3, Some(2)).unwrap();
+    let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
     let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(Clock::server()));
     let store = S3::new(endpoint, &budget, timeout, clock.clone(), metrics.clone()).await.unwrap();
     (Rig { server, metrics, clock, store }, budget)
@@ -51,7 +51,7 @@ async fn answers_mean_what_they_say() {
     bucket.put(BUCKET, "d/f", Object::new("0123456789").expires("Sun, 06 Nov 1994 08:49:37 GMT"));
     let head = rig.store.head("d/f").await.unwrap();
     assert_eq!(head.version.size, 10);
-    assert_eq!(head.expires.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+    assert_eq!(head.headers.expires.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
     assert_eq!(rig.store.head("d/g").await, Err(Error::NotFound));
 
     let (object, content) = rig.store.get(&head.version, 0..10).await.unwrap();
@@ -59,9 +59,9 @@ async fn answers_mean_what_they_say() {
     let (_, content) = rig.store.get(&head.version, 3..7).await.unwrap();
     assert_eq!(all(content).await, b"3456");
 
-    let request = ListRequest { prefix: "d/", token: None, max_keys: 10 };
+    let request = ListRequest { prefix: "d/", recursive: false, token: None, max_keys: 10 };
     assert_eq!(rig.store.list(request).await.unwrap().objects, std::slice::from_ref(&head.version));
-    let request = ListRequest { prefix: "", token: None, max_keys: 10 };
+    let request = ListRequest { prefix: "", recursive: false, token: None, max_keys: 10 };
     assert_eq!(rig.store.list(request).await.unwrap().prefixes, ["d/"]);
 
     bucket.put(BUCKET, "d/f", Object::new("abcdefghij"));
@@ -86,7 +86,10 @@ async fn a_probe_brings_headers_and_the_first_bytes() {
     }
     // An empty object has no first byte, which S3 says with a 416: its headers come with a HEAD.
     let (empty, first) = rig.store.probe("empty", 100).await.unwrap();
-    assert_eq!((empty.version.size, empty.expires.as_deref(), first.len()), (0, Some("0"), 0));
+    assert_eq!(
+        (empty.version.size, empty.headers.expires.as_deref(), first.len()),
+        (0, Some("0"), 0)
+    );
     assert_eq!(rig.store.probe("nothing", 100).await, Err(Error::NotFound));
     let asked = (rig.metrics.head.get(), rig.metrics.get.get());
     assert_eq!(asked, (2, 5));
@@ -101,7 +104,7 @@ async fn an_expires_of_any_bytes_is_an_answer() {
     for raw in [&b"\xe9t\xe9"[..], "été".as_bytes(), b"never", b""] {
         rig.server.handle().put(BUCKET, "f", Object::new("x").expires(raw));
         let head = rig.store.head("f").await.unwrap();
-        let expires = head.expires.clone().expect("it is there");
+        let expires = head.headers.expires.clone().expect("it is there");
         assert_eq!(http_date(&expires, rig.clock.now()), None, "{expires:?}");
         let (object, content) = rig.store.get(&head.version, 0..1).await.unwrap();
         assert_eq!((object, all(content).await), (head, b"x".to_vec()));

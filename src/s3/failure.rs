@@ -62,7 +62,8 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         404 if matches!(code, "NoSuchKey" | "NotFound") => Error::NotFound,
         401 | 403 => Error::Denied(says),
         412 => Error::Stale,
-        429 | 500.. => Error::Store(says),
+        429 | 503 => Error::Throttled(says),
+        500.. => Error::Store(says),
         _ => Error::Refused(says),
     }
 }

@@ -5,6 +5,7 @@
 //! budget, and no request waits for another's for longer than a socket takes to close.
 
 mod failure;
+mod gate;
 mod witness;
 
 use std::ops::Range;
@@ -21,19 +22,21 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::RequestPayer;
+use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::fd_budget::Budget;
 use crate::http;
 use crate::metrics::Metrics;
-use crate::store::{Content, ListRequest, Object, Page, Store, Version};
+use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use failure::{archived, chain};
+use gate::Gate;
 use witness::Witness;
 
 /// How long a connection is kept for the next request.
@@ -42,6 +45,9 @@ pub const POOL_IDLE: Duration = Duration::from_secs(10);
 /// Tries of one request: throttling and broken connections are tried again, with backoff, while
 /// the timeout lasts.
 const ATTEMPTS: u32 = 4;
+
+/// The first pause before a throttled request is tried again, beyond those of the SDK.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a lookup that has its headers waits for the content that comes with them.
 const CONTENT: Duration = Duration::from_secs(1);
@@ -77,7 +83,7 @@ pub struct S3 {
     requester_pays: bool,
     timeout: Duration,
     /// HEAD and LIST requests under way are bounded, as bodies are.
-    metadata: Semaphore,
+    gate: Arc<Gate>,
     metrics: Arc<Metrics>,
 }
 
@@ -126,6 +132,7 @@ impl S3 {
             Addressing::Path => true,
             Addressing::Virtual => false,
         };
+        let gate = Arc::new(Gate::new(budget.metadata));
         let timeouts = TimeoutConfig::builder()
             // A try that gets no answer leaves time for one more, on another connection.
             .operation_attempt_timeout(timeout / 2)
@@ -138,7 +145,7 @@ impl S3 {
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .interceptor(Witness { clock, metrics: metrics.clone() });
+            .interceptor(Witness { clock, metrics: metrics.clone(), gate: gate.clone() });
         if shared.region().is_none() {
             return Err("no region: give --region, or set AWS_REGION".to_owned());
         }
@@ -147,7 +154,7 @@ impl S3 {
             bucket: endpoint.bucket,
             requester_pays: endpoint.requester_pays,
             timeout,
-            metadata: Semaphore::new(budget.metadata),
+            gate,
             metrics,
         })
     }
@@ -162,66 +169,18 @@ impl S3 {
         let out = head.set_request_payer(self.payer()).send().await.map_err(|e| self.failure(e))?;
         let size = length(out.content_length)?;
         let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
-        Ok(Object { version, expires: out.expires_string })
-    }
-
-    /// Runs a metadata request when its turn comes.
-    async fn metadata<T>(&self, ask: impl Future<Output = Result<T>>) -> Result<T> {
-        let in_turn = async {
-            let _turn = self.metadata.acquire().await.map_err(|e| Error::Defect(e.to_string()))?;
-            ask.await
+        let headers = Headers {
+            expires: out.expires_string,
+            cache_control: out.cache_control,
+            expiration: out.expiration,
+            content_type: out.content_type,
+            storage_class: out.storage_class.map(|class| class.as_str().to_owned()),
         };
-        tokio::time::timeout(self.timeout, in_turn)
-            .await
-            .unwrap_or(Err(Error::TimedOut(self.timeout)))
-    }
-}
-
-#[async_trait]
-impl Store for S3 {
-    async fn head(&self, key: &str) -> Result<Object> {
-        self.metadata(self.headers(key)).await
+        Ok(Object { version, headers })
     }
 
-    async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {
-        let ask = async {
-            let last = most.saturating_sub(1);
-            let get = self.client.get_object().bucket(&self.bucket).key(key);
-            let get = get.range(format!("bytes=0-{last}")).set_request_payer(self.payer());
-            let mut out = match get.send().await {
-                Ok(out) => out,
-                Err(error) => {
-                    let archived = archived(&error).is_some();
-                    return match self.failure(error) {
-                        // An empty object has no first byte (416), an archived one none that can
-                        // be had now, one under a key we may not use none for us: they all have
-                        // headers.
-                        Error::Refused(_) | Error::Denied(_) => self.headers(key).await,
-                        _ if archived => self.headers(key).await,
-                        other => Err(other),
-                    }
-                    .map(|object| (object, Bytes::new()));
-                }
-            };
-            let size = match out.content_range.as_deref() {
-                None => length(out.content_length)?,
-                Some(text) => match content_range(text) {
-                    Some((range, size)) if range.start == 0 && range.end <= size => size,
-                    _ => return Err(Error::Protocol(format!("{text:?} for the first bytes"))),
-                },
-            };
-            let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
-            let expires = out.expires_string.take();
-            let body = content(out.body, self.metrics.clone());
-            let first = tokio::time::timeout(CONTENT, first_bytes(body, most.min(size)));
-            // What did not come is asked for again by the read that wants it.
-            let first = first.await.unwrap_or_default();
-            Ok((Object { version, expires }, first))
-        };
-        self.metadata(ask).await
-    }
-
-    async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
+    /// A response with the bytes `range` of this version.
+    async fn content(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
         let whole = range == (0..asked.size);
         let mut get = self.client.get_object().bucket(&self.bucket).key(&*asked.key);
         if !asked.etag.is_empty() {
@@ -254,18 +213,97 @@ impl Store for S3 {
         if length != range.end - range.start {
             return Err(Error::Protocol(format!("{length} bytes for the range {range:?}")));
         }
-        let expires = out.expires_string.take();
-        Ok((Object { version, expires }, content(out.body, self.metrics.clone())))
+        let headers = headers(&mut out);
+        Ok((Object { version, headers }, received(out.body, self.metrics.clone())))
+    }
+
+    /// Runs a metadata request when its turn comes.
+    async fn metadata<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let in_turn = || async {
+            let _turn = self.gate.turn().await;
+            ask().await
+        };
+        self.patiently(in_turn).await
+    }
+
+    /// Runs a request, and again after a pause while the store throttles it, within the timeout.
+    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(PAUSE)
+            .with_max_delay(32 * PAUSE)
+            .with_jitter()
+            .without_max_times()
+            // So that the last word is the store's, and not that time is over.
+            .with_total_delay(Some(self.timeout / 2));
+        let asking = ask.retry(pauses).when(|error| matches!(error, Error::Throttled(_)));
+        tokio::time::timeout(self.timeout, asking)
+            .await
+            .unwrap_or(Err(Error::TimedOut(self.timeout)))
+    }
+}
+
+#[async_trait]
+impl Store for S3 {
+    async fn head(&self, key: &str) -> Result<Object> {
+        self.metadata(|| self.headers(key)).await
+    }
+
+    async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {
+        let ask = || async {
+            let last = most.saturating_sub(1);
+            let get = self.client.get_object().bucket(&self.bucket).key(key);
+            let get = get.range(format!("bytes=0-{last}")).set_request_payer(self.payer());
+            let mut out = match get.send().await {
+                Ok(out) => out,
+                Err(error) => {
+                    let archived = archived(&error).is_some();
+                    return match self.failure(error) {
+                        // An empty object has no first byte (416), an archived one none that can
+                        // be had now, one under a key we may not use none for us: they all have
+                        // headers.
+                        Error::Refused(_) | Error::Denied(_) => self.headers(key).await,
+                        _ if archived => self.headers(key).await,
+                        other => Err(other),
+                    }
+                    .map(|object| (object, Bytes::new()));
+                }
+            };
+            let size = match out.content_range.as_deref() {
+                None => length(out.content_length)?,
+                Some(text) => match content_range(text) {
+                    Some((range, size)) if range.start == 0 && range.end <= size => size,
+                    _ => return Err(Error::Protocol(format!("{text:?} for the first bytes"))),
+                },
+            };
+            let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
+            let headers = headers(&mut out);
+            let body = received(out.body, self.metrics.clone());
+            let first = tokio::time::timeout(CONTENT, first_bytes(body, most.min(size)));
+            // What did not come is asked for again by the read that wants it.
+            let first = first.await.unwrap_or_default();
+            Ok((Object { version, headers }, first))
+        };
+        self.metadata(ask).await
+    }
+
+    async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
+        self.patiently(|| self.content(asked, range.clone())).await
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
-        let ask = async {
+        let ask = || async {
             let list = self
                 .client
                 .list_objects_v2()
                 .bucket(&self.bucket)
                 .prefix(request.prefix)
-                .delimiter("/")
+                .set_delimiter((!request.recursive).then(|| "/".to_owned()))
                 .max_keys(i32::from(request.max_keys))
                 .set_continuation_token(request.token.map(str::to_owned))
                 .set_request_payer(self.payer());
@@ -288,8 +326,19 @@ impl Store for S3 {
     }
 }
 
+/// Takes the headers out of an answer.
+fn headers(out: &mut GetObjectOutput) -> Headers {
+    Headers {
+        expires: out.expires_string.take(),
+        cache_control: out.cache_control.take(),
+        expiration: out.expiration.take(),
+        content_type: out.content_type.take(),
+        storage_class: out.storage_class.take().map(|class| class.as_str().to_owned()),
+    }
+}
+
 /// The body of a response; dropping it closes the response.
-fn content(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
+fn received(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
     let chunks =
         futures_util::stream::poll_fn(move |cx| std::pin::Pin::new(&mut body).poll_next(cx));
     chunks

@@ -11,6 +11,7 @@ use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
+use super::gate::Gate;
 use crate::clock::Clock;
 use crate::expiry;
 use crate::metrics::Metrics;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 pub struct Witness {
     pub clock: Arc<Clock>,
     pub metrics: Arc<Metrics>,
+    pub gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,13 @@ impl Intercept for Witness {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        match context.response().status().as_u16() {
+            429 | 503 => {
+                self.metrics.throttled.add(1);
+                self.gate.throttled();
+            }
+            _ => self.gate.answered(),
+        }
         let date = context.response().headers().get("date");
         // An answer out of some cache on the way tells an old time (RFC 9111 §5.1).
         let date = date.filter(|_| !context.response().headers().contains_key("age"));

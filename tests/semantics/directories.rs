@@ -10,7 +10,7 @@ use super::{Make, Rig, expires};
 
 fn pages(page: u16) -> Rig {
     let mut make = Make::default();
-    make.settings.page = page;
+    make.settings.listing.page = page;
     make.rig()
 }
 

@@ -63,7 +63,7 @@ async fn expiring_while_it_is_open() {
 async fn expiring_during_a_listing() {
     for page in [1, 2, 1000] {
         let mut make = Make::default();
-        make.settings.page = page;
+        make.settings.listing.page = page;
         let rig = make.rig();
         for name in ["a", "b", "d", "e"] {
             rig.store.put(name, "x", expires(if name == "a" { 1000 } else { 2 }));

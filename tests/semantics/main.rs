@@ -18,7 +18,9 @@ use expirefs::clock::Clock;
 use expirefs::error::{Error, Result};
 use expirefs::expiry::{Policy, format_http_date};
 use expirefs::fs::{Attr, Fs, Kind, Lookup, Settings};
+use expirefs::index::Index;
 use expirefs::inode::ROOT;
+use expirefs::listing::{self, Exactness};
 use expirefs::metrics::Metrics;
 use expirefs::name::Prefix;
 use expirefs::probe;
@@ -59,6 +61,8 @@ pub struct Make {
     pub chunk: usize,
     /// Bytes of all windows.
     pub memory: u64,
+    /// Bytes of what is known of versions.
+    pub index: usize,
     pub settings: Settings,
 }
 
@@ -71,9 +75,9 @@ impl Default for Make {
             negative_ttl: Duration::ZERO,
             patience: Patience { open_wait: 5 * SECOND, timeout: 30 * SECOND },
             probe: probe::Limits { size: 64 << 10, cache: 32 << 20 },
-            page: 1000,
+            listing: listing::Rules { page: 1000, fan_out: 64, exactness: Exactness::Exact },
         };
-        Make { cap: 4, parking: true, chunk: 64 << 10, memory: 128 << 20, settings }
+        Make { cap: 4, parking: true, chunk: 64 << 10, memory: 128 << 20, index: 1 << 20, settings }
     }
 }
 
@@ -90,8 +94,15 @@ impl Make {
         let clock = Arc::new(Clock::manual(start()));
         let metrics = Arc::new(Metrics::default());
         let accounts = Accounts::new(self.cap, self.parking, self.memory);
-        let fs =
-            Fs::new(store.clone(), clock.clone(), metrics.clone(), accounts.clone(), self.settings);
+        let index = Index::new(self.index, None);
+        let fs = Fs::new(
+            store.clone(),
+            clock.clone(),
+            metrics.clone(),
+            accounts.clone(),
+            self.settings,
+            index,
+        );
         Rig { store, clock, metrics, accounts, fs: Arc::new(fs) }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use expirefs::error::{Error, Result};
-use expirefs::store::{Content, ListRequest, Object, Page, Store, Version};
+use expirefs::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use futures_util::StreamExt;
 
 #[derive(Clone)]
@@ -118,6 +118,10 @@ fn version(key: &str, stored: &Stored) -> Version {
     }
 }
 
+fn expiring(expires: Option<String>) -> Headers {
+    Headers { expires, ..Headers::default() }
+}
+
 /// Counts one open content.
 struct Open(Arc<AtomicUsize>);
 
@@ -135,7 +139,7 @@ impl Store for Memory {
         // The answer is on its way for a while, as those of all stores are.
         tokio::task::yield_now().await;
         let stored = stored?;
-        Ok(Object { version: version(key, &stored), expires: stored.expires })
+        Ok(Object { version: version(key, &stored), headers: expiring(stored.expires) })
     }
 
     async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {
@@ -148,7 +152,7 @@ impl Store for Memory {
             _ => stored.bytes.len().min(most as usize),
         };
         let first = stored.bytes.slice(..most);
-        Ok((Object { version: version(key, &stored), expires: stored.expires }, first))
+        Ok((Object { version: version(key, &stored), headers: expiring(stored.expires) }, first))
     }
 
     async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
@@ -178,7 +182,8 @@ impl Store for Memory {
             chunk
         });
         let expires = stored.expires_on_get.clone().or(stored.expires.clone());
-        Ok((Object { version: version(&asked.key, &stored), expires }, content.boxed()))
+        let headers = expiring(expires);
+        Ok((Object { version: version(&asked.key, &stored), headers }, content.boxed()))
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
@@ -192,7 +197,7 @@ impl Store for Memory {
             objects.range((Bound::Included(request.prefix.to_owned()), Bound::Unbounded))
         {
             let Some(rest) = key.strip_prefix(request.prefix) else { break };
-            let name = match rest.find('/') {
+            let name = match rest.find('/').filter(|_| !request.recursive) {
                 Some(slash) => &key[..request.prefix.len() + slash + 1],
                 None => key,
             };
@@ -204,7 +209,7 @@ impl Store for Memory {
                 break;
             }
             last = name.to_owned();
-            match name.len() == key.len() && !rest.contains('/') {
+            match request.recursive || !rest.contains('/') {
                 true => page.objects.push(version(key, stored)),
                 false => page.prefixes.push(name.to_owned()),
             }

@@ -27,7 +27,7 @@ async fn keys_that_cannot_be_a_path_are_skipped() {
 async fn a_live_file_hides_the_directory_of_its_name() {
     for page in [1, 2, 3, 1000] {
         let mut make = Make::default();
-        make.settings.page = page;
+        make.settings.listing.page = page;
         let rig = make.rig();
         rig.store.put("foo", "x", expires(10));
         for key in ["foo-bar", "foo.txt", "foo/bar", "foo0", "goo/x"] {

@@ -1,0 +1,125 @@
+//! What people may read of an object: extended attributes, from what is known already. Pure.
+
+use crate::expiry::{Expiry, format_http_date, rfc3339};
+use crate::store::{Headers, Version};
+
+/// What the headers of an object tell people. Most objects of a bucket share theirs: an `Expires`
+/// in its usual form is not repeated here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct About {
+    expires: RawExpires,
+    content_type: Option<String>,
+    storage_class: String,
+}
+
+/// An `Expires` as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum RawExpires {
+    None,
+    /// The expiry of the object, as IMF-fixdate.
+    OfExpiry,
+    As(String),
+}
+
+/// The class that S3 does not name (S3 API reference, HeadObject).
+const STANDARD: &str = "STANDARD";
+
+impl About {
+    /// `by_expires` is the object's expiry, as far as its `Expires` decided it.
+    pub fn of(headers: &Headers, by_expires: Expiry) -> About {
+        let expires = match (headers.expires.as_deref(), by_expires) {
+            (None, _) => RawExpires::None,
+            (Some(raw), Expiry::At(at)) if format_http_date(at) == raw => RawExpires::OfExpiry,
+            (Some(raw), _) => RawExpires::As(raw.to_owned()),
+        };
+        About {
+            expires,
+            content_type: headers.content_type.clone(),
+            storage_class: headers.storage_class.as_deref().unwrap_or(STANDARD).to_owned(),
+        }
+    }
+}
+
+/// What the names of our attributes begin with.
+const NAMESPACE: &str = "user.expirefs.";
+
+/// The extended attributes of a file, by name. Where its headers were not seen yet, those that
+/// need them are missing.
+pub fn attributes(
+    version: &Version,
+    expiry: Expiry,
+    about: Option<&About>,
+) -> Vec<(String, String)> {
+    let end = expiry.instant();
+    let raw = about.and_then(|about| match (&about.expires, end) {
+        (RawExpires::OfExpiry, Some(at)) => Some(format_http_date(at)),
+        (RawExpires::As(raw), _) => Some(raw.clone()),
+        (RawExpires::None | RawExpires::OfExpiry, _) => None,
+    });
+    let all = [
+        ("expires", end.map(rfc3339)),
+        ("expires_raw", raw),
+        ("etag", Some(version.etag.to_string()).filter(|etag| !etag.is_empty())),
+        ("key", Some(version.key.to_string())),
+        ("storage_class", about.map(|about| about.storage_class.clone())),
+        ("content_type", about.and_then(|about| about.content_type.clone())),
+    ];
+    let known = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    known.map(|(name, value)| (format!("{NAMESPACE}{name}"), value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    fn shown(headers: Headers, expiry: Expiry, known: bool) -> Vec<(String, String)> {
+        let version = Version {
+            key: "d/f".into(),
+            etag: "e".into(),
+            last_modified: SystemTime::UNIX_EPOCH,
+            size: 1,
+        };
+        let about = About::of(&headers, expiry);
+        attributes(&version, expiry, known.then_some(&about))
+    }
+
+    #[test]
+    fn attributes_say_what_is_known() {
+        let ours = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(n, v)| (format!("{NAMESPACE}{n}"), (*v).to_owned())).collect()
+        };
+        let at = Expiry::At(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777));
+        for raw in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            let headers = Headers {
+                expires: Some(raw.to_owned()),
+                content_type: Some("text/html".to_owned()),
+                ..Headers::default()
+            };
+            let want = ours(&[
+                ("expires", "1994-11-06T08:49:37Z"),
+                ("expires_raw", raw),
+                ("etag", "e"),
+                ("key", "d/f"),
+                ("storage_class", "STANDARD"),
+                ("content_type", "text/html"),
+            ]);
+            assert_eq!(shown(headers.clone(), at, true), want);
+            let listed =
+                ours(&[("expires", "1994-11-06T08:49:37Z"), ("etag", "e"), ("key", "d/f")]);
+            assert_eq!(shown(headers, at, false), listed);
+        }
+        let never = Headers {
+            expires: Some("never".to_owned()),
+            storage_class: Some("GLACIER_IR".to_owned()),
+            ..Headers::default()
+        };
+        let want = ours(&[
+            ("expires_raw", "never"),
+            ("etag", "e"),
+            ("key", "d/f"),
+            ("storage_class", "GLACIER_IR"),
+        ]);
+        assert_eq!(shown(never, Expiry::Never, true), want);
+    }
+}

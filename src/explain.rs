@@ -1,0 +1,350 @@
+//! Why an object is there or not (`expirefs explain`): what its headers say, how each was read,
+//! by whose clock, and the verdict.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::expiry::{
+    Basis, CacheControl, OnUnparsable, Policy, Presence, Term, Terms, instant, rfc3339,
+};
+use crate::name;
+use crate::store::{ListRequest, Object, Store};
+
+/// Field names are part of the interface. Instants are as RFC 3339 has them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    pub bucket: String,
+    pub key: String,
+    pub verdict: Verdict,
+    /// What decided; none where there is no object.
+    pub decided_by: Option<Basis>,
+    /// Since when it has expired, or until when it lives; none where no instant is known.
+    pub instant: Option<String>,
+    /// Seconds from now to that instant; negative once it has come.
+    pub seconds_left: Option<f64>,
+    pub object: Option<Found>,
+    /// The headers that can set an end, whether they are there and count or not.
+    pub headers: Vec<Header>,
+    /// In seconds (`--default-ttl`).
+    pub default_ttl: Option<u64>,
+    pub clocks: Clocks,
+    /// Why the mount would not show it whatever its end, if there is such a reason.
+    pub hidden: Option<String>,
+    /// Where a mount was asked: what it goes by just now.
+    pub mount: Option<Belief>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Live,
+    Expired,
+    /// Nobody can tell, and the answer is EIO (`--on-unparsable error`).
+    Unreadable,
+    /// There is no object of this key, but there are some below it.
+    Directory,
+    /// The store has nothing of this name.
+    Absent,
+}
+
+/// An object as the store has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Found {
+    pub size: u64,
+    pub etag: String,
+    pub last_modified: String,
+    pub content_type: Option<String>,
+    pub storage_class: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Header {
+    pub name: String,
+    /// As it was sent; none where it was not.
+    pub raw: Option<String>,
+    /// How it was read.
+    pub reading: Reading,
+    /// The end it stands for.
+    pub instant: Option<String>,
+    /// Why it does not count, where it does not.
+    pub ignored: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reading {
+    Absent,
+    /// It says something about the end.
+    Understood,
+    /// It should, and cannot be read.
+    Unreadable,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Clocks {
+    /// The one that decides.
+    pub store: String,
+    pub local: String,
+    /// The store's less the local one, in milliseconds.
+    pub offset_ms: i64,
+}
+
+/// What a mount believes of a name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Belief {
+    pub dir: String,
+    /// `file`, `directory`, `absent`, or `nothing` where it has not met the name.
+    pub believes: String,
+    /// The version it knows, and when it takes that to end.
+    pub etag: Option<String>,
+    pub instant: Option<String>,
+    /// Seconds until it would ask again; 0: it asks at the next lookup.
+    pub trusted_s: f64,
+    /// Handles open on the name, whatever their version.
+    pub open_handles: usize,
+}
+
+/// Asks the store for `key` and explains its answer.
+///
+/// # Errors
+/// Of the store, where it has no answer.
+pub async fn explain(
+    store: &dyn Store,
+    clock: &Clock,
+    policy: &Policy,
+    bucket: &str,
+    key: &str,
+) -> Result<Explanation> {
+    let found = match store.head(key).await {
+        Ok(object) => Some(object),
+        Err(Error::NotFound) => None,
+        Err(error) => return Err(error),
+    };
+    let below = match &found {
+        Some(_) => false,
+        None => {
+            let prefix = match key.is_empty() || key.ends_with('/') {
+                true => key.to_owned(),
+                false => format!("{key}/"),
+            };
+            let request =
+                ListRequest { prefix: &prefix, recursive: false, token: None, max_keys: 1 };
+            let page = store.list(request).await?;
+            !page.objects.is_empty() || !page.prefixes.is_empty()
+        }
+    };
+    let now = clock.now();
+    let terms = found.as_ref().map(|object| Terms::read(object.headers.stamps(), now));
+    let judgement = found.as_ref().zip(terms.as_ref());
+    let judgement = judgement.map(|(o, terms)| policy.judge(terms, o.version.last_modified));
+    let (verdict, end) = match judgement.map(|j| (j.expiry.at(now), j.expiry)) {
+        None if below => (Verdict::Directory, None),
+        None => (Verdict::Absent, None),
+        Some((presence, expiry)) => {
+            let verdict = match presence {
+                Presence::Live { .. } => Verdict::Live,
+                Presence::Expired => Verdict::Expired,
+                Presence::Unreadable => Verdict::Unreadable,
+            };
+            (verdict, expiry.instant())
+        }
+    };
+    let headers = match (&found, &terms) {
+        (Some(object), Some(terms)) => headers(object, terms, policy),
+        _ => Vec::new(),
+    };
+    Ok(Explanation {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        verdict,
+        decided_by: judgement.map(|judgement| judgement.basis),
+        instant: end.map(rfc3339),
+        seconds_left: end.map(|end| seconds_between(now, end)),
+        object: found.map(|Object { version, headers }| Found {
+            size: version.size,
+            etag: version.etag.to_string(),
+            last_modified: rfc3339(version.last_modified),
+            content_type: headers.content_type,
+            storage_class: headers.storage_class,
+        }),
+        headers,
+        default_ttl: policy.default_ttl.map(|ttl| ttl.as_secs()),
+        clocks: Clocks {
+            store: rfc3339(now),
+            local: rfc3339(clock.local_now()),
+            offset_ms: clock.offset_ms(),
+        },
+        hidden: unnameable(key),
+        mount: None,
+    })
+}
+
+/// Rule N1: why a key cannot be a path, if it cannot.
+fn unnameable(key: &str) -> Option<String> {
+    let path = key.strip_suffix('/').unwrap_or(key);
+    if path.is_empty() {
+        return None;
+    }
+    let bad = path.split('/').find(|component| !name::is_legal(component))?;
+    Some(format!("no path can have a component {bad:?}"))
+}
+
+fn headers(object: &Object, terms: &Terms, policy: &Policy) -> Vec<Header> {
+    let header = |name: &str, raw: &Option<String>, reading, end: Option<SystemTime>, counts| {
+        let ignored = match (reading, counts) {
+            (Reading::Absent, _) | (_, Ok(())) => None,
+            (_, Err(why)) => Some(String::from(why)),
+        };
+        let (name, raw) = (name.to_owned(), raw.clone());
+        Header { name, raw, reading, instant: end.map(rfc3339), ignored }
+    };
+    let none = policy.needs_headers().then_some(()).ok_or("--expires-from list");
+    let by_cache_control = match policy.cache_control {
+        CacheControl::Ignore => Err("--cache-control ignore"),
+        CacheControl::LastModified => none,
+    };
+    let replaced = by_cache_control.is_ok()
+        && match terms.max_age {
+            Term::Is(_) => true,
+            Term::Unreadable => policy.on_unparsable != OnUnparsable::Fresh,
+            Term::Absent => false,
+        };
+    let by_expires = if replaced { Err("Cache-Control comes first") } else { none };
+    let unreadable = |counts: Result<(), &'static str>, unreadable: bool| match counts {
+        Ok(()) if unreadable && policy.on_unparsable == OnUnparsable::Fresh => {
+            Err("--on-unparsable fresh")
+        }
+        other => other,
+    };
+    let by_rule = if policy.lifecycle { none } else { Err("no --lifecycle") };
+    let modified = object.version.last_modified;
+    let (age_read, age_end) = match terms.max_age {
+        Term::Absent => (Reading::Absent, None),
+        Term::Unreadable => (Reading::Unreadable, None),
+        Term::Is(age) => {
+            (Reading::Understood, modified.checked_add(Duration::from_secs(u64::from(age))))
+        }
+    };
+    let (date_read, date_end) = match terms.expires {
+        Term::Absent => (Reading::Absent, None),
+        Term::Unreadable => (Reading::Unreadable, None),
+        Term::Is(at) => (Reading::Understood, instant(at)),
+    };
+    let rule_read = match (terms.lifecycle, &object.headers.expiration) {
+        (Some(_), _) => Reading::Understood,
+        (None, Some(_)) => Reading::Unreadable,
+        (None, None) => Reading::Absent,
+    };
+    let rule_end = terms.lifecycle.and_then(instant);
+    let sent = &object.headers;
+    vec![
+        header(
+            "Expires",
+            &sent.expires,
+            date_read,
+            date_end,
+            unreadable(by_expires, date_read == Reading::Unreadable),
+        ),
+        header(
+            "Cache-Control",
+            &sent.cache_control,
+            age_read,
+            age_end,
+            unreadable(by_cache_control, age_read == Reading::Unreadable),
+        ),
+        header("x-amz-expiration", &sent.expiration, rule_read, rule_end, by_rule),
+    ]
+}
+
+/// From `a` to `b`; negative if that is behind.
+fn seconds_between(a: SystemTime, b: SystemTime) -> f64 {
+    match b.duration_since(a) {
+        Ok(ahead) => ahead.as_secs_f64(),
+        Err(behind) => -behind.duration().as_secs_f64(),
+    }
+}
+
+/// A span of time as people say it, to the second.
+fn span(seconds: f64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds.abs() as u64)).to_string()
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, text: String| writeln!(f, "{name:<17}{text}");
+        line("key", format!("s3://{}/{}", self.bucket, self.key))?;
+        match &self.object {
+            Some(Found { size, etag, last_modified, content_type, storage_class }) => {
+                let mut text = format!("{size} bytes, ETag {etag}, modified {last_modified}");
+                for more in [content_type, storage_class].into_iter().flatten() {
+                    text += &format!(", {more}");
+                }
+                line("object", text)?;
+            }
+            None => line("object", "none".to_owned())?,
+        }
+        for Header { name, raw, reading, instant, ignored } in &self.headers {
+            let mut text = match raw {
+                None => "not sent".to_owned(),
+                Some(raw) => format!("{raw:?}"),
+            };
+            match (raw, reading, instant) {
+                (_, Reading::Understood, Some(instant)) => text += &format!(", that is {instant}"),
+                (_, Reading::Unreadable, _) => text += ", which cannot be read",
+                (Some(_), Reading::Absent, _) => text += ", which sets no end",
+                _ => {}
+            }
+            if let Some(why) = ignored {
+                text += &format!("; does not count ({why})");
+            }
+            line(name, text)?;
+        }
+        if let Some(ttl) = self.default_ttl {
+            line("--default-ttl", span(ttl as f64))?;
+        }
+        let Clocks { store, local, offset_ms } = &self.clocks;
+        line(
+            "clock",
+            format!("{store} by the store's, {local} here; {offset_ms} ms between them"),
+        )?;
+        let by = self.decided_by.map(|basis| format!(", by {basis}")).unwrap_or_default();
+        let when = match (&self.instant, self.seconds_left) {
+            (Some(at), Some(left)) if left > 0.0 => format!(", until {at}, in {}", span(left)),
+            (Some(at), Some(left)) => format!(", since {at}, {} ago", span(left)),
+            _ => String::new(),
+        };
+        let verdict = match self.verdict {
+            Verdict::Live => "live",
+            Verdict::Expired => "expired",
+            Verdict::Unreadable => "unreadable: EIO",
+            Verdict::Directory => "a directory",
+            Verdict::Absent => "absent: the store has no such object",
+        };
+        line("verdict", format!("{verdict}{by}{when}"))?;
+        if let Some(why) = &self.hidden {
+            line("hidden", why.clone())?;
+        }
+        if let Some(Belief { dir, believes, etag, instant, trusted_s, open_handles }) = &self.mount
+        {
+            let mut text = match believes.as_str() {
+                "nothing" => "it has not met this name".to_owned(),
+                other => format!("it believes {other}"),
+            };
+            for (what, value) in [("ETag", etag), ("until", instant)] {
+                if let Some(value) = value {
+                    text += &format!(", {what} {value}");
+                }
+            }
+            text += &match *trusted_s {
+                t if t > 0.0 => format!("; asks again in {t:.1} s"),
+                _ => "; asks at the next lookup".to_owned(),
+            };
+            line("mount", format!("{dir}: {text}; {open_handles} open handles"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,459 @@
+//! What the headers of object versions said of their end. No listing tells, and asking costs a
+//! HEAD for each, so it is kept: in memory up to a bound, and in a file where one is given
+//! (`--index`), for the next mount.
+//!
+//! A version never changes what it says, so nothing here goes stale. (A lifecycle rule may change;
+//! what it says of an object is learnt again when that is looked up.) Nothing here is needed
+//! either: where the file cannot be used, a line says why, and it is done without.
+
+use std::fs;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError,
+};
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use crate::expiry::{Terms, seconds};
+use crate::store::Version;
+
+/// Memory for a version: 16 bytes that stand for it, 20 for what it says, the rest for finding
+/// and evicting it (measured, `index_memory` in the tests).
+pub const BYTES_PER_VERSION: usize = 64;
+
+/// What stands for a version: SHA-256 of all that makes it one, cut to 128 bits. Whoever may write
+/// into the bucket chooses what is hashed, and is to hit nobody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id([u8; 16]);
+
+impl Id {
+    pub fn of(version: &Version) -> Id {
+        let mut hash = Sha256::new();
+        for text in [&version.key, &version.etag] {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+        hash.update(seconds(version.last_modified).to_le_bytes());
+        hash.update(version.size.to_le_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize()[..16]);
+        Id(id)
+    }
+}
+
+type Encoded = [u8; Terms::ENCODED];
+
+/// See the module.
+pub struct Index {
+    memory: Cache<Id, Encoded>,
+    file: Option<Arc<IndexFile>>,
+}
+
+impl Index {
+    /// An index of up to `bytes` bytes in memory, and what `file` holds.
+    pub fn new(bytes: usize, file: Option<IndexFile>) -> Arc<Index> {
+        let versions = (bytes / BYTES_PER_VERSION).max(1);
+        let options = OptionsBuilder::new()
+            // What was evicted need not be remembered: whole directories are read, not hot keys.
+            .ghost_allocation(0.0)
+            .estimated_items_capacity(versions)
+            .weight_capacity(versions as u64)
+            .build();
+        let memory = match options {
+            Ok(options) => Cache::with_options(
+                options,
+                UnitWeighter,
+                DefaultHashBuilder::default(),
+                DefaultLifecycle::default(),
+            ),
+            Err(_) => Cache::new(versions),
+        };
+        Arc::new(Index { memory, file: file.map(Arc::new) })
+    }
+
+    /// Keeps what the headers of a version say.
+    pub fn put(&self, version: &Version, terms: &Terms) {
+        let (id, encoded) = (Id::of(version), terms.encode());
+        if self.memory.peek(&id) != Some(encoded) {
+            self.memory.insert(id, encoded);
+            if let Some(file) = &self.file {
+                file.put(id, encoded);
+            }
+        }
+    }
+
+    /// What is known of each of these versions.
+    pub async fn known(&self, versions: &[&Version]) -> Vec<Option<Terms>> {
+        let ids: Vec<Id> = versions.iter().map(|version| Id::of(version)).collect();
+        let mut known: Vec<_> = ids.iter().map(|id| self.memory.get(id)).collect();
+        let missing: Vec<usize> = (0..ids.len()).filter(|i| known[*i].is_none()).collect();
+        if let Some(file) = self.file.clone().filter(|_| !missing.is_empty()) {
+            let asked: Vec<Id> = missing.iter().map(|i| ids[*i]).collect();
+            let found = tokio::task::spawn_blocking(move || file.get(&asked)).await;
+            for (i, encoded) in missing.into_iter().zip(found.unwrap_or_default()) {
+                if let Some(encoded) = encoded {
+                    self.memory.insert(ids[i], encoded);
+                    known[i] = Some(encoded);
+                }
+            }
+        }
+        known.iter().map(|encoded| encoded.as_ref().map(Terms::decode)).collect()
+    }
+
+    /// Versions kept in memory.
+    pub fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes what the file lacks still.
+    pub fn flush(&self) {
+        if let Some(file) = &self.file {
+            file.flush();
+        }
+    }
+}
+
+/// Bytes of pages that the file's own cache may hold.
+const PAGE_CACHE: usize = 4 << 20;
+
+/// Puts that may wait to be written: what is over is forgotten, and asked for again one day.
+const QUEUE: usize = 64 << 10;
+
+/// So many puts, or so much time, make a transaction.
+const BATCH: usize = 10_000;
+const BATCH_TIME: Duration = Duration::from_secs(2);
+
+/// What nobody asked for in a whole period is dropped at the next opening, so that the file does
+/// not grow by each object that ever was.
+const PERIOD: Duration = Duration::from_secs(14 * 86_400);
+
+const FORMAT: &str = "1";
+const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
+/// Versions asked for in this period, and those asked for in the one before only.
+const RECENT: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("recent");
+const BEFORE: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("before");
+
+/// An index in a file, written behind by a thread of its own.
+pub struct IndexFile {
+    path: PathBuf,
+    database: Arc<Database>,
+    /// It has failed, and is not used any more.
+    broken: Arc<AtomicBool>,
+    queue: SyncSender<Task>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Task {
+    Put(Id, Encoded),
+    Flush(SyncSender<()>),
+    End,
+}
+
+/// Why a file is not used as it is.
+#[derive(Debug)]
+enum Fault {
+    /// It holds something else, or is damaged.
+    Wrong(String),
+    /// It may be all right.
+    Unusable(String),
+}
+
+impl IndexFile {
+    /// Opens the index of the bucket that `source` names, or makes a new one. A file that is
+    /// damaged, or of something else, is set aside. `None` where there is no using the path; a
+    /// line in the log has said why.
+    ///
+    /// Reads all of the file: what does not match its checksums is not believed.
+    pub fn open(path: &Path, source: &str) -> Option<IndexFile> {
+        let shown = path.display();
+        let database = match open(path, source) {
+            Ok(database) => database,
+            Err(Fault::Unusable(why)) => {
+                warn!("the index {shown} cannot be used: {why}; going on without it");
+                return None;
+            }
+            Err(Fault::Wrong(why)) => {
+                let aside = match set_aside(path) {
+                    Ok(aside) => aside,
+                    Err(error) => {
+                        warn!(
+                            "the index {shown} cannot be used: {why}; nor can it be set aside: \
+                             {error}; going on without it"
+                        );
+                        return None;
+                    }
+                };
+                warn!(
+                    "the index {shown} cannot be used: {why}; it is set aside as {}, and a new \
+                     one made",
+                    aside.display()
+                );
+                match open(path, source) {
+                    Ok(database) => database,
+                    Err(Fault::Wrong(why) | Fault::Unusable(why)) => {
+                        warn!("no new index {shown}: {why}; going on without it");
+                        return None;
+                    }
+                }
+            }
+        };
+        let (queue, tasks) = sync_channel(QUEUE);
+        let database = Arc::new(database);
+        let broken = Arc::new(AtomicBool::new(false));
+        let writer = {
+            let (database, broken, path) = (database.clone(), broken.clone(), path.to_owned());
+            std::thread::Builder::new().name("index".into()).spawn(move || {
+                if let Err(why) = write_behind(&database, &tasks) {
+                    broken.store(true, Ordering::Relaxed);
+                    warn!(
+                        "the index {} cannot be written: {why}; going on without it",
+                        path.display()
+                    );
+                }
+            })
+        };
+        match writer {
+            Ok(writer) => Some(IndexFile {
+                path: path.to_owned(),
+                database,
+                broken,
+                queue,
+                writer: Mutex::new(Some(writer)),
+            }),
+            Err(error) => {
+                warn!("no thread for the index {shown}: {error}; going on without it");
+                None
+            }
+        }
+    }
+
+    fn put(&self, id: Id, encoded: Encoded) {
+        if !self.broken.load(Ordering::Relaxed) {
+            let _ = self.queue.try_send(Task::Put(id, encoded));
+        }
+    }
+
+    fn get(&self, ids: &[Id]) -> Vec<Option<Encoded>> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let read = || -> Result<Vec<_>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let recent = transaction.open_table(RECENT)?;
+            let before = transaction.open_table(BEFORE)?;
+            ids.iter()
+                .map(|id| {
+                    if let Some(found) = recent.get(id.0)? {
+                        return Ok(Some(found.value()));
+                    }
+                    let found = before.get(id.0)?.map(|found| found.value());
+                    if let Some(encoded) = found {
+                        self.put(*id, encoded);
+                    }
+                    Ok(found)
+                })
+                .collect()
+        };
+        match unless_it_panics(read) {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => self.fail(&error.to_string()),
+            Err(panic) => self.fail(&panic),
+        }
+    }
+
+    fn fail<T>(&self, why: &str) -> Vec<T> {
+        if !self.broken.swap(true, Ordering::Relaxed) {
+            warn!("the index {} cannot be read: {why}; going on without it", self.path.display());
+        }
+        Vec::new()
+    }
+
+    fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.queue.send(Task::Flush(done)).is_ok() {
+            // It fails where the writer has ended.
+            let _ = written.recv();
+        }
+    }
+}
+
+impl Drop for IndexFile {
+    fn drop(&mut self) {
+        let _ = self.queue.send(Task::End);
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Writes what comes until the end of the queue.
+fn write_behind(database: &Database, tasks: &Receiver<Task>) -> Result<(), String> {
+    let mut batch = Vec::new();
+    let mut due = None;
+    loop {
+        let task = match due {
+            None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => {
+                tasks.recv_timeout(Instant::saturating_duration_since(&due, Instant::now()))
+            }
+        };
+        let (mut flushed, mut ended) = (None, false);
+        match task {
+            Ok(Task::Put(id, encoded)) => {
+                batch.push((id, encoded));
+                due.get_or_insert_with(|| Instant::now() + BATCH_TIME);
+                if batch.len() < BATCH {
+                    continue;
+                }
+            }
+            Ok(Task::Flush(done)) => flushed = Some(done),
+            Ok(Task::End) | Err(RecvTimeoutError::Disconnected) => ended = true,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        due = None;
+        if !batch.is_empty() {
+            let write = || -> Result<(), redb::Error> {
+                let transaction = database.begin_write()?;
+                {
+                    let mut recent = transaction.open_table(RECENT)?;
+                    for (id, encoded) in batch.drain(..) {
+                        recent.insert(id.0, encoded)?;
+                    }
+                }
+                Ok(transaction.commit()?)
+            };
+            unless_it_panics(write)?.map_err(|error| error.to_string())?;
+        }
+        drop(flushed);
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// A damaged file may be found out by an assertion of the library's.
+fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| "the library that reads it panicked".to_owned())
+}
+
+/// The database at `path`, checked, with its tables, and rid of what has not been asked for.
+fn open(path: &Path, source: &str) -> Result<Database, Fault> {
+    let opened = unless_it_panics(|| {
+        Database::builder()
+            .set_cache_size(PAGE_CACHE)
+            .set_check_integrity_on_open(true)
+            .create(path)
+    });
+    let mut database = match opened {
+        Ok(Ok(database)) => database,
+        Ok(Err(error)) => return Err(fault(error)),
+        Err(panic) => return Err(Fault::Wrong(panic)),
+    };
+    let wrong = |error: redb::Error| Fault::Wrong(error.to_string());
+    match unless_it_panics(|| prepare(&database, source)).map_err(Fault::Wrong)? {
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => {
+            info!("what the index {} held of old is dropped", path.display());
+            // It stays larger than it has to be where this fails.
+            let _ = database.compact();
+        }
+        Ok(Err(fault)) => return Err(fault),
+        Err(error) => return Err(wrong(error)),
+    }
+    Ok(database)
+}
+
+/// Makes the tables, and says whether anything was dropped; refuses what is not this bucket's.
+fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, redb::Error> {
+    let now = seconds(SystemTime::now());
+    let transaction = database.begin_write()?;
+    let mut dropped = false;
+    {
+        let mut about = match transaction.open_table(ABOUT) {
+            Ok(about) => about,
+            Err(
+                error @ (TableError::TableTypeMismatch { .. } | TableError::TableIsMultimap(_)),
+            ) => {
+                return Ok(Err(Fault::Wrong(format!("it is no index of expirefs ({error})"))));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut say = |name: &'static str, value: &str| -> Result<String, redb::Error> {
+            let said = about.get(name)?.map(|said| said.value().to_owned());
+            if said.is_none() {
+                about.insert(name, value)?;
+            }
+            Ok(said.unwrap_or_else(|| value.to_owned()))
+        };
+        let format = say("format", FORMAT)?;
+        if format != FORMAT {
+            return Ok(Err(Fault::Wrong(format!(
+                "it is of format {format}, and this version of expirefs writes format {FORMAT}"
+            ))));
+        }
+        let of = say("source", source)?;
+        if of != source {
+            return Ok(Err(Fault::Wrong(format!("it is of {of}, and this is {source}"))));
+        }
+        let since = say("since", &now.to_string())?;
+        let since: i64 = since.parse().unwrap_or(0);
+        drop(transaction.open_table(RECENT)?);
+        drop(transaction.open_table(BEFORE)?);
+        if now - since > PERIOD.as_secs() as i64 {
+            transaction.delete_table(BEFORE)?;
+            transaction.rename_table(RECENT, BEFORE)?;
+            drop(transaction.open_table(RECENT)?);
+            about.insert("since", now.to_string().as_str())?;
+            dropped = true;
+        }
+    }
+    transaction.commit()?;
+    Ok(Ok(dropped))
+}
+
+fn fault(error: DatabaseError) -> Fault {
+    let says = error.to_string();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            Fault::Unusable("another process has it open".to_owned())
+        }
+        DatabaseError::LockProtocolMismatch => Fault::Unusable(says),
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+            io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof => Fault::Wrong(error.to_string()),
+            _ => Fault::Unusable(error.to_string()),
+        },
+        _ => Fault::Wrong(says),
+    }
+}
+
+/// Renames a file to a name beside it that is free.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let numbered = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".set-aside-{n}"));
+        PathBuf::from(name)
+    };
+    let free = (1..1000).map(numbered).find(|aside| !aside.exists());
+    let aside = free.ok_or_else(|| io::Error::other("a thousand files were set aside before"))?;
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}

@@ -1,0 +1,200 @@
+//! What a bucket holds, the expired included (`expirefs ls`): a stream over its listing, with the
+//! expiry of each object.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
+use serde::Serialize;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::expiry::{Basis, Judgement, Policy, Presence, Terms, rfc3339};
+use crate::listing::PAGE;
+use crate::store::{Headers, ListRequest, Store, Version};
+
+/// Where to look, and how to judge.
+pub struct Inventory {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<Clock>,
+    pub policy: Policy,
+    /// What keys begin with.
+    pub prefix: String,
+    /// All keys, instead of one level.
+    pub recursive: bool,
+    /// HEAD requests under way at one time.
+    pub fan_out: usize,
+}
+
+/// A line of the inventory. Field names are part of the interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Item {
+    pub key: String,
+    pub state: State,
+    /// Since when it has expired, or until when it lives (RFC 3339); none where no instant is known.
+    pub instant: Option<String>,
+    pub decided_by: Option<Basis>,
+    /// Bytes; none of a common prefix, as all that follows.
+    pub size: Option<u64>,
+    pub last_modified: Option<String>,
+    pub etag: Option<String>,
+    /// `Expires` as it was sent.
+    pub expires_raw: Option<String>,
+    /// Why its state is not known.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Live,
+    Expired,
+    /// Nobody can tell (`--on-unparsable error`).
+    Unreadable,
+    /// The store refuses its headers.
+    Unknown,
+    /// Keys that begin like this, one level below.
+    Prefix,
+}
+
+/// A name as the listing has it.
+enum Listed {
+    Object(Version),
+    Prefix(String),
+}
+
+impl Inventory {
+    /// All items in the order of their keys, as they come: the pages of the listing and the headers
+    /// of their objects overlap.
+    pub fn items(&self) -> impl Stream<Item = Result<Item>> + '_ {
+        self.pages()
+            .map_ok(|page| stream::iter(page.into_iter().map(Ok)))
+            .try_flatten()
+            .map(move |listed| async move {
+                match listed? {
+                    Listed::Prefix(key) => Ok(Some(Item::prefix(key))),
+                    Listed::Object(version) => self.object(version).await,
+                }
+            })
+            .buffered(self.fan_out)
+            .try_filter_map(future::ok)
+    }
+
+    /// The pages of the listing, each in the order of its names.
+    fn pages(&self) -> impl Stream<Item = Result<Vec<Listed>>> + '_ {
+        stream::try_unfold(Some(None), move |token: Option<Option<String>>| async move {
+            let Some(token) = token else { return Ok(None) };
+            let request = ListRequest {
+                prefix: &self.prefix,
+                recursive: self.recursive,
+                token: token.as_deref(),
+                max_keys: PAGE,
+            };
+            let page = self.store.list(request).await?;
+            if page.next.is_some() && page.next == token {
+                return Err(Error::Protocol("a listing that does not go on".into()));
+            }
+            let objects = page.objects.into_iter().map(Listed::Object);
+            let mut names: Vec<_> =
+                objects.chain(page.prefixes.into_iter().map(Listed::Prefix)).collect();
+            names.sort_by(|a, b| a.name().cmp(b.name()));
+            Ok(Some((names, page.next.map(Some))))
+        })
+    }
+
+    async fn object(&self, listed: Version) -> Result<Option<Item>> {
+        let (version, headers) = match self.policy.needs_headers() {
+            false => (listed, Headers::default()),
+            true => match self.store.head(&listed.key).await {
+                Ok(object) => (object.version, object.headers),
+                Err(Error::NotFound) => return Ok(None),
+                Err(error @ (Error::Denied(_) | Error::Refused(_) | Error::Protocol(_))) => {
+                    return Ok(Some(Item {
+                        error: Some(error.to_string()),
+                        ..Item::of(listed, State::Unknown)
+                    }));
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        let now = self.clock.now();
+        let terms = Terms::read(headers.stamps(), now);
+        let Judgement { expiry, basis, .. } = self.policy.judge(&terms, version.last_modified);
+        let state = match expiry.at(now) {
+            Presence::Live { .. } => State::Live,
+            Presence::Expired => State::Expired,
+            Presence::Unreadable => State::Unreadable,
+        };
+        let instant = expiry.instant().map(rfc3339);
+        let (decided_by, expires_raw) = (Some(basis), headers.expires);
+        Ok(Some(Item { instant, decided_by, expires_raw, ..Item::of(version, state) }))
+    }
+}
+
+impl Listed {
+    fn name(&self) -> &str {
+        match self {
+            Listed::Object(version) => &version.key,
+            Listed::Prefix(prefix) => prefix,
+        }
+    }
+}
+
+impl Item {
+    fn prefix(key: String) -> Item {
+        Item {
+            key,
+            state: State::Prefix,
+            instant: None,
+            decided_by: None,
+            size: None,
+            last_modified: None,
+            etag: None,
+            expires_raw: None,
+            error: None,
+        }
+    }
+
+    fn of(version: Version, state: State) -> Item {
+        Item {
+            state,
+            size: Some(version.size),
+            last_modified: Some(rfc3339(version.last_modified)),
+            etag: Some(version.etag.to_string()),
+            ..Item::prefix(version.key.to_string())
+        }
+    }
+
+    /// A line for people, with more of it if `long`. A key with control characters is quoted.
+    pub fn line(&self, long: bool) -> String {
+        let dash = || "-".to_owned();
+        let instant = self.instant.clone().unwrap_or_else(dash);
+        let mut line = format!("{:<10} {instant:<20} ", self.state.to_string());
+        if long {
+            let size = self.size.map_or_else(dash, |size| size.to_string());
+            let modified = self.last_modified.clone().unwrap_or_else(dash);
+            let basis = self.decided_by.map_or_else(dash, |basis| basis.to_string());
+            line += &format!("{size:>12} {modified:<20} {basis:<18} ");
+        }
+        match self.key.chars().any(char::is_control) {
+            true => line += &format!("{:?}", self.key),
+            false => line += &self.key,
+        }
+        if let Some(error) = &self.error {
+            line += &format!("  ({error})");
+        }
+        line
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Live => "live",
+            State::Expired => "expired",
+            State::Unreadable => "unreadable",
+            State::Unknown => "unknown",
+            State::Prefix => "prefix",
+        })
+    }
+}
