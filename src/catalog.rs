@@ -361,7 +361,10 @@ impl Catalog {
                 _ => (Arc::new((*version).clone()), None, false),
             };
             let fact = Fact { opened, ..self.file(version.clone(), expiry, about, now) };
-            facts.put(version.key.clone(), fact.clone());
+            // What a listing shows is looked up next; what it hides takes no place.
+            if expiry.at(now) != Presence::Expired || facts.contains(&version.key) {
+                facts.put(version.key.clone(), fact.clone());
+            }
             Some(fact)
         };
         versions.iter().zip(terms).map(confirm).collect()

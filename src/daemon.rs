@@ -1,5 +1,6 @@
 //! The life of a mount: checked, mounted, served, drained, unmounted.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fuser::{MountOption, Session, SessionACL};
+use fuser::{INodeNo, MountOption, Notifier, Session, SessionACL};
 use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -25,6 +26,7 @@ use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::fuse::Fuse;
 use crate::index::{Index, IndexFile};
+use crate::inode::Idle;
 use crate::listing::Exactness;
 use crate::metrics::Metrics;
 use crate::mounts::{self, MountEntry};
@@ -42,6 +44,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// of the speed in measurements; with more than this, reads come in disorder.
 const READ_AHEAD_KIB: u32 = 1024;
 
+/// Names the kernel is asked to forget at one time.
+const IDLE_NAMES: usize = 1024;
+
 /// A mount that is being served.
 pub struct Mounted {
     fs: Arc<Fs>,
@@ -52,7 +57,7 @@ pub struct Mounted {
     wishes: mpsc::UnboundedReceiver<UnixStream>,
     waiting_for_unmount: Vec<UnixStream>,
     control: Option<control::Server>,
-    _sampler: JoinSet<()>,
+    _chores: JoinSet<()>,
 }
 
 /// Divides the descriptors of this process. To be called before the runtime opens its own.
@@ -120,7 +125,7 @@ impl Mounted {
         let plus = config.settings.listing.exactness == Exactness::Exact;
         let fuse = Fuse::new(fs.clone(), Handle::current(), config.ownership, plus, alive);
         let source = config.url();
-        let entry = mount(fuse, &config, &source).await?;
+        let (entry, notifier) = mount(fuse, &config, &source).await?;
         raise_read_ahead(&entry);
 
         let peak = Arc::new(Mutex::new(InUse::default()));
@@ -133,8 +138,9 @@ impl Mounted {
             }
         };
         let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(status);
-        let mut sampler = JoinSet::new();
-        sampler.spawn(sample(peak));
+        let mut chores = JoinSet::new();
+        chores.spawn(sample(peak));
+        chores.spawn(have_idle_names_forgotten(fs.clone(), notifier));
         let (wish, wishes) = mpsc::unbounded_channel();
         let answer = {
             let (status, fs) = (status.clone(), fs.clone());
@@ -167,7 +173,7 @@ impl Mounted {
             wishes,
             waiting_for_unmount: Vec::new(),
             control: control.ok(),
-            _sampler: sampler,
+            _chores: chores,
         })
     }
 
@@ -222,7 +228,11 @@ impl Mounted {
 }
 
 /// Mounts, and serves the mount on threads of its own.
-async fn mount(fuse: Fuse, config: &Config, source: &str) -> Result<MountEntry, String> {
+async fn mount(
+    fuse: Fuse,
+    config: &Config,
+    source: &str,
+) -> Result<(MountEntry, Notifier), String> {
     let mut options = fuser::Config::default();
     options.mount_options = vec![
         // A comma would end the option.
@@ -250,15 +260,16 @@ async fn mount(fuse: Fuse, config: &Config, source: &str) -> Result<MountEntry, 
     };
     let mounted = tokio::task::spawn_blocking(move || {
         let session = Session::new(fuse, &dir, &options)?.spawn()?;
+        let notifier = session.notifier();
         let entry = mounts::at(&dir)?.filter(MountEntry::is_ours);
         let entry = entry.ok_or_else(|| io::Error::other("it was unmounted at once"))?;
         // From here on dropping it would unmount whatever is at that path by then.
         // `mounts::detach` looks first.
         let _ = ManuallyDrop::new(session);
-        io::Result::Ok(entry)
+        io::Result::Ok((entry, notifier))
     });
     match mounted.await {
-        Ok(Ok(entry)) => Ok(entry),
+        Ok(Ok(mounted)) => Ok(mounted),
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(failed(format!(
             "{error} (is /dev/fuse there, and fusermount3 for other users than root?)"
         ))),
@@ -332,6 +343,24 @@ fn raise_read_ahead(entry: &MountEntry) {
     let knob = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
     if let Err(error) = fs::write(&knob, READ_AHEAD_KIB.to_string()) {
         debug!("read-ahead stays as it is: {knob}: {error}");
+    }
+}
+
+/// Asks the kernel to forget names, while it knows too many.
+async fn have_idle_names_forgotten(fs: Arc<Fs>, notifier: Notifier) {
+    loop {
+        let idle = fs.idle(IDLE_NAMES).await;
+        let notifier = notifier.clone();
+        // The kernel locks the directory for it, and may wait for a listing of ours under way.
+        let asked = tokio::task::spawn_blocking(move || {
+            for Idle { parent, name } in idle {
+                // One that is not there any more is as good.
+                let _ = notifier.inval_entry(INodeNo(parent), OsStr::new(&name));
+            }
+        });
+        if asked.await.is_err() {
+            return;
+        }
     }
 }
 

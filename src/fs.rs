@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::expiry::{Expiry, Policy, Presence, rfc3339};
 use crate::explain::{Belief, Explanation, explain};
 use crate::index::Index;
-use crate::inode::{File, Inodes, Node, ROOT};
+use crate::inode::{File, Idle, Inodes, Node, ROOT};
 use crate::listing::{self, DirEntry, Listing, What};
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
@@ -105,6 +105,7 @@ struct OpenFile(Arc<File>);
 
 impl OpenFile {
     fn new(file: Arc<File>) -> OpenFile {
+        file.opened.store(true, Ordering::Relaxed);
         file.open.fetch_add(1, Ordering::Relaxed);
         OpenFile(file)
     }
@@ -293,6 +294,11 @@ impl Fs {
         drop(handle);
         self.released.notify_waiters();
         Ok(())
+    }
+
+    /// Waits until the kernel knows of more files than is good, and names some to be forgotten.
+    pub async fn idle(&self, at_most: usize) -> Vec<Idle> {
+        self.inodes.idle(at_most).await
     }
 
     pub fn forget(&self, ino: u64, count: u64) {

@@ -21,7 +21,7 @@ const EARLY: Duration = Duration::from_millis(100);
 
 /// A whole second, as `Expires` cannot say it finer, and time enough until then to put an object
 /// and to open it on a busy machine.
-fn soon() -> SystemTime {
+pub(crate) fn soon() -> SystemTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     UNIX_EPOCH + Duration::from_secs(since.as_secs() + 6)
 }
@@ -66,7 +66,7 @@ fn an_object_vanishes_at_its_instant() {
 
 /// Ask again and again whether the object is there. It must be until its instant, and not after.
 #[track_caller]
-fn watch(what: &str, instant: SystemTime, is_there: impl Fn() -> bool) {
+pub(crate) fn watch(what: &str, instant: SystemTime, is_there: impl Fn() -> bool) {
     let mut seen = 0;
     loop {
         let asked = SystemTime::now();

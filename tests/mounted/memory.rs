@@ -1,12 +1,15 @@
 //! How much memory many readers take: peaks of the daemon's resident memory, from `/proc`.
 
+use std::env;
 use std::fs::File;
 use std::io::Read;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::content::{KIB, MIB, assert_content, content};
 use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
+use crate::support::tools::shell;
 
 /// Files of `size` bytes, `0` and so on, all of the same content.
 fn files(count: usize, size: usize) -> Embedded {
@@ -27,6 +30,41 @@ fn read_all_at_once(mount: &Mount, count: usize, size: usize) {
 
 fn peak_mib(mount: &Mount) -> usize {
     mount.process().peak_rss_kib() / KIB
+}
+
+/// A directory is read in memory that does not grow with it, however it is looked at: half of its
+/// objects have expired. `EXPIREFS_TEST_KEYS=1000000` asks for a larger one.
+#[test]
+fn a_large_directory_takes_no_more_memory_than_a_small_one() {
+    let keys = env::var("EXPIREFS_TEST_KEYS").map_or(100_000, |n| n.parse().expect("a number"));
+    let store = Embedded::start();
+    for i in 0..keys {
+        let ends = if i % 2 == 0 { "2020" } else { "2100" };
+        store.put_expiring(&format!("d/{i:07}"), "x", format!("Fri, 01 Jan {ends} 00:00:00 GMT"));
+    }
+    let bound = Duration::from_secs(60) + Duration::from_millis(keys * 3);
+    let mount = store.mounting().living(bound).start();
+    let live = keys / 2;
+    for (look, lines) in [
+        ("ls -f d | wc -l", live + 2),
+        ("ls -l d | wc -l", live + 1),
+        ("find d -size -2 -type f | wc -l", live),
+        ("du -a d | wc -l", live + 1),
+    ] {
+        let started = Instant::now();
+        assert_eq!(shell(mount.dir(), look), format!("{lines}\n"), "{look}");
+        let status = mount.status();
+        println!(
+            "{look}: {:?}, peak {} MiB, {} inodes, {} versions, {} HEADs so far",
+            started.elapsed(),
+            peak_mib(&mount),
+            status.number("inodes"),
+            status.number("versions_known"),
+            status.number("requests.head"),
+        );
+    }
+    let peak = peak_mib(&mount);
+    assert!(peak <= 96, "{peak} MiB for {keys} keys");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod expiry;
 mod memory;
 mod names;
 mod probes;
+mod walks;
 
 use std::ffi::OsStr;
 use std::sync::Arc;

@@ -41,6 +41,10 @@ impl Embedded {
         self.handle.put(Self::BUCKET, key, object);
     }
 
+    pub fn delete(&self, key: &str) {
+        self.handle.delete(Self::BUCKET, key);
+    }
+
     /// What it has been asked over HTTP so far.
     pub fn requests(&self) -> Requests {
         self.handle.requests()

@@ -44,6 +44,7 @@ pub struct Setup {
     args: Vec<String>,
     nofile: Option<String>,
     no_control: bool,
+    life: Duration,
 }
 
 impl seaweedfs::Bucket {
@@ -68,6 +69,7 @@ impl Setup {
             args: Vec::new(),
             nofile: None,
             no_control: false,
+            life: LIFE_BOUND,
         }
     }
 
@@ -81,6 +83,12 @@ impl Setup {
     /// `SOFT:HARD`.
     pub fn nofile(mut self, limits: impl ToString) -> Setup {
         self.nofile = Some(limits.to_string());
+        self
+    }
+
+    /// How long the mount may live, where it has much to do.
+    pub fn living(mut self, life: Duration) -> Setup {
+        self.life = life;
         self
     }
 
@@ -105,7 +113,8 @@ impl Setup {
     #[track_caller]
     fn start_at(&self, place: Place) -> Mount {
         let daemon = Daemon::spawn(self.command(&place.dir, &place.runtime));
-        let mut mount = Mount { watchdog: Watchdog::over(daemon.pid(), &place.dir), daemon, place };
+        let mut mount =
+            Mount { watchdog: Watchdog::over(daemon.pid(), &place.dir, self.life), daemon, place };
         if !mount.daemon.output.wait_for(START_BOUND, is_ready) {
             let status = mount.daemon.child.try_wait();
             panic!("no line {READY:?} within {START_BOUND:?} (status {status:?})");
@@ -118,7 +127,7 @@ impl Setup {
     pub fn refused_on(&self, dir: &Path) -> Output {
         let place = Place::new();
         let mut daemon = Daemon::spawn(self.command(dir, &place.runtime));
-        let watchdog = Watchdog::over(daemon.pid(), dir);
+        let watchdog = Watchdog::over(daemon.pid(), dir, self.life);
         let ready = daemon.output.wait_for(START_BOUND, is_ready);
         let status = if ready { None } else { daemon.ended_within(Duration::ZERO) };
         let Some(status) = status else {
@@ -138,19 +147,37 @@ impl Setup {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "prlimit"]);
         command.args(self.nofile.iter().map(|limits| format!("--nofile={limits}")));
-        command.args(["--", BINARY, "mount", &self.bucket]).arg(dir);
-        command.args(["--foreground", "--addressing-style", "path", "--region", REGION]);
-        command.args(["--endpoint-url", &self.endpoint.url]);
+        command.args(["--", BINARY, "mount", &self.bucket]).arg(dir).arg("--foreground");
         environment(&mut command, if self.no_control { Path::new("/dev/null") } else { runtime });
-        match &self.endpoint.credentials {
+        self.endpoint.reached_by(&mut command);
+        command.args(&self.args);
+        command
+    }
+}
+
+impl Endpoint {
+    /// `expirefs COMMAND URL` with the rest of the arguments, about a bucket of this server; yet to
+    /// be run.
+    pub fn expirefs(&self, command: &str, url: &str, args: &[&str]) -> Command {
+        let mut expirefs = Command::new(BINARY);
+        expirefs.args([command, url]).stdin(Stdio::null());
+        environment(&mut expirefs, Path::new("/dev/null"));
+        self.reached_by(&mut expirefs);
+        expirefs.args(args);
+        expirefs
+    }
+
+    /// Adds what tells a command where the server is, and who asks.
+    fn reached_by(&self, command: &mut Command) {
+        command.args(["--addressing-style", "path", "--region", REGION]);
+        command.args(["--endpoint-url", &self.url]);
+        match &self.credentials {
             Some(credentials) => {
                 command.env("AWS_ACCESS_KEY_ID", &credentials.access_key_id);
                 command.env("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key);
             }
             None => _ = command.arg("--no-sign-request"),
         }
-        command.args(&self.args);
-        command
     }
 }
 
@@ -222,8 +249,13 @@ impl Mount {
 
     /// Run `expirefs COMMAND DIR` with the rest of the arguments.
     pub fn control(&self, command: &str, args: &[&str]) -> Output {
+        self.control_at(command, self.dir(), args)
+    }
+
+    /// Run `expirefs COMMAND PATH` with the rest of the arguments.
+    pub fn control_at(&self, command: &str, path: &Path, args: &[&str]) -> Output {
         let mut expirefs = Command::new(BINARY);
-        expirefs.arg(command).arg(self.dir()).args(args).stdin(Stdio::null());
+        expirefs.arg(command).arg(path).args(args).stdin(Stdio::null());
         environment(&mut expirefs, &self.place.runtime);
         expirefs.output().unwrap_or_else(|e| panic!("{BINARY}: {e}"))
     }
@@ -418,12 +450,12 @@ impl Lines {
 struct Watchdog(Option<mpsc::Sender<()>>);
 
 impl Watchdog {
-    fn over(pid: Pid, dir: &Path) -> Watchdog {
+    fn over(pid: Pid, dir: &Path, life: Duration) -> Watchdog {
         let (alive, gone) = mpsc::channel::<()>();
         let dir = dir.to_owned();
         thread::spawn(move || {
-            if gone.recv_timeout(LIFE_BOUND) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("{} mounted for {LIFE_BOUND:?}: killing its daemon", dir.display());
+            if gone.recv_timeout(life) == Err(mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{} mounted for {life:?}: killing its daemon", dir.display());
                 _ = kill(pid, Signal::SIGKILL);
                 detach(&dir);
             }

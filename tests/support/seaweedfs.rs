@@ -20,7 +20,7 @@ use futures_util::{StreamExt, stream};
 use super::{Credentials, Endpoint, REGION, block_on};
 
 /// Uploads under way at one time.
-const UPLOADS: usize = 16;
+const UPLOADS: usize = 48;
 
 /// The running server.
 pub struct SeaweedFs {

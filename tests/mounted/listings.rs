@@ -1,0 +1,379 @@
+//! Directories at scale and under change: E1, E7 and N4 for thousands of names, several readers and
+//! a store that does not stand still; and the options of listings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::iter;
+use std::path::Path;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crate::expiry::{soon, watch};
+use crate::support::dir_stream::{DirStream, Position};
+use crate::support::embedded::Embedded;
+use crate::support::mount::Mount;
+use crate::support::seaweedfs::{http_date, object, seaweedfs};
+use crate::support::tools::{assert_same_lines, attempt, shell};
+use crate::support::wait::{equal, eventually};
+
+const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
+const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+
+/// Keys that S3 gives with one LIST.
+const PAGE: usize = 1000;
+
+/// Three and a half pages.
+const KEYS: usize = 3_500;
+
+/// E1 for 20,000 names, every second one of an expired object: whichever tool looks sees the live
+/// ones. The headers of each object are asked for once, whatever the metadata lifetime.
+#[test]
+fn twenty_thousand_names_are_listed_exactly() {
+    const KEYS: usize = 20_000;
+    let bucket = seaweedfs().bucket("scale");
+    let expires = |i: usize| if i.is_multiple_of(2) { PAST } else { FUTURE };
+    let upload = |i| (format!("big/{i:05}"), object("12345").expires(expires(i)));
+    let t = std::time::Instant::now();
+    bucket.put_all((0..KEYS).map(upload));
+    eprintln!("T upload {:?}", t.elapsed());
+    let live = |form: fn(usize) -> String| (1..KEYS).step_by(2).map(form).collect::<String>();
+
+    let mount = bucket.mounting().start();
+    let big = mount.path("big");
+    let head = || mount.status().number("requests.head");
+    let before = head();
+    assert_eq!(shell(&big, "ls -f | wc -l"), format!("{}\n", KEYS / 2 + 2));
+    assert_eq!(head() - before, KEYS as i64, "HEADs of the first listing");
+    eprintln!("T first {:?}", t.elapsed());
+    assert_same_lines(
+        "ls -f",
+        &shell(&big, "ls -f | grep -v '^\\.'"),
+        &live(|i| format!("{i:05}\n")),
+    );
+    assert_eq!(head() - before, KEYS as i64, "HEADs after the second listing");
+
+    let long = shell(&big, "ls -l | awk 'NR > 1 { print $1, $5, $9 }'");
+    assert_same_lines("ls -l", &long, &live(|i| format!("-r--r--r-- 5 {i:05}\n")));
+    let found = shell(&big, "find . -type f -size -6c");
+    assert_same_lines("find", &found, &live(|i| format!("./{i:05}\n")));
+    let total = shell(&big, "du --apparent-size --block-size=1 --summarize .");
+    assert_eq!(total, format!("{}\t.\n", 5 * KEYS / 2), "du");
+    eprintln!("T all {:?}", t.elapsed());
+    assert_eq!(head() - before, KEYS as i64, "HEADs after all");
+}
+
+/// A folder `d` of 3,500 keys, every seventh of which has expired.
+fn folder() -> Embedded {
+    let store = Embedded::start();
+    for i in 0..KEYS {
+        let expires = if i.is_multiple_of(7) { PAST } else { FUTURE };
+        store.put_expiring(&format!("d/{}", name(i)), "x", expires);
+    }
+    store
+}
+
+fn name(i: usize) -> String {
+    format!("{i:05}")
+}
+
+/// The names that are live in it, in byte order.
+fn live() -> Vec<String> {
+    (0..KEYS).filter(|i| !i.is_multiple_of(7)).map(name).collect()
+}
+
+/// The next `most` names of a stream, without `.` and `..`.
+fn take(stream: &mut DirStream, most: usize) -> Vec<String> {
+    let next = || stream.next().expect("readdir");
+    let names = iter::from_fn(next).map(|name| name.into_string().expect("UTF-8"));
+    names.filter(|name| name != "." && name != "..").take(most).collect()
+}
+
+/// All that are left.
+fn rest(stream: &mut DirStream) -> Vec<String> {
+    take(stream, usize::MAX)
+}
+
+fn open(folder: &Path) -> DirStream {
+    DirStream::open(folder).expect("opendir")
+}
+
+/// N4: two read a cold folder from end to end while a third stops amidst it: each has a position of
+/// its own, and what the third had under way is nobody's loss.
+#[test]
+fn readers_of_one_folder_do_not_disturb_each_other() {
+    let store = folder();
+    let mount = store.mounting().start();
+    let (d, all, start) = (mount.path("d"), live(), Barrier::new(3));
+    thread::scope(|scope| {
+        let read = |most: usize| {
+            let (d, all, start) = (&d, &all, &start);
+            scope.spawn(move || {
+                let mut stream = open(d);
+                start.wait();
+                let names = take(&mut stream, most);
+                assert!(names == all[..most.min(all.len())], "{most}: {} names", names.len());
+            })
+        };
+        let _ = [usize::MAX, PAGE + PAGE / 2, usize::MAX].map(read);
+    });
+    assert!(rest(&mut open(&d)) == all, "who comes after them");
+}
+
+/// N4: a position is worth the same for the life of the handle, whatever was read meanwhile.
+#[test]
+fn a_reader_can_go_to_every_position_it_was_at() {
+    let store = folder();
+    let mount = store.mounting().start();
+    let all = live();
+    let mut stream = open(&mount.path("d"));
+    let begin = stream.tell();
+    while stream.next().expect("readdir").is_some_and(|name| name != "..") {}
+    let positions: Vec<Position> = (0..=all.len())
+        .map(|i| {
+            let position = stream.tell();
+            assert_eq!(take(&mut stream, 1), all[i..(i + 1).min(all.len())], "name {i}");
+            position
+        })
+        .collect();
+    for i in [all.len(), 10, 2_999, 0, 856, 857, 858, 1_714, all.len() - 1, 1] {
+        stream.seek(positions[i]);
+        assert_eq!(take(&mut stream, 3), all[i..(i + 3).min(all.len())], "from name {i} on");
+    }
+    for i in [700, 2_500, 0] {
+        stream.seek(positions[i]);
+        assert!(rest(&mut stream) == all[i..], "the rest from name {i} on");
+    }
+    stream.seek(begin);
+    assert!(rest(&mut stream) == all, "from the first position");
+    take(&mut stream, 1);
+    stream.rewind();
+    assert!(rest(&mut stream) == all, "after rewinddir");
+    stream.rewind();
+    take(&mut stream, 1_200);
+    stream.rewind();
+    assert!(rest(&mut stream) == all, "after rewinddir amidst it");
+}
+
+/// Twelve pages are too many to be kept. Who goes back, and takes time over each, has each fetched
+/// once more, and no more.
+#[test]
+fn going_back_fetches_each_page_once() {
+    const PAGES: usize = 12;
+    let store = Embedded::start();
+    (0..PAGES * PAGE).for_each(|i| store.put(&name(i), "x"));
+    let mount = store.mounting().with("--expires-from list --default-ttl 10h").start();
+    let mut stream = open(mount.dir());
+    take(&mut stream, 1);
+    let second = stream.tell();
+    let others = rest(&mut stream);
+    assert_eq!(others.len(), PAGES * PAGE - 1);
+    let before = store.requests().list;
+    stream.seek(second);
+    for page in others.chunks(PAGE) {
+        assert!(take(&mut stream, PAGE) == page, "the second time");
+        thread::sleep(Duration::from_millis(100)); // in which more might be fetched
+    }
+    let back = store.requests().list - before;
+    assert!(back <= PAGES as u64, "{back} LISTs for {PAGES} pages");
+}
+
+/// While a walk is under way the store changes. What is there all along is seen once, what comes,
+/// goes or is replaced at most once, what had gone before never; and what expires on the way is
+/// not in what is read after.
+#[test]
+fn a_walk_meets_each_name_once_whatever_changes_meanwhile() {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fate {
+        Stays,
+        Replaced,
+        Deleted,
+        Expires,
+        Expired,
+    }
+    use Fate::*;
+    let fate = |i: usize| [Stays, Replaced, Deleted, Expires, Expired, Stays, Stays][i % 7];
+    let store = Embedded::start();
+    let instant = soon() + Duration::from_secs(2);
+    let ends = http_date(instant);
+    for i in 0..KEYS {
+        let expires = match fate(i) {
+            Expired => PAST,
+            Expires => &ends,
+            Stays | Replaced | Deleted => FUTURE,
+        };
+        store.put_expiring(&format!("d/{}", name(i)), "old", expires);
+    }
+    let mount = store.mounting().with("--metadata-ttl 60s").start();
+    let mut stream = open(&mount.path("d"));
+    let mut names = take(&mut stream, 10);
+    let position = stream.tell();
+    assert!(SystemTime::now() < instant, "too slow a machine: this proves nothing");
+
+    for i in 0..KEYS {
+        let key = format!("d/{}", name(i));
+        match fate(i) {
+            Replaced => store.put_expiring(&key, "new", FUTURE),
+            Deleted => store.delete(&key),
+            // Beside it comes another.
+            Stays => store.put(&format!("{key}-come"), "x"),
+            Expires | Expired => {}
+        }
+    }
+    eventually(Duration::from_secs(20), || match fs::metadata(mount.path("d/00003")) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        other => Err(format!("an object that expires: {other:?}")),
+    });
+    // The C library has read ahead, but not beyond a page.
+    let later = |names: &[String]| names.iter().skip(PAGE).cloned().collect::<Vec<_>>();
+    let check = |what: &str, names: &[String], from: usize| {
+        let mut times = BTreeMap::new();
+        names.iter().for_each(|name| *times.entry(name.as_str()).or_insert(0) += 1);
+        for i in 0..KEYS {
+            let (name, times) = (name(i), times.get(name(i).as_str()).copied().unwrap_or(0));
+            let right = match fate(i) {
+                Stays | Replaced if i >= from => times == 1,
+                Stays | Replaced | Deleted | Expires => times <= 1,
+                Expired => times == 0,
+            };
+            assert!(right, "{what}: {name} {times} times");
+        }
+        let come = times.iter().filter(|(name, _)| name.ends_with("-come"));
+        assert!(come.clone().all(|(_, times)| *times == 1), "{what}: {come:?}");
+        let late = later(names);
+        let late = late.iter().filter_map(|name| name.parse::<usize>().ok());
+        let late: Vec<usize> = late.filter(|i| fate(*i) == Expires).collect();
+        assert!(late.is_empty(), "{what}: long after its end: {late:?}");
+    };
+    names.extend(rest(&mut stream));
+    check("the walk", &names, 0);
+    stream.seek(position);
+    let from = names[10].parse().expect("a number");
+    check("from a position on", &rest(&mut stream), from);
+
+    let now: Vec<String> = (0..KEYS)
+        .flat_map(|i| match fate(i) {
+            Stays => vec![name(i), format!("{}-come", name(i))],
+            Replaced => vec![name(i)],
+            Deleted | Expires | Expired => vec![],
+        })
+        .collect();
+    stream.rewind();
+    assert!(rest(&mut stream) == now, "after rewinddir it is as it is now");
+}
+
+/// Keys that come among pages fetched ahead push others to a later one: none is lost by who goes
+/// back first, and so has those pages fetched again.
+#[test]
+fn going_back_loses_no_name_where_keys_came_meanwhile() {
+    const PAGES: usize = 7;
+    let store = Embedded::start();
+    let all: Vec<String> = (0..PAGES * PAGE).map(name).collect();
+    all.iter().for_each(|name| store.put(name, "x"));
+    let mount = store.mounting().with("--expires-from list --default-ttl 10h").start();
+    let before = store.requests().list;
+    let mut stream = open(mount.dir());
+    take(&mut stream, 1);
+    let second = stream.tell();
+    // Into the third page: the fourth and fifth are fetched ahead.
+    take(&mut stream, 2 * PAGE);
+    eventually(Duration::from_secs(10), || equal("LISTs", store.requests().list - before, 5));
+    for page in 3..5 {
+        (0..300).for_each(|i| store.put(&format!("{}-{i:03}", name(page * PAGE)), "x"));
+    }
+    stream.seek(second);
+    let seen: Vec<String> = rest(&mut stream).into_iter().filter(|n| n.len() == 5).collect();
+    let missing: BTreeSet<_> = all[1..].iter().collect::<BTreeSet<_>>();
+    let missing: Vec<_> = missing.difference(&seen.iter().collect()).copied().collect();
+    assert!(missing.is_empty(), "{} are missing: {:?}…", missing.len(), missing.first());
+    assert_eq!(seen.len(), all.len() - 1, "names twice");
+}
+
+/// The names in the mount as `ls -f` has them, in order.
+fn ls(mount: &Mount) -> Vec<String> {
+    let names = shell(mount.dir(), "ls -f | grep -v '^\\.' | sort");
+    names.lines().map(str::to_owned).collect()
+}
+
+fn stat_is_refused(mount: &Mount, name: &str) {
+    let error = fs::metadata(mount.path(name)).expect_err(name);
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{name}: {error}");
+}
+
+/// `--ls lazy`: a listing asks for no headers, so it shows expired names, until it is known of each
+/// that it has expired: E1 holds for whoever asks for the name.
+#[test]
+fn lazy_listings_cost_no_head_and_hide_what_is_known_to_have_expired() {
+    let store = Embedded::start();
+    for name in ["expired-a", "expired-b"] {
+        store.put_expiring(name, "x", PAST);
+    }
+    store.put_expiring("live-a", "x", FUTURE);
+    store.put("live-b", "x");
+    let all = ["expired-a", "expired-b", "live-a", "live-b"];
+
+    let lazy = store.mounting().with("--ls lazy").start();
+    let before = store.requests();
+    assert_eq!(ls(&lazy), all);
+    let after = store.requests();
+    assert_eq!((after.head, after.get), (before.head, before.get), "HEADs and GETs of ls -f");
+    stat_is_refused(&lazy, "expired-a");
+    assert_eq!(ls(&lazy), all[1..], "one is known to have expired");
+    assert_eq!(shell(lazy.dir(), "cat live-a live-b"), "xx");
+    stat_is_refused(&lazy, "expired-b");
+    assert_eq!(ls(&lazy), all[2..], "both are");
+    assert_eq!(shell(lazy.dir(), "stat -c '%n %s' *"), "live-a 1\nlive-b 1\n");
+
+    let exact = store.mounting().with("--ls exact").start();
+    assert_eq!(ls(&exact), all[2..]);
+}
+
+/// E7 in listings: every cache is warm, and the name is gone at its instant and stays so. The kernel
+/// reads names with attributes (readdirplus) or, where listings are lazy, names alone.
+fn vanishes_from_listings(option: &str) {
+    let store = Embedded::start();
+    store.put_expiring("d/long", "x", FUTURE);
+    let mount = store.mounting().with(option).start();
+    let d = mount.path("d");
+    let instant = soon();
+    store.put_expiring("d/short", "x", http_date(instant));
+    shell(&d, "stat short long; ls -l; find . -type f; ls -f");
+    let lists = |script: &str| {
+        let output = attempt(&d, script); // it may fail, where the name goes amidst it
+        let lines = String::from_utf8(output.stdout).expect("text");
+        assert!(lines.contains("long"), "{script}: {lines}");
+        lines.contains("short")
+    };
+    thread::scope(|scope| {
+        for script in ["ls -f", "ls -l", "find . -type f", "find . -size -9 -name '*o*'"] {
+            scope.spawn(move || watch(script, instant, || lists(script)));
+        }
+    });
+    assert_eq!(shell(&d, "ls -A; ls -l | wc -l; find . -type f"), "long\n2\n./long\n");
+}
+
+#[test]
+fn a_name_vanishes_from_warm_listings_at_its_instant() {
+    vanishes_from_listings("--metadata-ttl expiry");
+}
+
+#[test]
+fn a_name_vanishes_from_warm_lazy_listings_at_its_instant() {
+    vanishes_from_listings("--metadata-ttl 60s --ls lazy");
+}
+
+/// `--metadata-concurrency`: as many requests under way, and so as many connections.
+#[test]
+fn few_connections_list_many_names() {
+    const KEYS: usize = 300;
+    let store = Embedded::start();
+    (0..KEYS).for_each(|i| store.put_expiring(&name(i), "x", FUTURE));
+    let mount = store.mounting().with("--metadata-concurrency 2").start();
+    assert_eq!(ls(&mount), (0..KEYS).map(name).collect::<Vec<_>>());
+    let status = mount.status();
+    assert!(status.number("requests.head") >= KEYS as i64);
+    let opened = status.number("connections_opened");
+    assert!(opened <= 3, "{opened} connections");
+    let sockets = mount.process().tcp_sockets();
+    assert!(sockets <= 3, "{sockets} TCP sockets");
+}
