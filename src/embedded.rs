@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, EXPIRES, HeaderValue};
 use hyper::server::conn::http1;
@@ -94,6 +95,8 @@ pub struct Handle(
 struct State {
     buckets: BTreeMap<String, Bucket>,
     requests: Requests,
+    /// Requests yet to be refused.
+    throttled: u32,
 }
 
 /// By key; strings order by their UTF-8 bytes, as S3 lists.
@@ -213,6 +216,19 @@ impl Handle {
         }
     }
 
+    /// Refuses the next `n` requests with 503 SlowDown, as S3 does when it is asked too much.
+    pub fn throttle(&self, n: u32) {
+        self.state().throttled = n;
+    }
+
+    /// Whether the request that came is to be refused.
+    fn refuses(&self) -> bool {
+        let throttled = &mut self.state().throttled;
+        let refuses = *throttled > 0;
+        *throttled = throttled.saturating_sub(1);
+        refuses
+    }
+
     /// What has been asked over HTTP so far.
     pub fn requests(&self) -> Requests {
         self.state().requests
@@ -292,6 +308,13 @@ async fn answer(
     mut request: hyper::Request<Incoming>,
 ) -> Result<HttpResponse, HttpError> {
     handle.count(&request);
+    if handle.refuses() {
+        let body =
+            "<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>";
+        let mut refusal = HttpResponse::new(s3s::Body::from(body.to_owned()));
+        *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        return Ok(refusal);
+    }
     // To a signed request s3s would answer 501, having nothing to check it with.
     request.headers_mut().remove(AUTHORIZATION);
     if let Some(expires) = request.headers_mut().remove(EXPIRES) {

@@ -1,11 +1,13 @@
 //! The store over S3, as the file system sees it, against the server in this process.
 
+use std::env;
+use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use expirefs::clock::Clock;
-use expirefs::embedded::{Object, Server};
+use expirefs::embedded::{Handle, Object, Server};
 use expirefs::error::Error;
 use expirefs::expiry::http_date;
 use expirefs::fd_budget::Budget;
@@ -13,8 +15,22 @@ use expirefs::metrics::Metrics;
 use expirefs::s3::{Endpoint, S3};
 use expirefs::store::{Content, ListRequest, Store};
 use futures_util::TryStreamExt;
+use memory::Memory;
+use support::seaweedfs::{Bucket, object, seaweedfs};
+
+#[path = "semantics/memory.rs"]
+#[allow(dead_code)]
+mod memory;
+#[path = "support/mod.rs"]
+#[allow(dead_code)]
+mod support;
 
 const BUCKET: &str = "bucket";
+
+/// When the objects of the store in memory were modified, and a minute.
+fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_430_000)
+}
 
 struct Rig {
     server: Server,
@@ -44,33 +60,180 @@ async fn all(content: Content) -> Vec<u8> {
     chunks.concat()
 }
 
+/// What a store is filled by, from outside.
+trait Fill: Sync {
+    fn put(&self, key: &str, bytes: &str, expires: Option<&str>);
+    fn delete(&self, key: &str);
+}
+
+/// What every store has to do, whatever it is made of.
+async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
+    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    fill.put("d/f", "0123456789", Some(date));
+    let head = store.head("d/f").await.unwrap();
+    assert_eq!((&*head.version.key, head.version.size), ("d/f", 10));
+    assert_eq!(head.headers.expires.as_deref(), Some(date));
+    for key in ["d/g", "d", "d/f/g"] {
+        assert_eq!(store.head(key).await, Err(Error::NotFound), "{key}");
+        assert_eq!(store.probe(key, 10).await, Err(Error::NotFound), "{key}");
+    }
+    for (most, first) in [(4, "0123"), (10, "0123456789"), (100, "0123456789")] {
+        let (object, bytes) = store.probe("d/f", most).await.unwrap();
+        assert_eq!((object.version, bytes), (head.version.clone(), Bytes::from(first)));
+    }
+    for range in [0..10, 3..7, 0..1, 9..10] {
+        let (object, content) = store.get(&head.version, range.clone()).await.unwrap();
+        assert_eq!(object.version, head.version);
+        let want = &b"0123456789"[range.start as usize..range.end as usize];
+        assert_eq!(all(content).await, want, "{range:?}");
+    }
+    fill.put("d/empty", "", None);
+    let (empty, first) = store.probe("d/empty", 100).await.unwrap();
+    assert_eq!((empty.version.size, first.len(), empty.headers.expires), (0, 0, None));
+
+    // Names of one level, those of all levels; page by page, each once. (SeaweedFS orders `d/`
+    // as `d`, before `d-e`, where S3 goes by bytes.)
+    for key in ["a", "d-e", "d/sub/x", "d/sub/y", "e/z", "ü", "with space+and%25"] {
+        fill.put(key, "x", None);
+    }
+    let levels: &[(&str, bool, &[&str])] = &[
+        ("", false, &["a", "d-e", "d/", "e/", "with space+and%25", "ü"]),
+        ("d/", false, &["d/empty", "d/f", "d/sub/"]),
+        ("d", true, &["d-e", "d/empty", "d/f", "d/sub/x", "d/sub/y"]),
+        ("nothing/", false, &[]),
+    ];
+    for (prefix, recursive, want) in levels {
+        for max_keys in [1, 2, 1000] {
+            let mut names = Vec::new();
+            let mut token: Option<String> = None;
+            loop {
+                let (recursive, token_now) = (*recursive, token.as_deref());
+                let request = ListRequest { prefix, recursive, token: token_now, max_keys };
+                let page = store.list(request).await.unwrap();
+                let n = page.objects.len() + page.prefixes.len();
+                assert!(n <= usize::from(max_keys), "{n} names on a page of {max_keys}");
+                names.extend(page.prefixes);
+                names.extend(page.objects.iter().map(|version| version.key.to_string()));
+                token = page.next;
+                if token.is_none() {
+                    break;
+                }
+            }
+            names.sort();
+            assert_eq!(names, *want, "{prefix:?} {max_keys} a page");
+        }
+    }
+    let request = ListRequest { prefix: "d/f", recursive: true, token: None, max_keys: 10 };
+    let listed = store.list(request).await.unwrap().objects;
+    assert_eq!(listed, std::slice::from_ref(&head.version), "as its headers have it");
+
+    fill.put("d/f", "abcdefghij", None);
+    assert_eq!(store.get(&head.version, 0..10).await.err(), Some(Error::Stale));
+    assert_ne!(store.head("d/f").await.unwrap().version, head.version);
+    fill.delete("d/f");
+    assert_eq!(store.get(&head.version, 0..10).await.err(), Some(Error::Stale));
+    assert_eq!(store.head("d/f").await, Err(Error::NotFound));
+}
+
+impl Fill for Handle {
+    fn put(&self, key: &str, bytes: &str, expires: Option<&str>) {
+        let object = Object::new(bytes.to_owned());
+        let object = expires.map_or(object.clone(), |expires| object.expires(expires));
+        Handle::put(self, BUCKET, key, object);
+    }
+
+    fn delete(&self, key: &str) {
+        Handle::delete(self, BUCKET, key);
+    }
+}
+
+impl Fill for Memory {
+    fn put(&self, key: &str, bytes: &str, expires: Option<&str>) {
+        Memory::put(self, key, bytes, expires.map(str::to_owned));
+    }
+
+    fn delete(&self, key: &str) {
+        Memory::delete(self, key);
+    }
+}
+
+impl Fill for Bucket {
+    fn put(&self, key: &str, bytes: &str, expires: Option<&str>) {
+        let object = object(bytes.to_owned());
+        let object = expires.map_or(object.clone(), |expires| object.expires(expires));
+        tokio::task::block_in_place(|| Bucket::put(self, key, object));
+    }
+
+    fn delete(&self, key: &str) {
+        tokio::task::block_in_place(|| Bucket::delete(self, key));
+    }
+}
+
 #[tokio::test]
-async fn answers_mean_what_they_say() {
+async fn the_store_in_memory_keeps_the_contract() {
+    let memory = Memory::of_chunks(3);
+    keeps_the_contract(&memory, &memory).await;
+}
+
+#[tokio::test]
+async fn the_embedded_server_keeps_the_contract() {
     let (rig, _) = rig(Duration::from_secs(10)).await;
-    let bucket = rig.server.handle();
-    bucket.put(BUCKET, "d/f", Object::new("0123456789").expires("Sun, 06 Nov 1994 08:49:37 GMT"));
-    let head = rig.store.head("d/f").await.unwrap();
-    assert_eq!(head.version.size, 10);
-    assert_eq!(head.headers.expires.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
-    assert_eq!(rig.store.head("d/g").await, Err(Error::NotFound));
-
-    let (object, content) = rig.store.get(&head.version, 0..10).await.unwrap();
-    assert_eq!((object, all(content).await), (head.clone(), b"0123456789".to_vec()));
-    let (_, content) = rig.store.get(&head.version, 3..7).await.unwrap();
-    assert_eq!(all(content).await, b"3456");
-
-    let request = ListRequest { prefix: "d/", recursive: false, token: None, max_keys: 10 };
-    assert_eq!(rig.store.list(request).await.unwrap().objects, std::slice::from_ref(&head.version));
-    let request = ListRequest { prefix: "", recursive: false, token: None, max_keys: 10 };
-    assert_eq!(rig.store.list(request).await.unwrap().prefixes, ["d/"]);
-
-    bucket.put(BUCKET, "d/f", Object::new("abcdefghij"));
-    assert_eq!(rig.store.get(&head.version, 0..10).await.err(), Some(Error::Stale));
-    bucket.delete(BUCKET, "d/f");
-    assert_eq!(rig.store.get(&head.version, 0..10).await.err(), Some(Error::Stale));
+    keeps_the_contract(&rig.store, &rig.server.handle()).await;
     assert_eq!(rig.clock.offset_ms(), 0, "both clocks are one");
-    let asked = (rig.metrics.head.get(), rig.metrics.get.get(), rig.metrics.list.get());
-    assert_eq!(asked, (2, 4, 2));
+}
+
+/// Runs once more inside of `scripts/s3-server run`, which gives it a server and credentials.
+#[test]
+fn seaweedfs_keeps_the_contract() {
+    if env::var_os("EXPIREFS_TEST_ENDPOINT").is_none() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
+        let me = env::current_exe().expect("this program");
+        let mut again = Command::new(script);
+        again.arg("run").arg(me).args(["seaweedfs_keeps_the_contract", "--exact", "--nocapture"]);
+        assert!(again.status().expect(script).success(), "see above");
+        return;
+    }
+    let bucket = seaweedfs().bucket("contract");
+    let endpoint = Endpoint {
+        bucket: bucket.name.clone(),
+        endpoint_url: Some(bucket.endpoint().url.clone()),
+        ..Endpoint::default()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
+        let clock = Arc::new(Clock::server());
+        let store = S3::new(endpoint, &budget, Duration::from_secs(10), clock, Arc::default());
+        keeps_the_contract(&store.await.unwrap(), &bucket).await;
+    });
+}
+
+/// A store that is asked too much is asked again, by fewer at a time, and answers in the end.
+#[tokio::test]
+async fn what_is_throttled_is_asked_again() {
+    const KEYS: usize = 60;
+    let (rig, _) = rig(Duration::from_secs(30)).await;
+    let bucket = rig.server.handle();
+    (0..KEYS).for_each(|i| bucket.put(BUCKET, &i.to_string(), Object::new("x")));
+    bucket.throttle(50);
+    let keys: Vec<String> = (0..KEYS).map(|i| i.to_string()).collect();
+    let heads = futures_util::future::join_all(keys.iter().map(|key| rig.store.head(key))).await;
+    assert!(heads.iter().all(Result::is_ok), "{heads:?}");
+    assert_eq!(rig.metrics.throttled.get(), 50);
+    let (version, asked) = (&heads[0].as_ref().unwrap().version, rig.metrics.get.get());
+    bucket.throttle(3);
+    let (_, content) = rig.store.get(version, 0..1).await.unwrap();
+    assert_eq!((all(content).await, rig.metrics.get.get() - asked), (b"x".to_vec(), 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_throttles_for_ever_is_an_error_within_the_timeout() {
+    let (rig, _) = rig(Duration::from_secs(2)).await;
+    rig.server.handle().throttle(u32::MAX);
+    let start = tokio::time::Instant::now();
+    let error = rig.store.head("f").await.unwrap_err();
+    assert!(matches!(error, Error::Throttled(_) | Error::TimedOut(_)), "{error:?}");
+    assert!(start.elapsed() <= Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -43,8 +43,10 @@ use witness::Witness;
 pub const POOL_IDLE: Duration = Duration::from_secs(10);
 
 /// Tries of one request: throttling and broken connections are tried again, with backoff, while
-/// the timeout lasts.
-const ATTEMPTS: u32 = 4;
+/// the timeout lasts. The pauses double from this one on, each cut to a random part: some 4 s in
+/// all.
+const ATTEMPTS: u32 = 6;
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 
 /// The first pause before a throttled request is tried again, beyond those of the SDK.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -138,10 +140,12 @@ impl S3 {
             .operation_attempt_timeout(timeout / 2)
             .operation_timeout(timeout)
             .build();
+        let retries =
+            RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF);
         let config = aws_sdk_s3::config::Builder::from(&shared)
             .force_path_style(path_style)
             .timeout_config(timeouts)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .retry_config(retries)
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)

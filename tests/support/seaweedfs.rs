@@ -161,6 +161,11 @@ impl Bucket {
             .unwrap_or_else(|e| panic!("put {key} into {}: {e:?}", self.name));
     }
 
+    pub fn delete(&self, key: &str) {
+        block_on(self.server.client.delete_object().bucket(&self.name).key(key).send())
+            .unwrap_or_else(|e| panic!("delete {key} in {}: {e:?}", self.name));
+    }
+
     /// What the store itself says of a key.
     pub fn head(&self, key: &str) -> HeadObjectOutput {
         block_on(self.server.client.head_object().bucket(&self.name).key(key).send())
