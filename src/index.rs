@@ -29,7 +29,7 @@ use crate::expiry::{Terms, seconds};
 use crate::store::Version;
 
 /// Memory for a version: 16 bytes that stand for it, 20 for what it says, the rest for finding
-/// and evicting it (measured, `index_memory` in the tests).
+/// and evicting it (`a_version_takes_what_is_said_of_it`).
 pub const BYTES_PER_VERSION: usize = 64;
 
 /// What stands for a version: SHA-256 of all that makes it one, cut to 128 bits. Whoever may write
@@ -456,4 +456,200 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = free.ok_or_else(|| io::Error::other("a thousand files were set aside before"))?;
     fs::rename(path, &aside)?;
     Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expiry::Term;
+
+    const SOURCE: &str = "bucket at AWS";
+
+    fn version(n: usize) -> Version {
+        let last_modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let etag = format!("{n:032x}").as_str().into();
+        Version { key: format!("d/{n}").as_str().into(), etag, last_modified, size: 7 }
+    }
+
+    fn terms(n: usize) -> Terms {
+        Terms { expires: Term::Is(n as i64), ..Terms::default() }
+    }
+
+    fn fill(index: &Index, numbers: std::ops::Range<usize>) {
+        numbers.for_each(|n| index.put(&version(n), &terms(n)));
+        index.flush();
+    }
+
+    /// How many of the versions `0..n` are known, each of which must be known right.
+    async fn known(index: &Index, n: usize) -> usize {
+        let versions: Vec<_> = (0..n).map(version).collect();
+        let known = index.known(&versions.iter().collect::<Vec<_>>()).await;
+        known
+            .iter()
+            .enumerate()
+            .for_each(|(n, found)| assert!(found.is_none_or(|t| t == terms(n))));
+        known.iter().flatten().count()
+    }
+
+    fn opened(path: &Path) -> Arc<Index> {
+        Index::new(1 << 20, IndexFile::open(path, SOURCE))
+    }
+
+    #[test]
+    fn all_that_makes_a_version_makes_its_id() {
+        let base = version(1);
+        let others = [
+            Version { key: "d/2".into(), ..base.clone() },
+            Version { etag: "".into(), ..base.clone() },
+            Version { last_modified: SystemTime::UNIX_EPOCH, ..base.clone() },
+            Version { size: 8, ..base.clone() },
+            // The same bytes, cut elsewhere.
+            Version { key: "d/".into(), etag: format!("1{}", base.etag).as_str().into(), ..base },
+        ];
+        for other in others {
+            assert_ne!(Id::of(&other), Id::of(&version(1)), "{other:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded_and_a_scan_does_not_sweep_it_clean() {
+        let index = Index::new(1000 * BYTES_PER_VERSION, None);
+        for _ in 0..3 {
+            fill(&index, 0..900);
+            assert!(known(&index, 900).await >= 850);
+        }
+        fill(&index, 0..3000);
+        assert!(index.len() <= 1100, "{}", index.len());
+        assert!(known(&index, 3000).await >= 500);
+    }
+
+    #[tokio::test]
+    async fn a_version_takes_what_is_said_of_it() {
+        const N: usize = 100_000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let index = Index::new(N * BYTES_PER_VERSION, IndexFile::open(&path, SOURCE));
+        for n in 0..N / 10_000 {
+            fill(&index, n * 10_000..(n + 1) * 10_000);
+        }
+        let memory = index.memory.memory_used().total() / index.len();
+        assert!(index.len() > N * 9 / 10 && memory <= BYTES_PER_VERSION, "{memory} bytes");
+        drop(index);
+        let file = fs::metadata(&path).unwrap().len() as usize / N;
+        println!("{memory} bytes in memory, {file} in the file");
+        assert!(file <= 120, "{file} bytes in the file");
+    }
+
+    #[tokio::test]
+    async fn the_next_mount_knows_what_this_one_met() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        fill(&opened(&path), 0..3000);
+        let index = opened(&path);
+        assert_eq!((index.len(), known(&index, 4000).await), (0, 3000));
+        // From memory now.
+        assert_eq!((index.len(), known(&index, 4000).await), (3000, 3000));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_asks_for_goes_after_two_periods() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let a_period_passes = || {
+            let database = Database::open(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            let long_ago = seconds(SystemTime::now()) - PERIOD.as_secs() as i64 - 1;
+            let since = long_ago.to_string();
+            transaction.open_table(ABOUT).unwrap().insert("since", since.as_str()).unwrap();
+            transaction.commit().unwrap();
+        };
+        fill(&opened(&path), 0..1000);
+        a_period_passes();
+        {
+            let index = opened(&path);
+            assert_eq!(known(&index, 100).await, 100, "of the period before");
+            index.flush();
+        }
+        a_period_passes();
+        {
+            let index = opened(&path);
+            assert_eq!(known(&index, 1000).await, 100, "those that were asked for");
+        }
+        a_period_passes();
+        drop(opened(&path));
+        a_period_passes();
+        assert_eq!(known(&opened(&path), 1000).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_in_use_is_done_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let first = opened(&path);
+        assert!(IndexFile::open(&path, SOURCE).is_none());
+        fill(&first, 0..10);
+        drop(first);
+        assert_eq!(known(&opened(&path), 10).await, 10, "it was not set aside");
+    }
+
+    /// Every byte of a small index, changed: what is left is right, or none of it is.
+    #[tokio::test]
+    async fn a_damaged_file_is_never_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        fill(&opened(&path), 0..500);
+        let good = fs::read(&path).unwrap();
+        // Where it is not empty; of the zeros between few matter.
+        let places = (0..good.len()).filter(|at| good[*at] != 0 || at % 4096 < 4).step_by(211);
+        let (mut set_aside, mut whole) = (0, 0);
+        for at in places {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            fs::write(&path, &bad).unwrap();
+            let index = opened(&path);
+            match known(&index, 500).await {
+                0 => set_aside += 1,
+                // What matters of it was not hit.
+                500 => whole += 1,
+                some => panic!("{some} are known with byte {at} changed"),
+            }
+            drop(index);
+            for entry in fs::read_dir(folder.path()).unwrap() {
+                fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+        }
+        assert!(set_aside > 20 && whole > 0, "{set_aside} set aside, {whole} whole");
+    }
+
+    #[tokio::test]
+    async fn a_cut_or_foreign_file_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        fill(&opened(&path), 0..500);
+        let good = fs::read(&path).unwrap();
+        let of_another = IndexFile::open(&path, "another bucket at AWS");
+        assert!(of_another.is_some());
+        drop(of_another);
+        let mut n = 1;
+        let aside = |n: usize| folder.path().join(format!("index.set-aside-{n}"));
+        assert!(aside(n).exists());
+        for bad in [&good[..good.len() / 2], &good[..10], b"[section]\nkey = value\n"] {
+            fs::write(&path, bad).unwrap();
+            let index = opened(&path);
+            assert_eq!(known(&index, 500).await, 0);
+            fill(&index, 0..10);
+            drop(index);
+            n += 1;
+            assert_eq!(fs::read(aside(n)).unwrap(), bad, "nothing is lost");
+            assert_eq!(known(&opened(&path), 500).await, 10, "the new one works");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_done_without() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(IndexFile::open(folder.path(), SOURCE).is_none());
+        assert!(folder.path().is_dir());
+        assert!(IndexFile::open(&folder.path().join("no/index"), SOURCE).is_none());
+    }
 }
