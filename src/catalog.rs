@@ -21,6 +21,7 @@ use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::probe::{self, Probes};
 use crate::store::{Headers, ListRequest, Object, Store, Version};
+use crate::walk::{self, Walks};
 
 /// Names remembered, at some 300 bytes each: more than `find` and its like (fts(3)) read of a
 /// directory before they look at each name.
@@ -67,6 +68,8 @@ pub struct Fact {
     pub until: SystemTime,
     /// The file has been opened: its content is with the kernel, or on its way there.
     opened: bool,
+    /// A listing for a walk told it.
+    walked: bool,
 }
 
 impl Fact {
@@ -133,6 +136,7 @@ pub struct Catalog {
     rules: Rules,
     probes: Probes,
     index: Arc<Index>,
+    walks: Walks,
     // No lock is held over a wait. Order: `asking` before `facts`.
     facts: Mutex<LruCache<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
@@ -156,6 +160,7 @@ impl Catalog {
             rules,
             probes: Probes::new(rules.probe),
             index,
+            walks: Walks::new(),
             facts: Mutex::new(LruCache::new(CAPACITY)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
@@ -169,6 +174,9 @@ impl Catalog {
     /// answer may be believed: one asked before may be answered with what was there then.
     pub async fn resolve(self: &Arc<Self>, key: &str) -> Result<Fact> {
         if let Some(fact) = self.believed(key) {
+            if fact.walked {
+                self.walks.spared(key);
+            }
             return Ok(fact);
         }
         let question = {
@@ -209,6 +217,12 @@ impl Catalog {
     /// much.
     async fn ask(&self, key: &str) -> Result<Fact> {
         let most = self.content_wanted(key).await;
+        if most == 0
+            && self.walks.is_worth_a_listing(key)
+            && let Ok(Some(fact)) = self.confirm_from(key).await
+        {
+            return Ok(fact);
+        }
         let answer = match most {
             0 => self.store.head(key).await.map(|object| (object, Bytes::new())),
             most => self.store.probe(key, most).await,
@@ -218,6 +232,9 @@ impl Catalog {
         }
         let gone = match answer {
             Ok((object, first)) => {
+                if most == 0 && self.is_known(&object.version) {
+                    self.walks.missed(key);
+                }
                 let fact = self.read(object);
                 let presence = self.presence(&fact);
                 if let (Known::File { version, .. }, Presence::Live { .. }) =
@@ -235,15 +252,14 @@ impl Catalog {
             Err(error) => return Err(error),
         };
         let prefix = format!("{key}/");
-        let below = self
-            .store
-            .list(ListRequest { prefix: &prefix, recursive: false, token: None, max_keys: 1 })
-            .await?;
+        let below = ListRequest { max_keys: 1, ..ListRequest::level(&prefix) };
+        let below = self.store.list(below).await?;
         let exists = !below.objects.is_empty() || !below.prefixes.is_empty();
         Ok(match exists {
             true => self.directory(),
             false => {
-                Fact { known: gone, until: self.after(self.rules.negative_ttl), opened: false }
+                let until = self.after(self.rules.negative_ttl);
+                Fact { known: gone, until, opened: false, walked: false }
             }
         })
     }
@@ -370,6 +386,32 @@ impl Catalog {
         versions.iter().zip(terms).map(confirm).collect()
     }
 
+    /// Whether a listing would tell the end of a version.
+    fn is_known(&self, version: &Version) -> bool {
+        !self.rules.policy.needs_headers() || self.index.knows(version)
+    }
+
+    /// Confirms what is known of `key` and of the names that follow it in its directory by one
+    /// LIST; `None` where that does not tell whether it is a live file.
+    async fn confirm_from(&self, key: &str) -> Result<Option<Fact>> {
+        let before = walk::just_before(key);
+        let level = ListRequest::level(walk::directory(key));
+        let request = ListRequest { start_after: Some(&before), ..level };
+        let page = self.store.list(request).await?;
+        let versions: Vec<&Version> = page.objects.iter().collect();
+        let confirmed = self.confirm(&versions).await;
+        let mut facts = self.facts();
+        for version in &versions {
+            if let Some(fact) = facts.peek_mut(&version.key) {
+                fact.walked = true;
+            }
+        }
+        drop(facts);
+        let found = versions.iter().zip(confirmed).find(|(version, _)| *version.key == *key);
+        let live = |fact: &Fact| matches!(self.presence(fact), Presence::Live { .. });
+        Ok(found.and_then(|(_, fact)| fact).filter(live))
+    }
+
     /// Asks the store for a listed object that [`Catalog::confirm`] knows nothing of.
     pub async fn head(&self, key: &str) -> Result<Fact> {
         Ok(self.learn(self.store.head(key).await?))
@@ -427,7 +469,7 @@ impl Catalog {
         now: SystemTime,
     ) -> Fact {
         let until = now.checked_add(self.lifetime(expiry)).unwrap_or(now);
-        Fact { known: Known::File { version, expiry, about }, until, opened: false }
+        Fact { known: Known::File { version, expiry, about }, until, opened: false, walked: false }
     }
 
     /// How long from now on an object with this expiry may be believed in: the trust set, and
@@ -444,7 +486,8 @@ impl Catalog {
 
     /// A directory seen just now.
     pub fn directory(&self) -> Fact {
-        Fact { known: Known::Directory, until: self.after(self.trusted_for()), opened: false }
+        let until = self.after(self.trusted_for());
+        Fact { known: Known::Directory, until, opened: false, walked: false }
     }
 
     /// Whether what the store may have said at `asked` may be believed now.

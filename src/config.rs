@@ -15,6 +15,7 @@ use crate::listing;
 use crate::name::Prefix;
 use crate::probe;
 use crate::s3::Endpoint;
+use crate::store;
 
 /// A mount, described.
 #[derive(Clone, Debug)]
@@ -47,9 +48,9 @@ impl Config {
     /// What is wrong with the arguments taken together, in one line.
     pub fn new(args: MountArgs) -> Result<Config, String> {
         let (bucket, prefix) = bucket_and_prefix(&args.bucket)?;
-        let MountArgs { store, expiry, listing, reading, limits, files, .. } = args;
+        let MountArgs { store: at, expiry, listing, reading, limits, files, .. } = args;
         Ok(Config {
-            endpoint: endpoint(bucket, store),
+            endpoint: endpoint(bucket, at),
             dir: args.dir,
             settings: Settings {
                 prefix,
@@ -62,7 +63,7 @@ impl Config {
                     cache: usize::try_from(reading.probe_cache.as_u64()).unwrap_or(usize::MAX),
                 },
                 listing: listing::Rules {
-                    page: listing::PAGE,
+                    page: store::PAGE,
                     fan_out: limits.metadata_concurrency,
                     exactness: listing.ls,
                 },

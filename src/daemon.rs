@@ -323,7 +323,7 @@ fn source_of(endpoint: &Endpoint) -> String {
 /// Lists one key: that needs the bucket, access to it, credentials, the region and the endpoint.
 async fn check_bucket(store: &dyn Store, config: &Config) -> Result<(), String> {
     let prefix = config.settings.prefix.as_str();
-    let request = ListRequest { prefix, recursive: false, token: None, max_keys: 1 };
+    let request = ListRequest { max_keys: 1, ..ListRequest::level(prefix) };
     let listed = store.list(request).await;
     let at = match &config.endpoint.endpoint_url {
         Some(url) => format!(" at {url}"),

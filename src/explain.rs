@@ -131,8 +131,7 @@ pub async fn explain(
                 true => key.to_owned(),
                 false => format!("{key}/"),
             };
-            let request =
-                ListRequest { prefix: &prefix, recursive: false, token: None, max_keys: 1 };
+            let request = ListRequest { max_keys: 1, ..ListRequest::level(&prefix) };
             let page = store.list(request).await?;
             !page.objects.is_empty() || !page.prefixes.is_empty()
         }

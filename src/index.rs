@@ -93,6 +93,11 @@ impl Index {
         }
     }
 
+    /// Whether a version is known in memory.
+    pub fn knows(&self, version: &Version) -> bool {
+        self.memory.contains_key(&Id::of(version))
+    }
+
     /// What is known of each of these versions.
     pub async fn known(&self, versions: &[&Version]) -> Vec<Option<Terms>> {
         let ids: Vec<Id> = versions.iter().map(|version| Id::of(version)).collect();

@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Basis, Judgement, Policy, Presence, Terms, rfc3339};
-use crate::listing::PAGE;
 use crate::store::{Headers, ListRequest, Store, Version};
 
 /// Where to look, and how to judge.
@@ -84,12 +83,9 @@ impl Inventory {
     fn pages(&self) -> impl Stream<Item = Result<Vec<Listed>>> + '_ {
         stream::try_unfold(Some(None), move |token: Option<Option<String>>| async move {
             let Some(token) = token else { return Ok(None) };
-            let request = ListRequest {
-                prefix: &self.prefix,
-                recursive: self.recursive,
-                token: token.as_deref(),
-                max_keys: PAGE,
-            };
+            let (recursive, token_now) = (self.recursive, token.as_deref());
+            let request =
+                ListRequest { recursive, token: token_now, ..ListRequest::level(&self.prefix) };
             let page = self.store.list(request).await?;
             if page.next.is_some() && page.next == token {
                 return Err(Error::Protocol("a listing that does not go on".into()));

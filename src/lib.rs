@@ -35,3 +35,4 @@ pub mod probe;
 pub mod s3;
 pub mod status;
 pub mod store;
+pub mod walk;

@@ -21,9 +21,6 @@ use crate::metrics::Metrics;
 use crate::name::{self, Prefix, Shadows};
 use crate::store::{ListRequest, Store, Version};
 
-/// Keys and prefixes a page, the most S3 gives (ListObjectsV2, `MaxKeys`).
-pub const PAGE: u16 = 1000;
-
 /// Pages fetched ahead of the one that is read. A page's LIST starts when that of the page before
 /// is answered, beside the HEADs of both.
 const AHEAD: usize = 2;
@@ -334,12 +331,8 @@ impl Source {
         let (mut raw, mut token) = (Vec::new(), mark.token.clone());
         loop {
             let prefix = self.prefix.as_str();
-            let request = ListRequest {
-                prefix,
-                recursive: false,
-                token: token.as_deref(),
-                max_keys: self.rules.page,
-            };
+            let (token_now, max_keys) = (token.as_deref(), self.rules.page);
+            let request = ListRequest { token: token_now, max_keys, ..ListRequest::level(prefix) };
             let page = self.store.list(request).await?;
             if page.next.is_some() && page.next == token {
                 return Err(Error::Protocol("a listing that does not go on".into()));

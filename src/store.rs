@@ -66,8 +66,20 @@ pub struct ListRequest<'a> {
     /// All keys under the prefix, instead of one level and the common prefixes below it.
     pub recursive: bool,
     pub token: Option<&'a str>,
+    /// Only names that come after this one, where there is no token.
+    pub start_after: Option<&'a str>,
     /// At most 1,000 (ListObjectsV2, `MaxKeys`).
     pub max_keys: u16,
+}
+
+/// The most keys and prefixes of a page (ListObjectsV2, `MaxKeys`).
+pub const PAGE: u16 = 1000;
+
+impl<'a> ListRequest<'a> {
+    /// The first page of one level.
+    pub fn level(prefix: &'a str) -> ListRequest<'a> {
+        ListRequest { prefix, recursive: false, token: None, start_after: None, max_keys: PAGE }
+    }
 }
 
 /// One page of a listing, keys and prefixes each in the order the store gave them.

@@ -14,6 +14,7 @@ use expirefs::fd_budget::Budget;
 use expirefs::metrics::Metrics;
 use expirefs::s3::{Endpoint, S3};
 use expirefs::store::{Content, ListRequest, Store};
+use expirefs::walk::just_before;
 use futures_util::TryStreamExt;
 use memory::Memory;
 use support::seaweedfs::{Bucket, object, seaweedfs};
@@ -108,7 +109,12 @@ async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
             let mut token: Option<String> = None;
             loop {
                 let (recursive, token_now) = (*recursive, token.as_deref());
-                let request = ListRequest { prefix, recursive, token: token_now, max_keys };
+                let request = ListRequest {
+                    recursive,
+                    token: token_now,
+                    max_keys,
+                    ..ListRequest::level(prefix)
+                };
                 let page = store.list(request).await.unwrap();
                 let n = page.objects.len() + page.prefixes.len();
                 assert!(n <= usize::from(max_keys), "{n} names on a page of {max_keys}");
@@ -123,9 +129,23 @@ async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
             assert_eq!(names, *want, "{prefix:?} {max_keys} a page");
         }
     }
-    let request = ListRequest { prefix: "d/f", recursive: true, token: None, max_keys: 10 };
+    let request = ListRequest { recursive: true, ..ListRequest::level("d/f") };
     let listed = store.list(request).await.unwrap().objects;
     assert_eq!(listed, std::slice::from_ref(&head.version), "as its headers have it");
+
+    // From some name on, of one level.
+    let after = |start_after: String| async move {
+        let start_after = Some(start_after.as_str());
+        let page = store.list(ListRequest { start_after, ..ListRequest::level("d/") }).await;
+        let page = page.unwrap();
+        let mut names: Vec<_> = page.objects.iter().map(|v| v.key.to_string()).collect();
+        names.extend(page.prefixes);
+        names
+    };
+    assert_eq!(after(just_before("d/f")).await, ["d/f", "d/sub/"]);
+    assert_eq!(after("d/f".into()).await, ["d/sub/"]);
+    fill.put("d/ü", "x", None);
+    assert_eq!(after(just_before("d/ü")).await, ["d/ü"]);
 
     fill.put("d/f", "abcdefghij", None);
     assert_eq!(store.get(&head.version, 0..10).await.err(), Some(Error::Stale));

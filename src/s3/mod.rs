@@ -310,6 +310,7 @@ impl Store for S3 {
                 .set_delimiter((!request.recursive).then(|| "/".to_owned()))
                 .max_keys(i32::from(request.max_keys))
                 .set_continuation_token(request.token.map(str::to_owned))
+                .set_start_after(request.start_after.map(str::to_owned))
                 .set_request_payer(self.payer());
             let out = list.send().await.map_err(|e| self.failure(e))?;
             let objects = out

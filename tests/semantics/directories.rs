@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use expirefs::error::Error;
+use expirefs::fs::Lookup;
 use expirefs::inode::ROOT;
 
 use super::memory::Requests;
-use super::{Make, Rig, expires};
+use super::{Make, Rig, SECOND, expires};
 
 fn pages(page: u16) -> Rig {
     let mut make = Make::default();
@@ -115,4 +116,38 @@ async fn the_kernels_references_are_counted() {
     assert!(rig.fs.getattr(ino).is_ok(), "one from readdirplus is left");
     rig.fs.forget(ino, 1);
     assert!(rig.fs.getattr(ino).is_err());
+}
+
+/// Lookups of one name after another, long after the listing that told them, cost a LIST for each
+/// page of them and not a HEAD each; what was replaced or expired meanwhile is told apart.
+#[tokio::test]
+async fn a_walk_is_confirmed_page_by_page() {
+    let rig = Make::without_probes().rig();
+    for i in 0..3000 {
+        rig.store.put(&format!("d/{i:04}"), "x", expires(if i % 3 == 0 { 100 } else { 1000 }));
+    }
+    assert_eq!(rig.list("d", 100).await.unwrap().len(), 3000);
+    rig.clock.advance(200 * SECOND);
+    rig.store.put("d/1501", "other", expires(1000));
+    rig.store.delete("d/1502");
+    rig.store.asked();
+    let d = rig.ino("d").await;
+    for i in (0..3000).filter(|i| i % 3 != 0) {
+        let found = rig.fs.lookup(d, format!("{i:04}").as_ref()).await.unwrap();
+        let size = match found {
+            Lookup::Found(attr) => Some(attr.size),
+            Lookup::Nothing(_) => None,
+        };
+        let want = match i {
+            1501 => Some(5),
+            1502 => None,
+            _ => Some(1),
+        };
+        assert_eq!(size, want, "{i:04}");
+        rig.clock.advance(SECOND / 1000);
+    }
+    let Requests { head, list, .. } = rig.store.asked();
+    assert!(head <= 40 && list <= 12, "{head} HEADs, {list} LISTs");
+    let gone = rig.fs.lookup(d, "0003".as_ref()).await.unwrap();
+    assert!(matches!(gone, Lookup::Nothing(_)), "{gone:?}");
 }

@@ -190,7 +190,7 @@ impl Store for Memory {
         self.count(|r| r.list += 1)?;
         tokio::task::yield_now().await;
         let objects = self.objects.lock().unwrap();
-        let after = request.token.unwrap_or("").to_owned();
+        let after = request.token.or(request.start_after).unwrap_or("").to_owned();
         let mut page = Page::default();
         let mut last = after.clone();
         for (key, stored) in

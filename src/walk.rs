@@ -1,0 +1,139 @@
+//! Walks: lookups of one name after another in a directory, as `find`, `du` and `rsync` make them.
+//!
+//! What is believed of a name is soon too old (`--metadata-ttl`), and asking for each costs a HEAD.
+//! One LIST confirms a thousand, at the price of twelve. So where lookups ask for what a LIST would
+//! have told, one is made from the name asked for on; where it turns out that nobody looks at the
+//! names that follow, the next one has to wait for ever more such lookups.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+/// What a LIST costs in HEADs (S3 price list: 0.005 and 0.0004 USD a thousand).
+const PRICE: u32 = 12;
+
+/// HEADs in a directory before the first LIST.
+const FIRST: u32 = 2 * PRICE;
+
+/// And at most, before one that may not pay.
+const MOST: u32 = 1 << 14;
+
+/// Directories watched at one time.
+const WATCHED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+#[derive(Debug)]
+pub struct Walks(Mutex<LruCache<String, Walk>>);
+
+#[derive(Debug)]
+struct Walk {
+    /// HEADs that a LIST would have spared, since the last one.
+    missed: u32,
+    /// So many make one worth it.
+    wanted: u32,
+    /// Lookups that the last LIST has spared a HEAD; none was made yet: `None`.
+    spared: Option<u32>,
+}
+
+impl Walks {
+    pub fn new() -> Walks {
+        Walks(Mutex::new(LruCache::new(WATCHED)))
+    }
+
+    /// Notes a HEAD for what a LIST would have told.
+    pub fn missed(&self, key: &str) {
+        let fresh = || Walk { missed: 0, wanted: FIRST, spared: None };
+        let mut walks = self.walks();
+        walks.get_or_insert_mut(directory(key).to_owned(), fresh).missed += 1;
+    }
+
+    /// Notes a lookup that was answered by what a LIST for this module has told.
+    pub fn spared(&self, key: &str) {
+        if let Some(walk) = self.walks().get_mut(directory(key)) {
+            walk.spared = walk.spared.map(|n| n.saturating_add(1));
+        }
+    }
+
+    /// Whether a LIST should answer the lookup of `key`, instead of a HEAD.
+    pub fn is_worth_a_listing(&self, key: &str) -> bool {
+        let mut walks = self.walks();
+        let Some(walk) = walks.get_mut(directory(key)) else { return false };
+        match walk.spared {
+            // It goes on where the last one ended.
+            Some(PRICE..) => walk.wanted = FIRST,
+            _ if walk.missed < walk.wanted => return false,
+            Some(_) => walk.wanted = (2 * walk.wanted).min(MOST),
+            None => {}
+        }
+        *walk = Walk { missed: 0, spared: Some(0), ..*walk };
+        true
+    }
+
+    fn walks(&self) -> MutexGuard<'_, LruCache<String, Walk>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The prefix of the directory that a key lies in.
+pub fn directory(key: &str) -> &str {
+    key.rfind('/').map_or("", |slash| &key[..=slash])
+}
+
+/// A text that comes before `key` in byte order, with nothing that people would name a file by
+/// between the two: where a listing starts after it, `key` comes first.
+pub fn just_before(key: &str) -> String {
+    let mut text = key.to_owned();
+    let last = text.pop().map_or(0, u32::from);
+    // Between U+D7FF and U+E000 there are no characters.
+    if let Some(before) = last.checked_sub(1).map(|c| char::from_u32(c).unwrap_or('\u{d7ff}')) {
+        text.extend([before, char::MAX]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// LISTs and HEADs for lookups of which those for which `known` says so are spared by a LIST.
+    fn cost(lookups: usize, known: impl Fn(usize, usize) -> bool) -> (usize, usize) {
+        let walks = Walks::new();
+        let (mut lists, mut heads, mut listed) = (0, 0, usize::MAX);
+        for i in 0..lookups {
+            if listed != usize::MAX && known(listed, i) {
+                walks.spared("d/f");
+            } else if walks.is_worth_a_listing("d/f") {
+                lists += 1;
+                listed = i;
+            } else {
+                walks.missed("d/f");
+                heads += 1;
+            }
+        }
+        (lists, heads)
+    }
+
+    #[test]
+    fn a_walk_costs_a_listing_a_page() {
+        let (lists, heads) = cost(50_000, |listed, i| i < listed + 1000);
+        assert!(lists == 50 && heads == FIRST as usize, "{lists} LISTs, {heads} HEADs");
+    }
+
+    #[test]
+    fn lookups_here_and_there_cost_hardly_more() {
+        let (lists, heads) = cost(50_000, |_, i| i % 1000 == 999);
+        let more = lists * PRICE as usize;
+        assert!(lists > 0 && more * 20 < heads, "{lists} LISTs, {heads} HEADs");
+    }
+
+    #[test]
+    fn what_comes_just_before() {
+        for key in ["d/f000123", "a", "ü", "\u{e000}", "d/x ", "\u{10000}", "z\u{1}"] {
+            let before = just_before(key);
+            assert!(*before < *key, "{key:?}");
+            let near = &key[..key.len() - key.chars().next_back().unwrap().len_utf8()];
+            assert!(before.starts_with(near), "{before:?}");
+        }
+        assert_eq!((directory("d/e/f"), directory("f")), ("d/e/", ""));
+    }
+}
