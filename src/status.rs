@@ -23,6 +23,8 @@ pub struct Status {
     pub bodies_open: usize,
     pub bodies_parked: usize,
     pub bodies_peak: usize,
+    /// Times a body that broke before its end was asked for again from there.
+    pub bodies_resumed: u64,
     pub opens_waiting: usize,
     /// Reads that wait for memory.
     pub reads_waiting: usize,
@@ -125,6 +127,7 @@ impl Status {
             bodies_open: bodies.held(),
             bodies_parked: handles_detail.iter().filter(|h| h.state == State::Parked).count(),
             bodies_peak: bodies.peak(),
+            bodies_resumed: accounts.resumed.get(),
             opens_waiting: bodies.waiting(),
             reads_waiting: accounts.memory.waiting(),
             handles: handles_detail.len(),
@@ -164,8 +167,13 @@ impl fmt::Display for Status {
         writeln!(f, "{} on {}, pid {}, up {up}", self.source, self.dir, self.pid)?;
         writeln!(
             f,
-            "bodies       {} open, {} parked, {} opens waiting; peak {}, cap {}",
-            self.bodies_open, self.bodies_parked, self.opens_waiting, self.bodies_peak, self.cap
+            "bodies       {} open, {} parked, {} opens waiting, {} resumed; peak {}, cap {}",
+            self.bodies_open,
+            self.bodies_parked,
+            self.opens_waiting,
+            self.bodies_resumed,
+            self.bodies_peak,
+            self.cap
         )?;
         writeln!(f, "cap          {}", self.cap_derivation)?;
         writeln!(f, "handles      {}; {} inodes", self.handles, self.inodes)?;

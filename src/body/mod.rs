@@ -34,6 +34,8 @@ struct Body {
     next: u64,
     /// Offset after the last one.
     end: u64,
+    /// Why no more will come, where it broke before its end: it waits to be resumed.
+    broken: Option<Error>,
     // Last: it goes back when the response is gone.
     permit: Permit,
 }
@@ -46,7 +48,7 @@ impl Body {
         permit: Permit,
     ) -> Result<(Body, Object)> {
         let (object, content) = store.get(version, range.clone()).await?;
-        Ok((Body { content, next: range.start, end: range.end, permit }, object))
+        Ok((Body { content, next: range.start, end: range.end, broken: None, permit }, object))
     }
 
     fn is_drained(&self) -> bool {
@@ -65,6 +67,12 @@ impl Body {
             Some(Err(error)) => Err(error),
             None => Err(Error::Protocol(format!("a body that ends {missing} bytes early"))),
         }
+    }
+
+    /// Closes the response, and keeps the right to the one that goes on from here.
+    fn break_off(&mut self, error: Error) {
+        self.content = futures_util::stream::empty().boxed();
+        self.broken = Some(error);
     }
 
     /// Closes the response and keeps the right to the next one.

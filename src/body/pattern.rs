@@ -37,7 +37,7 @@ impl Pattern {
 
     /// The range to ask for so as to read `want`, from `start` on, of an object of `size` bytes.
     pub fn ask(&mut self, start: u64, want: &Range<u64>, size: u64) -> Range<u64> {
-        let goes_on = start.abs_diff(self.position) <= NEAR;
+        let goes_on = want.start.abs_diff(self.position) <= NEAR;
         if !goes_on {
             self.jumps += 1;
             self.run = 0;

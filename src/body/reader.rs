@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tracing::debug;
@@ -13,11 +14,20 @@ use super::pattern::{LAST_SPAN, NEAR, Pattern};
 use super::window::{Coverage, Window};
 use super::{Body, Holder, Ledger, Permit, Unit};
 use crate::error::{Error, Result};
+use crate::metrics::Counter;
 use crate::store::{Object, Store, Version};
 
 /// What is missing of an object is taken in whole by the open that asks for it, up to this size:
 /// its bytes follow the headers in the same packets, and the body is closed before the first read.
 const SMALL: u64 = 128 << 10;
+
+/// How often one read resumes a body that breaks (rule R3), and after which pause the first time;
+/// each pause is twice as long as the one before, and up to as much again.
+const RESUMES_A_READ: usize = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// How much more often than it was read a handle's body is resumed.
+const RESUMES: u32 = 16;
 
 /// What a pull may bring beyond what was waited for: a chunk of the HTTP client.
 const OVERSHOOT: u64 = crate::store::CHUNK as u64;
@@ -38,6 +48,8 @@ pub struct Accounts {
     pub bodies: Arc<Ledger>,
     /// The bytes in windows, in KiB (`--buffer-memory`).
     pub memory: Arc<Ledger>,
+    /// Bodies that broke before their end and were asked for again from there.
+    pub resumed: Arc<Counter>,
 }
 
 impl Accounts {
@@ -46,6 +58,7 @@ impl Accounts {
         Accounts {
             bodies: Ledger::new(Unit::Body, bodies, parking),
             memory: Ledger::new(Unit::Kib, (memory >> 10) as usize, true),
+            resumed: Arc::default(),
         }
     }
 }
@@ -72,6 +85,8 @@ struct Stream {
     delivered: Coverage,
     /// The longest request seen: the measure of what the kernel may reorder.
     request: u64,
+    /// How many more times a broken body is resumed: each read that is answered adds one.
+    resumes_left: u32,
 }
 
 /// A window, and the right to its memory.
@@ -163,7 +178,7 @@ impl Reader {
         patience: Patience,
     ) -> Arc<Reader> {
         Arc::new_cyclic(|me: &Weak<Reader>| {
-            let mut stream = Stream::default();
+            let mut stream = Stream { resumes_left: RESUMES, ..Stream::default() };
             if !first.is_empty()
                 && let Some(memory) =
                     accounts.memory.try_acquire(me.clone(), kib(first.len() as u64))
@@ -211,9 +226,12 @@ impl Reader {
             let (body, object) = self.open(start..self.version.size, permit).await?;
             self.put(&mut turn, Some(body));
             if self.version.size - start <= SMALL && self.find_room(&mut turn, self.version.size) {
-                let filled = self.fill(&mut turn, self.version.size).await;
+                self.fill(&mut turn, self.version.size).await;
                 turn.buffer.settle();
-                filled?;
+                // Where it broke, the read that wants the rest asks again.
+                if turn.body.as_ref().is_some_and(|body| body.broken.is_some()) {
+                    self.put(&mut turn, None);
+                }
             }
             Ok(Some(object))
         };
@@ -247,6 +265,7 @@ impl Reader {
                 return Err(error);
             }
         };
+        stream.resumes_left = (stream.resumes_left + 1).min(RESUMES);
         stream.pattern.read(&want);
         stream.delivered.add(&want);
         // The kernel may ask for what lies behind in the wrong order, never far, and not again
@@ -270,6 +289,11 @@ impl Reader {
 
     /// Has the window hold what is wanted.
     async fn bring(&self, stream: &mut Stream, want: &Range<u64>) -> Result<Bytes> {
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_times(RESUMES_A_READ)
+            .with_jitter()
+            .build();
         loop {
             let window = &stream.buffer.window;
             if let Some(bytes) = window.get(want) {
@@ -277,9 +301,22 @@ impl Reader {
             }
             let here = window.start() <= want.start
                 && want.start <= window.end() + self.reach(stream.request);
+            if let Some(error) = stream.body.as_ref().and_then(|body| body.broken.clone()) {
+                let next = pauses.next().filter(|_| stream.resumes_left > 0);
+                let Some(pause) = next else {
+                    self.put(stream, None);
+                    return Err(error);
+                };
+                debug!(key = %self.version.key, offset = window.end(), "to be resumed: {error}");
+                stream.resumes_left -= 1;
+                self.accounts.resumed.add(1);
+                tokio::time::sleep(pause).await;
+                self.seek(stream, want, here).await?;
+                continue;
+            }
             match stream.body.as_ref().map(|body| (body.next, want.end.min(body.end))) {
                 Some((_, end)) if here && self.find_room(stream, end) => {
-                    self.fill(stream, end).await?;
+                    self.fill(stream, end).await;
                 }
                 Some((next, end)) if here => self.wait_for_room(stream, next..end).await?,
                 _ => self.seek(stream, want, here).await?,
@@ -321,7 +358,7 @@ impl Reader {
         let bounded = end - start <= LAST_SPAN && end < self.version.size;
         if bounded && self.find_room(stream, end) {
             // It is taken in whole, so that its connection is free at once.
-            self.fill(stream, end).await?;
+            self.fill(stream, end).await;
         }
         Ok(())
     }
@@ -370,25 +407,23 @@ impl Reader {
         Ok(())
     }
 
-    /// Pulls until the body has come to `end`; what it brings follows what the window holds. A body
-    /// that fails is closed, and so is a drained one.
-    async fn fill(&self, stream: &mut Stream, end: u64) -> Result<()> {
-        let Some(body) = &mut stream.body else { return Ok(()) };
-        let mut result = Ok(());
+    /// Pulls until the body has come to `end`, or breaks; what it brings follows what the window
+    /// holds. A drained one is closed.
+    async fn fill(&self, stream: &mut Stream, end: u64) {
+        let Some(body) = &mut stream.body else { return };
         while body.next < end && !body.is_drained() {
             let at = body.next;
             match body.pull().await {
                 Ok(chunk) => stream.buffer.window.push(at, chunk),
                 Err(error) => {
-                    result = Err(error);
-                    break;
+                    body.break_off(error);
+                    return;
                 }
             }
         }
-        if result.is_err() || body.is_drained() {
+        if body.is_drained() {
             self.put(stream, None);
         }
-        result
     }
 
     async fn within_timeout<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -6,7 +6,7 @@ use expirefs::body::State;
 use expirefs::error::Error;
 use proptest::prelude::*;
 
-use super::memory::{Mood, Requests};
+use super::memory::{Break, Mood, Requests};
 use super::{Make, Rig, SECOND, pattern};
 
 const MIB: usize = 1 << 20;
@@ -185,6 +185,86 @@ async fn a_stall_ends_within_the_timeout_and_gives_all_back() {
     rig.store.be(Mood::Well);
     let got = rig.fs.read(fh, far, 4096).await.unwrap();
     assert_eq!(got, pattern(1, MIB)[100 << 10..][..4096], "it works again");
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+/// Rule R3: the reader sees nothing of a body that breaks.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_is_resumed() {
+    for how in [Break::Reset, Break::Short] {
+        for after in [1000, 100 << 10, 300 << 10] {
+            let rig = Make { cap: 1, ..Make::without_probes() }.rig();
+            let content = pattern(1, MIB);
+            rig.store.put("f", content.clone(), None);
+            rig.store.be(Mood::Breaks(after, how));
+            let fh = rig.open("f").await.unwrap();
+            let mut got = Vec::new();
+            let want = if after == 1000 { 4000 } else { MIB };
+            while got.len() < want {
+                let size = 4000.max(after as u32);
+                got.extend(rig.fs.read(fh, got.len() as u64, size).await.unwrap());
+            }
+            assert!(got[..want] == content[..want], "{how:?} after {after}");
+            let resumed = rig.accounts.resumed.get() as usize;
+            assert!(resumed >= want / after - 1, "{resumed} resumed, {how:?} after {after}");
+            assert_eq!((rig.store.most_open(), rig.accounts.bodies.peak()), (1, 1));
+            rig.fs.release(fh).unwrap();
+            rig.must_be_at_rest();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_longer_than_announced_is_never_served() {
+    let rig = Make::without_probes().rig();
+    rig.store.put("f", pattern(1, MIB), None);
+    rig.store.be(Mood::Breaks(0, Break::Long));
+    let fh = rig.open("f").await.unwrap();
+    let refused = rig.fs.read(fh, 0, 4096).await;
+    assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}
+
+/// Rule R1: what resumes is of the version that was opened, or ESTALE.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_is_not_resumed_by_another_version() {
+    for replaced in [true, false] {
+        let rig = Make::without_probes().rig();
+        rig.store.put("f", pattern(1, MIB), None);
+        rig.store.be(Mood::Breaks(300_000, Break::Reset));
+        let fh = rig.open("f").await.unwrap();
+        assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), pattern(1, MIB)[..4096]);
+        match replaced {
+            true => rig.store.put("f", pattern(2, MIB), None),
+            false => rig.store.delete("f"),
+        }
+        assert_eq!(rig.fs.read(fh, 4096, 400_000).await, Err(Error::Stale), "{replaced}");
+        rig.fs.release(fh).unwrap();
+        rig.must_be_at_rest();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_too_often_is_an_error_until_the_store_is_well() {
+    let rig = Make::without_probes().rig();
+    let content = pattern(1, MIB);
+    rig.store.put("f", content.clone(), None);
+    rig.store.be(Mood::Breaks(0, Break::Reset));
+    let fh = rig.open("f").await.unwrap();
+    for _ in 0..20 {
+        let start = tokio::time::Instant::now();
+        let refused = rig.fs.read(fh, 0, 4096).await;
+        assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
+        assert!(start.elapsed() < 30 * SECOND);
+        assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
+    }
+    // Within the handle's own budget: each of these reads asked once in the end.
+    let asked = rig.store.asked().get;
+    assert!(asked <= 20 + 16 + 1, "{asked} GETs");
+    rig.store.be(Mood::Well);
+    assert_eq!(rig.read_all(fh).await.unwrap(), content);
     rig.fs.release(fh).unwrap();
     rig.must_be_at_rest();
 }

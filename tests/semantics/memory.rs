@@ -42,6 +42,15 @@ pub enum Mood {
     Stalls,
     /// GET panics.
     Panics,
+    /// Contents break after so many bytes, and say so or end early.
+    Breaks(usize, Break),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    Reset,
+    Short,
+    Long,
 }
 
 #[derive(Default)]
@@ -175,6 +184,18 @@ impl Store for Memory {
         let content = match mood {
             Mood::Stalls => futures_util::stream::pending().boxed(),
             Mood::Panics => panic!("as told"),
+            Mood::Breaks(after, how) => {
+                let whole: Vec<u8> = chunks.into_iter().flatten().flatten().collect();
+                let mut pieces = Vec::new();
+                match how {
+                    Break::Long => pieces.push(Ok([whole, vec![7]].concat().into())),
+                    _ => pieces.push(Ok(whole[..after.min(whole.len())].to_vec().into())),
+                }
+                if how == Break::Reset {
+                    pieces.push(Err(Error::Unreachable("reset, as told".into())));
+                }
+                futures_util::stream::iter(pieces).boxed()
+            }
             _ => futures_util::stream::iter(chunks).boxed(),
         };
         let content = content.map(move |chunk| {
