@@ -256,6 +256,9 @@ pub struct LimitArgs {
     /// How long a call waits for the store, retries included
     #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
     pub timeout: Duration,
+    /// Report a body that was held open for so long without a read; 0s: never
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
+    pub idle_warn: Duration,
     /// Threads that serve the kernel
     #[arg(long, value_name = "N", default_value = "2", value_parser = positive)]
     pub fuse_threads: usize,

@@ -35,6 +35,8 @@ pub struct Config {
     /// Bytes of all windows together.
     pub buffer_memory: u64,
     pub keep_fd_limit: bool,
+    /// After how long a body that nobody reads is reported.
+    pub idle_warn: Option<Duration>,
     pub fuse_threads: usize,
     /// Threads that talk to the store.
     pub workers: usize,
@@ -76,6 +78,7 @@ impl Config {
             parking: !limits.no_parking,
             buffer_memory: reading.buffer_memory.as_u64(),
             keep_fd_limit: limits.keep_fd_limit,
+            idle_warn: Some(limits.idle_warn).filter(|after| !after.is_zero()),
             fuse_threads: limits.fuse_threads,
             workers: workers(),
             ownership: Ownership {

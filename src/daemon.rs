@@ -31,7 +31,7 @@ use crate::listing::Exactness;
 use crate::metrics::Metrics;
 use crate::mounts::{self, MountEntry};
 use crate::s3::{Endpoint, S3};
-use crate::status::Status;
+use crate::status::{Status, process_of};
 use crate::store::{ListRequest, Store};
 
 /// What running reads are given when the mount is taken down.
@@ -132,15 +132,19 @@ impl Mounted {
         let status = {
             let (fs, peak, dir) = (fs.clone(), peak.clone(), entry.dir.display().to_string());
             let started = Instant::now();
+            let idle_warn = config.idle_warn;
             move || {
                 let peak = *peak.lock().unwrap_or_else(PoisonError::into_inner);
-                Status::of(&fs, &budget, peak, &source, &dir, started.elapsed())
+                Status::of(&fs, idle_warn, &budget, peak, &source, &dir, started.elapsed())
             }
         };
         let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(status);
         let mut chores = JoinSet::new();
         chores.spawn(sample(peak));
         chores.spawn(have_idle_names_forgotten(fs.clone(), notifier));
+        if let Some(after) = config.idle_warn {
+            chores.spawn(report_forgotten_bodies(fs.clone(), after));
+        }
         let (wish, wishes) = mpsc::unbounded_channel();
         let answer = {
             let (status, fs) = (status.clone(), fs.clone());
@@ -165,6 +169,7 @@ impl Mounted {
         let control = control.inspect_err(|error| {
             warn!("no control socket, so no `expirefs status`: {error} (is XDG_RUNTIME_DIR set?)");
         });
+        chores.spawn(audit(fs.clone()));
         Ok(Mounted {
             fs,
             entry,
@@ -361,6 +366,62 @@ async fn have_idle_names_forgotten(fs: Arc<Fs>, notifier: Notifier) {
         if asked.await.is_err() {
             return;
         }
+    }
+}
+
+/// Says once of each body that somebody holds without reading it: a leak is loud on its first day.
+async fn report_forgotten_bodies(fs: Arc<Fs>, after: Duration) {
+    let pause = (after / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
+    loop {
+        tokio::time::sleep(pause).await;
+        for handle in fs.newly_idle(after) {
+            let reader = &handle.reader;
+            let held = Duration::from_secs(handle.held_for().unwrap_or(after).as_secs());
+            let (pid, command) = process_of(handle.pid).unzip();
+            warn!(
+                key = %reader.version().key,
+                pid = pid.unwrap_or(handle.pid),
+                command = command.unwrap_or_else(|| "gone".to_owned()),
+                offset = reader.offset(),
+                age = %humantime::format_duration(Duration::from_secs(reader.age().as_secs())),
+                "a body is held open and has not been read for {}",
+                humantime::format_duration(held)
+            );
+        }
+    }
+}
+
+/// Descriptors that may be in use for moments when it is looked: clients of the control socket,
+/// names being resolved, sockets about to be closed.
+const UNACCOUNTED: usize = 16;
+
+/// Compares what this process has open with what it accounts for, and says where it has more: what
+/// leaks is not in its account.
+async fn audit(fs: Arc<Fs>) {
+    let accounted = || {
+        let metrics = fs.metrics();
+        let closed = metrics.connections_closed.get();
+        metrics.connections_opened.get().saturating_sub(closed) as usize
+    };
+    let Ok(start) = fd_budget::in_use() else { return };
+    let others = start.fds.saturating_sub(accounted());
+    let (mut before, mut reported) = (0, UNACCOUNTED);
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let Ok(now) = fd_budget::in_use() else { continue };
+        let account = others + accounted();
+        let more = now.fds.saturating_sub(account);
+        // Twice in a row, and more than at the last report.
+        if more.min(before) > reported {
+            reported = more;
+            warn!(
+                "{} descriptors are open and {account} accounted for: please report this leak, \
+                 with the output of `ls -l /proc/{}/fd` and `expirefs status`",
+                now.fds,
+                std::process::id()
+            );
+        }
+        before = more;
     }
 }
 

@@ -94,10 +94,20 @@ pub struct Entry<'a> {
 /// A file handle: exactly one body, at most, which goes with it.
 pub struct Handle {
     pub ino: u64,
-    /// Of the process that opened it.
+    /// Of the thread that opened it.
     pub pid: u32,
     pub reader: Arc<Reader>,
     file: OpenFile,
+    reported: AtomicBool,
+}
+
+impl Handle {
+    /// How long its body has been open without a read; `None` where none is open, or one is
+    /// under way.
+    pub fn held_for(&self) -> Option<Duration> {
+        let unread = self.reader.unread_for().unwrap_or_else(|| self.reader.age());
+        Some(unread).filter(|_| self.reader.state() == State::Idle)
+    }
 }
 
 /// Counts one open of a file, for as long as it lives.
@@ -269,7 +279,13 @@ impl Fs {
                 }
             }
         }
-        let handle = Arc::new(Handle { ino, pid, reader, file: OpenFile::new(file) });
+        let handle = Arc::new(Handle {
+            ino,
+            pid,
+            reader,
+            file: OpenFile::new(file),
+            reported: AtomicBool::new(false),
+        });
         let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
         self.handles().insert(fh, handle);
         Ok(fh)
@@ -469,6 +485,18 @@ impl Fs {
             trusted_s: fact.map_or(0.0, |fact| self.catalog.ttl(&fact).as_secs_f64()),
             open_handles: self.handles().values().filter(open).count(),
         }
+    }
+
+    /// The handles whose body nobody has read for so long, of which this was not said before. One
+    /// that is read again may be named again.
+    pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
+        let mut idle: Vec<_> = self.handles().values().cloned().collect();
+        idle.retain(|handle| {
+            let idle = handle.held_for().is_some_and(|held| held >= for_at_least);
+            let before = handle.reported.swap(idle, Ordering::Relaxed);
+            idle && !before
+        });
+        idle
     }
 
     /// The open handles, by number.

@@ -1,6 +1,7 @@
 //! What a bucket holds, the expired included (`expirefs ls`): a stream over its listing, with the
 //! expiry of each object.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -81,20 +82,21 @@ impl Inventory {
 
     /// The pages of the listing, each in the order of its names.
     fn pages(&self) -> impl Stream<Item = Result<Vec<Listed>>> + '_ {
-        stream::try_unfold(Some(None), move |token: Option<Option<String>>| async move {
-            let Some(token) = token else { return Ok(None) };
+        let start = Some((None, HashSet::new()));
+        stream::try_unfold(start, move |next: Option<(Option<String>, HashSet<_>)>| async move {
+            let Some((token, mut seen)) = next else { return Ok(None) };
             let (recursive, token_now) = (self.recursive, token.as_deref());
             let request =
                 ListRequest { recursive, token: token_now, ..ListRequest::level(&self.prefix) };
             let page = self.store.list(request).await?;
-            if page.next.is_some() && page.next == token {
-                return Err(Error::Protocol("a listing that does not go on".into()));
+            if page.next.as_ref().is_some_and(|next| !seen.insert(next.clone())) {
+                return Err(Error::Protocol("a listing that goes round in a circle".into()));
             }
             let objects = page.objects.into_iter().map(Listed::Object);
             let mut names: Vec<_> =
                 objects.chain(page.prefixes.into_iter().map(Listed::Prefix)).collect();
             names.sort_by(|a, b| a.name().cmp(b.name()));
-            Ok(Some((names, page.next.map(Some))))
+            Ok(Some((names, page.next.map(|next| (Some(next), seen)))))
         })
     }
 

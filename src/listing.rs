@@ -4,6 +4,7 @@
 //! the others only the token that fetches them again and a hash per entry, 8 bytes, by which each
 //! entry finds its place again whatever came or went meanwhile.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,6 +28,9 @@ const AHEAD: usize = 2;
 
 /// Pages kept whole: the one being read, the one before, those ahead.
 const KEPT: NonZeroUsize = NonZeroUsize::new(2 + AHEAD).unwrap();
+
+/// So many pages may have to be read to find again what was one before other keys came.
+const MERGED: usize = 64;
 
 /// What a listing goes by.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +87,8 @@ struct Source {
 struct State {
     marks: Vec<Mark>,
     loads: LruCache<usize, Load>,
+    /// Hashes of the tokens that led to the pages: one that comes again leads in a circle.
+    tokens: HashSet<u64>,
     /// The furthest page that was asked for.
     reading: usize,
     /// Counts rewinds: what was under way before one is nobody's.
@@ -92,7 +98,13 @@ struct State {
 impl State {
     fn new(pass: u64) -> State {
         let first = Mark { shadows: Some(Shadows::default()), ..Mark::default() };
-        State { marks: vec![first], loads: LruCache::new(KEPT), reading: 0, pass }
+        State {
+            marks: vec![first],
+            loads: LruCache::new(KEPT),
+            tokens: HashSet::new(),
+            reading: 0,
+            pass,
+        }
     }
 }
 
@@ -263,19 +275,23 @@ struct Answered {
 }
 
 impl Answered {
-    fn with(self, next: Option<&str>) {
-        let (Some(token), Some(shared)) = (next, self.state.upgrade()) else { return };
+    fn with(self, next: Option<&str>) -> Result<()> {
+        let (Some(token), Some(shared)) = (next, self.state.upgrade()) else { return Ok(()) };
         let mut state = locked(&shared);
         if state.pass != self.pass {
-            return;
+            return Ok(());
         }
         let next = self.page + 1;
         if state.marks.len() == next {
+            if !state.tokens.insert(self.source.hasher.hash_one(token)) {
+                return Err(Error::Protocol("a listing that goes round in a circle".into()));
+            }
             state.marks.push(Mark { token: Some(token.to_owned()), ..Mark::default() });
         }
         if next <= state.reading + AHEAD {
             load_ahead(&self.source, &shared, &mut state, next);
         }
+        Ok(())
     }
 }
 
@@ -294,7 +310,7 @@ impl Source {
         answered: Answered,
     ) -> Result<Loaded> {
         let (raw, next) = self.raw(&mark).await?;
-        answered.with(next.as_deref());
+        answered.with(next.as_deref())?;
         let order: Arc<[u64]> = raw.iter().map(|(key, _)| self.hasher.hash_one(key)).collect();
         let last = mark.last.or_else(|| raw.last().map(|(key, _)| key.as_str().into()));
 
@@ -329,7 +345,7 @@ impl Source {
     /// the token of the page after it.
     async fn raw(&self, mark: &Mark) -> Result<(Vec<(String, Raw)>, Option<String>)> {
         let (mut raw, mut token) = (Vec::new(), mark.token.clone());
-        loop {
+        for _ in 0..MERGED {
             let prefix = self.prefix.as_str();
             let (token_now, max_keys) = (token.as_deref(), self.rules.page);
             let request = ListRequest { token: token_now, max_keys, ..ListRequest::level(prefix) };
@@ -349,6 +365,7 @@ impl Source {
             }
             token = page.next;
         }
+        Err(Error::Protocol(format!("{MERGED} pages where one was before")))
     }
 
     /// Each entry in the place it had when the page was first met.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::State;
 use crate::fd_budget::{self, Budget, InUse};
-use crate::fs::Fs;
+use crate::fs::{Fs, Handle};
 
 /// The state of a mount. Field names are part of the interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct Status {
     pub bodies_peak: usize,
     /// Times a body that broke before its end was asked for again from there.
     pub bodies_resumed: u64,
+    /// Bodies held open without a read for longer than `--idle-warn`.
+    pub bodies_forgotten: usize,
     pub opens_waiting: usize,
     /// Reads that wait for memory.
     pub reads_waiting: usize,
@@ -82,13 +84,25 @@ pub struct HandleStatus {
     pub idle_s: Option<f64>,
     pub state: State,
     pub ino: u64,
+    /// Who opened it, and its command, while it runs.
     pub pid: u32,
+    pub command: Option<String>,
+}
+
+/// The process that a thread belongs to, and its command, if it is there still: FUSE names
+/// the thread that asks (proc_pid_status(5), proc_pid_comm(5)).
+pub fn process_of(thread: u32) -> Option<(u32, String)> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some((pid, command.trim_end().to_owned()))
 }
 
 impl Status {
     /// `peak` is the most seen before; `source` and `dir` name the mount.
     pub fn of(
         fs: &Fs,
+        idle_warn: Option<Duration>,
         budget: &Budget,
         peak: InUse,
         source: &str,
@@ -98,11 +112,16 @@ impl Status {
         let now = fd_budget::in_use().unwrap_or_default();
         let (accounts, metrics) = (fs.accounts(), fs.metrics());
         let bodies = &accounts.bodies;
-        let handles_detail: Vec<_> = fs
-            .open_handles()
+        let handles = fs.open_handles();
+        let forgotten = |handle: &Handle| {
+            idle_warn.is_some_and(|warn| handle.held_for().is_some_and(|held| held >= warn))
+        };
+        let bodies_forgotten = handles.iter().filter(|(_, handle)| forgotten(handle)).count();
+        let handles_detail: Vec<_> = handles
             .into_iter()
             .map(|(number, handle)| {
                 let reader = &handle.reader;
+                let (pid, command) = process_of(handle.pid).unzip();
                 HandleStatus {
                     handle: number,
                     key: reader.version().key.to_string(),
@@ -112,7 +131,8 @@ impl Status {
                     idle_s: reader.unread_for().map(|d| d.as_secs_f64()),
                     state: reader.state(),
                     ino: handle.ino,
-                    pid: handle.pid,
+                    pid: pid.unwrap_or(handle.pid),
+                    command,
                 }
             })
             .collect();
@@ -127,6 +147,7 @@ impl Status {
             bodies_open: bodies.held(),
             bodies_parked: handles_detail.iter().filter(|h| h.state == State::Parked).count(),
             bodies_peak: bodies.peak(),
+            bodies_forgotten,
             bodies_resumed: accounts.resumed.get(),
             opens_waiting: bodies.waiting(),
             reads_waiting: accounts.memory.waiting(),
@@ -167,8 +188,10 @@ impl fmt::Display for Status {
         writeln!(f, "{} on {}, pid {}, up {up}", self.source, self.dir, self.pid)?;
         writeln!(
             f,
-            "bodies       {} open, {} parked, {} opens waiting, {} resumed; peak {}, cap {}",
+            "bodies       {} open ({} forgotten), {} parked, {} opens waiting, {} resumed; \
+             peak {}, cap {}",
             self.bodies_open,
+            self.bodies_forgotten,
             self.bodies_parked,
             self.opens_waiting,
             self.bodies_resumed,
@@ -214,8 +237,8 @@ impl fmt::Display for Status {
         if !self.handles_detail.is_empty() {
             writeln!(
                 f,
-                "\n{:>8}  {:8} {:>7} {:>7}  {:>12} / {:<12} KEY",
-                "PID", "STATE", "AGE", "IDLE", "OFFSET", "LENGTH"
+                "\n{:>8}  {:15}  {:8} {:>7} {:>7}  {:>12} / {:<12} KEY",
+                "PID", "COMMAND", "STATE", "AGE", "IDLE", "OFFSET", "LENGTH"
             )?;
         }
         for h in &self.handles_detail {
@@ -223,8 +246,13 @@ impl fmt::Display for Status {
             let idle = h.idle_s.map_or("-".to_owned(), |s| format!("{s:.0}s"));
             writeln!(
                 f,
-                "{:>8}  {state:8} {:>6.0}s {idle:>7}  {:>12} / {:<12} {}",
-                h.pid, h.age_s, h.offset, h.length, h.key
+                "{:>8}  {:15}  {state:8} {:>6.0}s {idle:>7}  {:>12} / {:<12} {}",
+                h.pid,
+                h.command.as_deref().unwrap_or("-"),
+                h.age_s,
+                h.offset,
+                h.length,
+                h.key
             )?;
         }
         Ok(())

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::time::Duration;
 
 use crate::support::content::{MIB, content};
 use crate::support::mount::sockets_under;
 use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::wait::eventually;
 
 fn bucket() -> Bucket {
     let bucket = seaweedfs().bucket("control");
@@ -47,6 +49,32 @@ fn status_tells_what_the_daemon_holds() {
     assert_eq!(status.number("unparsable"), 0);
     let offset = status.number("clock_offset_ms");
     assert!(offset.abs() <= 1_000, "the clock of the same machine is {offset} ms off");
+    drop(file);
+}
+
+/// Who holds a body and does not read it is named, once: what the post-mortem's engineers lacked.
+#[test]
+fn a_body_that_nobody_reads_is_reported_once() {
+    let bucket = bucket();
+    let mount = bucket.mounting().with("--idle-warn 1s").start();
+    let file = fs::File::open(mount.path("folder/file")).expect("open");
+    file.read_exact_at(&mut [0; 4096], 0).expect("read");
+    let reports = || -> Vec<String> {
+        mount.said().into_iter().filter(|line| line.contains("has not been read")).collect()
+    };
+    let report = eventually(Duration::from_secs(20), || {
+        reports().pop().ok_or_else(|| "no report".to_owned())
+    });
+    let command = fs::read_to_string("/proc/self/comm").expect("this program's name");
+    let pid = std::process::id().to_string();
+    for part in ["folder/file", command.trim(), &pid, "offset="] {
+        assert!(report.contains(part), "no {part} in {report}");
+    }
+    assert_eq!(mount.status().number("bodies_forgotten"), 1);
+    // Read again, it is not forgotten any more; that it was is said again one day.
+    file.read_exact_at(&mut [0; 4096], 8 * MIB as u64).expect("read on");
+    assert_eq!(mount.status().number("bodies_forgotten"), 0);
+    assert_eq!(reports().len(), 1, "{:#?}", reports());
     drop(file);
 }
 
