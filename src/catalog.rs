@@ -37,6 +37,9 @@ const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// kernel sends both for one open(2).
 const OPEN_AFTER_LOOKUP: Duration = Duration::from_secs(1);
 
+/// After so long no other object can have its Last-Modified: two clocks of whole seconds.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// How long an object without an expiry is trusted under `--metadata-ttl=expiry`.
 const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
 
@@ -323,7 +326,10 @@ impl Catalog {
         let terms = Terms::read(headers.stamps(), now);
         let Judgement { expiry, basis, unparsable } =
             self.rules.policy.judge(&terms, version.last_modified);
-        if self.rules.policy.needs_headers() {
+        // Put again within the second that Last-Modified can tell, the same bytes could be the same
+        // version with another end: what is that young is asked for again.
+        let settled = version.last_modified.checked_add(SETTLED).is_none_or(|at| at <= now);
+        if self.rules.policy.needs_headers() && settled {
             self.index.put(&version, &terms);
         }
         let before = self.facts().peek(&version.key).filter(|fact| fact.is_of(&version)).cloned();

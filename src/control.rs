@@ -89,6 +89,7 @@ impl Server {
         let mut clients = JoinSet::new();
         clients.spawn(async move {
             let room = Arc::new(Semaphore::new(CLIENTS));
+            let slow = Arc::new(Semaphore::new(CLIENTS - 1));
             // Ended with the set, and so are its clients with this one.
             let mut serving = JoinSet::new();
             while let Ok(turn) = room.clone().acquire_owned().await {
@@ -97,9 +98,10 @@ impl Server {
                     continue;
                 };
                 while serving.try_join_next().is_some() {}
-                let (answer, unmount) = (answer.clone(), unmount.clone());
+                let (answer, slow) = (answer.clone(), slow.clone());
+                let unmount = unmount.clone();
                 serving.spawn(async move {
-                    let _ = serve(client, &*answer, unmount).await;
+                    let _ = serve(client, &*answer, &slow, unmount).await;
                     drop(turn);
                 });
             }
@@ -111,6 +113,7 @@ impl Server {
 async fn serve(
     client: UnixStream,
     answer: &Answer,
+    slow: &Semaphore,
     unmount: mpsc::UnboundedSender<UnixStream>,
 ) -> io::Result<()> {
     let mut client = BufReader::new(client.take(LONGEST));
@@ -122,6 +125,11 @@ async fn serve(
             let _ = unmount.send(client);
             return Ok(());
         }
+        // One place is always left for who asks what is the matter.
+        Ok(request @ Request::Explain(_)) => match slow.try_acquire() {
+            Ok(_turn) => answer(request).await,
+            Err(_) => r#"{"Err":"others are having it explained just now: try again"}"#.to_owned(),
+        },
         Ok(request) => answer(request).await,
         Err(error) => format!("not a request: {error}\n"),
     };
@@ -172,12 +180,28 @@ pub async fn ask(mount: &MountEntry, request: &Request) -> Result<String, String
 /// # Errors
 /// In words for the operator.
 pub fn path_in_mount(path: &Path) -> Result<(MountEntry, String), String> {
-    let whole = mounts::absolute_or_missing(path);
-    let whole = whole.map_err(|error| format!("{}: {error}", path.display()))?;
-    let mount = mount_at(&whole, true)?;
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let (whole, mount) = match within_ours(path).map_err(failed)? {
+        Some(found) => found,
+        None => {
+            let whole = mounts::absolute_or_missing(path).map_err(failed)?;
+            let mount = mount_at(&whole, true)?;
+            (whole, mount)
+        }
+    };
     let below = whole.strip_prefix(&mount.dir).ok().and_then(Path::to_str);
     let below = below.ok_or_else(|| format!("{}: no key is named so", path.display()))?;
     Ok((mount, below.to_owned()))
+}
+
+/// The path without symbolic links and the mount of ours that its last component lies in, if one
+/// does. The kernel is not asked for that component: it would look it up.
+fn within_ours(path: &Path) -> io::Result<Option<(PathBuf, MountEntry)>> {
+    let path = std::path::absolute(path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let parent = mounts::absolute_or_missing(parent)?;
+    let mount = mounts::containing(&parent)?.filter(MountEntry::is_ours);
+    Ok(mount.map(|mount| (parent.join(name), mount)))
 }
 
 /// The expirefs mount at `dir`, or the one `dir` lies in if `within`.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::expiry::{
     Basis, CacheControl, OnUnparsable, Policy, Presence, Term, Terms, instant, rfc3339,
 };
-use crate::name;
+use crate::name::{self, Prefix};
 use crate::store::{ListRequest, Object, Store};
 
 /// Field names are part of the interface. Instants are as RFC 3339 has them.
@@ -32,6 +32,8 @@ pub struct Explanation {
     /// In seconds (`--default-ttl`).
     pub default_ttl: Option<u64>,
     pub clocks: Clocks,
+    /// Whether keys lie below it: a mount shows a directory, where no live file has the name.
+    pub directory: bool,
     /// Why the mount would not show it whatever its end, if there is such a reason.
     pub hidden: Option<String>,
     /// Where a mount was asked: what it goes by just now.
@@ -119,23 +121,20 @@ pub async fn explain(
     bucket: &str,
     key: &str,
 ) -> Result<Explanation> {
-    let found = match store.head(key).await {
-        Ok(object) => Some(object),
-        Err(Error::NotFound) => None,
-        Err(error) => return Err(error),
+    // The root has no key, and is there whatever lies below it.
+    let is_root = key.is_empty();
+    let found = match is_root {
+        true => None,
+        false => match store.head(key).await {
+            Ok(object) => Some(object),
+            Err(Error::NotFound) => None,
+            Err(error) => return Err(error),
+        },
     };
-    let below = match &found {
-        Some(_) => false,
-        None => {
-            let prefix = match key.is_empty() || key.ends_with('/') {
-                true => key.to_owned(),
-                false => format!("{key}/"),
-            };
-            let request = ListRequest { max_keys: 1, ..ListRequest::level(&prefix) };
-            let page = store.list(request).await?;
-            !page.objects.is_empty() || !page.prefixes.is_empty()
-        }
-    };
+    let prefix = Prefix::new(key);
+    let request = ListRequest { max_keys: 1, ..ListRequest::level(prefix.as_str()) };
+    let page = store.list(request).await?;
+    let below = is_root || !page.objects.is_empty() || !page.prefixes.is_empty();
     let now = clock.now();
     let terms = found.as_ref().map(|object| Terms::read(object.headers.stamps(), now));
     let judgement = found.as_ref().zip(terms.as_ref());
@@ -177,6 +176,7 @@ pub async fn explain(
             local: rfc3339(clock.local_now()),
             offset_ms: clock.offset_ms(),
         },
+        directory: below,
         hidden: unnameable(key),
         mount: None,
     })
@@ -324,6 +324,10 @@ impl fmt::Display for Explanation {
             Verdict::Absent => "absent: the store has no such object",
         };
         line("verdict", format!("{verdict}{by}{when}"))?;
+        if self.directory && self.object.is_some() {
+            let shown = if self.verdict == Verdict::Live { "hides" } else { "shows" };
+            line("below", format!("keys lie below this name: a mount {shown} that directory"))?;
+        }
         if let Some(why) = &self.hidden {
             line("hidden", why.clone())?;
         }

@@ -263,6 +263,7 @@ impl Fs {
             self.accounts.clone(),
             file.version.clone(),
             first,
+            file.given.load(Ordering::Relaxed),
             self.settings.patience,
         );
         if !file.delivered.load(Ordering::Relaxed) {
@@ -297,6 +298,7 @@ impl Fs {
         let file = &handle.file.0;
         let bytes =
             handle.reader.read(offset, size).await.inspect_err(|error| self.doubt(file, error))?;
+        file.given.store(true, Ordering::Relaxed);
         if handle.reader.delivered_all() && !file.delivered.swap(true, Ordering::Relaxed) {
             self.catalog.delivered(&file.version);
         }
@@ -455,9 +457,12 @@ impl Fs {
         let mut explanation = explain(store, &self.clock, policy, bucket, &key).await?;
         for (slash, _) in path.match_indices('/') {
             let above = self.settings.prefix.key(&path[..slash]);
-            let live_file = name::is_legal(above.rsplit('/').next().unwrap_or_default())
-                && matches!(self.catalog.resolve(&above).await?.known, Known::File { .. });
-            if live_file {
+            if !name::is_legal(above.rsplit('/').next().unwrap_or_default()) {
+                continue;
+            }
+            let fact = self.catalog.resolve(&above).await?;
+            let live = matches!(self.catalog.presence(&fact), Presence::Live { .. });
+            if live && matches!(fact.known, Known::File { .. }) {
                 explanation.hidden = Some(format!("the live file {above} is in its way"));
                 break;
             }

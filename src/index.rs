@@ -186,9 +186,14 @@ impl IndexFile {
     /// Reads all of the file: what does not match its checksums is not believed.
     pub fn open(path: &Path, source: &str) -> Option<IndexFile> {
         let shown = path.display();
+        let is_new = !path.exists();
         let database = match open(path, source) {
             Ok(database) => database,
             Err(Fault::Unusable(why)) => {
+                if is_new {
+                    // Half made, it would be taken for a damaged one.
+                    let _ = fs::remove_file(path);
+                }
                 warn!("the index {shown} cannot be used: {why}; going on without it");
                 return None;
             }

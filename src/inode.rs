@@ -33,6 +33,8 @@ pub struct File {
     pub about: OnceLock<Arc<About>>,
     /// All of its bytes have been given to the kernel once, which may hold them still.
     pub delivered: AtomicBool,
+    /// Some of them have: the kernel may answer reads without asking.
+    pub given: AtomicBool,
     /// Open handles.
     pub open: AtomicUsize,
     /// It was opened once: the kernel may hold its content.
@@ -104,6 +106,7 @@ impl Inodes {
             expiry,
             about: OnceLock::new(),
             delivered: AtomicBool::new(false),
+            given: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             opened: AtomicBool::new(false),
         };

@@ -89,7 +89,7 @@ struct State {
     loads: LruCache<usize, Load>,
     /// Hashes of the tokens that led to the pages: one that comes again leads in a circle.
     tokens: HashSet<u64>,
-    /// The furthest page that was asked for.
+    /// The page that was asked for last.
     reading: usize,
     /// Counts rewinds: what was under way before one is nobody's.
     pass: u64,
@@ -125,8 +125,6 @@ type Load = Shared<BoxFuture<'static, Result<Arc<Loaded>>>>;
 /// A page as fetched. `None` stands for an entry that is hidden, or gone since.
 struct Loaded {
     entries: Vec<Option<DirEntry>>,
-    order: Arc<[u64]>,
-    last: Option<Arc<str>>,
     /// What the pages after it may be hidden by.
     shadows: Shadows,
 }
@@ -202,10 +200,6 @@ impl Listing {
         let loaded = loaded.inspect_err(|_| {
             state.loads.pop(&page);
         })?;
-        if let Some(mark) = state.marks.get_mut(page) {
-            mark.order = loaded.order.clone();
-            mark.last = loaded.last.clone();
-        }
         if let Some(next) = state.marks.get_mut(page + 1) {
             next.shadows = Some(loaded.shadows.clone());
         }
@@ -216,7 +210,7 @@ impl Listing {
     /// are to be fetched ahead of it are under way then, as far as it is known where they begin.
     fn load(&self, page: usize) -> Option<(Load, bool)> {
         let mut state = locked(&self.state);
-        state.reading = state.reading.max(page);
+        state.reading = page;
         let load = load(&self.source, &self.state, &mut state, page)?;
         for ahead in page + 1..=page + AHEAD {
             load_ahead(&self.source, &self.state, &mut state, ahead);
@@ -275,12 +269,19 @@ struct Answered {
 }
 
 impl Answered {
-    fn with(self, next: Option<&str>) -> Result<()> {
-        let (Some(token), Some(shared)) = (next, self.state.upgrade()) else { return Ok(()) };
+    /// `order` and `last` are of the page as it was first met: by them it is found again, since
+    /// the next one begins where this one ended then.
+    fn with(self, order: &Arc<[u64]>, last: Option<&Arc<str>>, next: Option<&str>) -> Result<()> {
+        let Some(shared) = self.state.upgrade() else { return Ok(()) };
         let mut state = locked(&shared);
         if state.pass != self.pass {
             return Ok(());
         }
+        if let Some(mark) = state.marks.get_mut(self.page) {
+            mark.order = order.clone();
+            mark.last = last.cloned();
+        }
+        let Some(token) = next else { return Ok(()) };
         let next = self.page + 1;
         if state.marks.len() == next {
             if !state.tokens.insert(self.source.hasher.hash_one(token)) {
@@ -310,9 +311,12 @@ impl Source {
         answered: Answered,
     ) -> Result<Loaded> {
         let (raw, next) = self.raw(&mark).await?;
-        answered.with(next.as_deref())?;
-        let order: Arc<[u64]> = raw.iter().map(|(key, _)| self.hasher.hash_one(key)).collect();
+        let order = match mark.order.is_empty() {
+            true => raw.iter().map(|(key, _)| self.hasher.hash_one(key)).collect(),
+            false => mark.order,
+        };
         let last = mark.last.or_else(|| raw.last().map(|(key, _)| key.as_str().into()));
+        answered.with(&order, last.as_ref(), next.as_deref())?;
 
         let found = self.entries(raw).await?;
         let mut shadows = match (mark.shadows, before) {
@@ -337,8 +341,7 @@ impl Source {
             }
             shown.push(entry);
         }
-        let (entries, order) = self.arrange(shown, order, mark.order);
-        Ok(Loaded { entries, order, last, shadows })
+        Ok(Loaded { entries: self.arrange(shown, &order), shadows })
     }
 
     /// The names of a page in byte order, up to what was its last key when it was met first, and
@@ -369,13 +372,7 @@ impl Source {
     }
 
     /// Each entry in the place it had when the page was first met.
-    fn arrange(
-        &self,
-        shown: Vec<DirEntry>,
-        now: Arc<[u64]>,
-        before: Arc<[u64]>,
-    ) -> (Vec<Option<DirEntry>>, Arc<[u64]>) {
-        let order = if before.is_empty() { now } else { before };
+    fn arrange(&self, shown: Vec<DirEntry>, order: &[u64]) -> Vec<Option<DirEntry>> {
         let mut by_hash: std::collections::HashMap<u64, DirEntry> = shown
             .into_iter()
             .map(|entry| {
@@ -384,7 +381,7 @@ impl Source {
                 (self.hasher.hash_one(key), entry)
             })
             .collect();
-        (order.iter().map(|hash| by_hash.remove(hash)).collect(), order)
+        order.iter().map(|hash| by_hash.remove(hash)).collect()
     }
 
     /// The path component that a key or a common prefix is in this directory, if it is one.

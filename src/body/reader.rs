@@ -127,6 +127,7 @@ struct Gauges {
     /// Milliseconds after `born`; 0: never.
     last_read: AtomicU64,
     begun: AtomicBool,
+    /// A read, here or by the kernel.
     answered: AtomicBool,
     parked: AtomicBool,
     /// A body is open. Written by who has the turn.
@@ -169,12 +170,14 @@ pub enum State {
 }
 
 impl Reader {
-    /// A reader that has `first`, the first bytes of the object, already; they may be none.
+    /// A reader that has `first`, the first bytes of the object, already; they may be none. Where
+    /// `given`, the kernel has some, too: what it answers with those is not seen here.
     pub fn new(
         store: Arc<dyn Store>,
         accounts: Accounts,
         version: Arc<Version>,
         first: Bytes,
+        given: bool,
         patience: Patience,
     ) -> Arc<Reader> {
         Arc::new_cyclic(|me: &Weak<Reader>| {
@@ -195,7 +198,7 @@ impl Reader {
                 patience,
                 born: Instant::now(),
                 stream: Mutex::new(stream),
-                gauges: Gauges::default(),
+                gauges: Gauges { answered: AtomicBool::new(given), ..Gauges::default() },
             }
         })
     }
@@ -224,6 +227,9 @@ impl Reader {
             // While the permit was waited for, memory may have run short.
             let start = turn.buffer.window.end();
             let (body, object) = self.open(start..self.version.size, permit).await?;
+            if self.gauges.answered.load(Ordering::Relaxed) {
+                body.permit.touch();
+            }
             self.put(&mut turn, Some(body));
             if self.version.size - start <= SMALL && self.find_room(&mut turn, self.version.size) {
                 self.fill(&mut turn, self.version.size).await;
@@ -493,7 +499,8 @@ impl Holder for Reader {
         let next = stream.body.as_ref().map(|body| body.next);
         match unit {
             Unit::Body => {
-                // Rule B4: a body is taken over once it has answered a read, and not before.
+                // Rule B4: a body is taken over once it has answered a read, and not before. Of
+                // one whose reads the kernel may have answered that counts as done.
                 if next.is_none() || !self.gauges.answered.load(Ordering::Relaxed) {
                     return false;
                 }

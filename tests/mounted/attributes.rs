@@ -1,14 +1,21 @@
-//! M5: what stat(2) and statfs(2) say.
+//! M5: what stat(2) and statfs(2) say; and what getxattr(2) tells of an object.
 
+use std::ffi::CString;
 use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::ptr;
 
+use expirefs::embedded::Object;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{getegid, geteuid};
 
 use crate::support::content::{KIB, content};
+use crate::support::embedded::Embedded;
 use crate::support::seaweedfs::{Bucket, object, seaweedfs};
-use crate::support::tools::shell;
+use crate::support::tools::{assert_same_lines, shell};
 
 const SIZE: usize = 300 * KIB + 1;
 const DIRECTORY: u32 = libc::S_IFDIR;
@@ -77,4 +84,115 @@ fn df_shows_the_mount() {
     assert_eq!(stat.name_max(), 255);
     assert!(stat.fragment_size() >= 512, "{stat:?}");
     assert!(stat.flags().contains(FsFlags::ST_RDONLY), "{stat:?}");
+}
+
+const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+const FUTURE_ASCTIME: &str = "Fri Jan  1 00:00:00 2100";
+
+/// Objects of each kind, and a folder.
+fn described() -> Embedded {
+    let store = Embedded::start();
+    let typed = |expires: &str| Object::new("x").expires(expires).content_type("text/html");
+    store.put_object("d/imf", typed(FUTURE));
+    store.put_object("d/asctime", typed(FUTURE_ASCTIME));
+    store.put_object("d/no date", typed("never"));
+    store.put("d/plain", "x");
+    store
+}
+
+/// What getfattr(1) finds of a file, without the prefix that is ours.
+fn described_as(folder: &Path, name: &str) -> String {
+    let found = shell(folder, &format!("stat '{name}' > /dev/null; getfattr -d '{name}'"));
+    let lines = found.lines().filter_map(|line| line.strip_prefix("user.expirefs."));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// Attributes tell what the store said of an object, and ask it nothing.
+#[test]
+fn extended_attributes_tell_what_is_known_of_an_object() {
+    let store = described();
+    let mount = store.mounting().with("--metadata-ttl 60s --on-unparsable fresh").start();
+    let etag = "9dd4e461268c8034f5c8564e155c67a6"; // md5 of `x`
+    let says = |key: &str, of_expires: &str, content_type: &str| {
+        format!(
+            "{of_expires}etag=\"{etag}\"\nkey=\"{key}\"\nstorage_class=\"STANDARD\"\n\
+             content_type=\"{content_type}\"\n"
+        )
+    };
+    let dated = |raw: &str| format!("expires=\"2100-01-01T00:00:00Z\"\nexpires_raw=\"{raw}\"\n");
+    let table = [
+        ("imf", dated(FUTURE), "text/html"),
+        ("asctime", dated(FUTURE_ASCTIME), "text/html"),
+        ("no date", "expires_raw=\"never\"\n".to_owned(), "text/html"),
+        ("plain", String::new(), "binary/octet-stream"),
+    ];
+    let d = mount.path("d");
+    for (name, of_expires, content_type) in &table {
+        let want = says(&format!("d/{name}"), of_expires, content_type);
+        assert_same_lines(name, &described_as(&d, name), &want);
+    }
+    let before = store.requests();
+    shell(
+        &d,
+        "getfattr -d imf asctime plain > /dev/null; getfattr -n user.expirefs.key imf > /dev/null",
+    );
+    assert_eq!(store.requests(), before, "requests for attributes");
+    assert_eq!(shell(mount.dir(), "getfattr -d . d"), "", "directories");
+}
+
+/// `ls` that colours, `cp -a` and the kernel ask for others, and go on without.
+#[test]
+fn other_extended_attributes_are_not_there() {
+    let store = described();
+    let mount = store.mounting().start();
+    for path in [mount.path("d/imf"), mount.path("d"), mount.dir().to_owned()] {
+        for (name, errno) in [
+            ("security.capability", libc::EOPNOTSUPP),
+            ("trusted.x", libc::EOPNOTSUPP),
+            ("system.posix_acl_access", libc::EOPNOTSUPP),
+            ("user.other", libc::ENODATA),
+            ("user.expirefs.other", libc::ENODATA),
+            ("user.expirefs.", libc::ENODATA),
+        ] {
+            let error = getxattr(&path, name, 100).expect_err(name).raw_os_error();
+            assert_eq!(error, Some(errno), "{name} of {}", path.display());
+        }
+    }
+    let copy = tempfile::tempdir().expect("a folder");
+    shell(&mount.path("d"), &format!("cp -a imf {0}/; ls -l --color {0}", copy.path().display()));
+}
+
+/// getxattr(2): a size of 0 asks for the length, one that is too small is an error.
+#[test]
+fn the_length_of_an_attribute_can_be_asked_for() {
+    let store = described();
+    let mount = store.mounting().start();
+    let get = |room: usize| {
+        let got = getxattr(&mount.path("d/imf"), "user.expirefs.expires_raw", room);
+        got.map_err(|error| error.raw_os_error())
+    };
+    assert_eq!(get(0), Ok((FUTURE.len(), vec![])));
+    for room in [FUTURE.len(), FUTURE.len() + 1, 64 * KIB] {
+        assert_eq!(get(room), Ok((FUTURE.len(), FUTURE.into())), "{room} bytes");
+    }
+    for room in [1, FUTURE.len() - 1] {
+        assert_eq!(get(room), Err(Some(libc::ERANGE)), "{room} bytes");
+    }
+    let script = "import os; print(*sorted(os.listxattr('d/imf')), os.listxattr('d'))";
+    let names = ["content_type", "etag", "expires", "expires_raw", "key", "storage_class"];
+    let listed = names.map(|name| format!("user.expirefs.{name} ")).concat() + "[]\n";
+    assert_eq!(shell(mount.dir(), &format!("python3 -c \"{script}\"")), listed);
+}
+
+/// getxattr(2) with room for so many bytes: the length it returns, and what it has written.
+fn getxattr(path: &Path, name: &str, room: usize) -> io::Result<(usize, Vec<u8>)> {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("a path without NUL");
+    let name = CString::new(name).expect("a name without NUL");
+    let mut value = vec![0; room];
+    let into = if room == 0 { ptr::null_mut() } else { value.as_mut_ptr().cast() };
+    // SAFETY: both strings end in NUL, and `into` has room for as many bytes as are said.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), into, room) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    value.truncate(length.min(room));
+    Ok((length, value))
 }

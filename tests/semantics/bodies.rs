@@ -120,6 +120,27 @@ async fn a_body_that_has_answered_nothing_yet_is_not_taken_over() {
     rig.must_be_at_rest();
 }
 
+/// What the kernel has of a file it reads without asking: a body opened for that alone is idle.
+#[tokio::test(start_paused = true)]
+async fn a_body_whose_reads_the_kernel_may_answer_is_taken_over() {
+    let rig = Make { cap: 1, ..Make::default() }.rig();
+    rig.store.put("a", pattern(1, MIB), None);
+    rig.store.put("b", pattern(2, MIB), None);
+    let first = rig.open("a").await.unwrap();
+    rig.fs.read(first, 0, 4096).await.unwrap();
+    rig.fs.release(first).unwrap();
+    let again = rig.open("a").await.unwrap();
+    assert_eq!(rig.accounts.bodies.held(), 1);
+    let start = tokio::time::Instant::now();
+    let b = rig.open("b").await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    rig.fs.read(b, 0, 1).await.unwrap();
+    assert_eq!(rig.fs.read(again, 500_000, 10).await.unwrap(), pattern(1, MIB)[500_000..500_010]);
+    rig.fs.release(again).unwrap();
+    rig.fs.release(b).unwrap();
+    rig.must_be_at_rest();
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_parking_an_open_waits_and_fails_and_names_never_wait() {
     let mut make = Make { cap: 1, parking: false, ..Make::default() };

@@ -1,6 +1,8 @@
 //! The S3 server inside this process: for what SeaweedFS will not store, such as an `Expires` that
 //! no one can parse, or a key under another key.
 
+use std::time::{Duration, SystemTime};
+
 use bytes::Bytes;
 use expirefs::embedded::{Handle, Object, Requests, Server};
 
@@ -29,12 +31,13 @@ impl Embedded {
     }
 
     pub fn put(&self, key: &str, bytes: impl Into<Bytes>) {
-        self.put_object(key, Object::new(bytes.into()));
+        self.put_object(key, Object::new(bytes.into()).last_modified(a_minute_ago()));
     }
 
     /// Any legal header value will do as `Expires`.
     pub fn put_expiring(&self, key: &str, bytes: impl Into<Bytes>, expires: impl AsRef<[u8]>) {
-        self.put_object(key, Object::new(bytes.into()).expires(expires));
+        let object = Object::new(bytes.into()).last_modified(a_minute_ago());
+        self.put_object(key, object.expires(expires));
     }
 
     pub fn put_object(&self, key: &str, object: Object) {
@@ -49,4 +52,9 @@ impl Embedded {
     pub fn requests(&self) -> Requests {
         self.handle.requests()
     }
+}
+
+/// Objects are of an age at which no other can have their Last-Modified any more.
+fn a_minute_ago() -> SystemTime {
+    SystemTime::now() - Duration::from_secs(60)
 }

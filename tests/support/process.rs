@@ -28,11 +28,20 @@ impl Process {
 
     /// The most memory it has had resident so far, in KiB.
     pub fn peak_rss_kib(self) -> usize {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory it has resident now, in KiB.
+    pub fn rss_kib(self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(self, field: &str) -> usize {
         let path = format!("/proc/{}/status", self.0);
         let status = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = peak.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        kib.unwrap_or_else(|| panic!("{path} has no VmHWM"))
+        let value = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = value.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        kib.unwrap_or_else(|| panic!("{path} has no {field}"))
     }
 
     /// What each descriptor refers to, as the links in `/proc/PID/fd` say.
