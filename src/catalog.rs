@@ -315,10 +315,18 @@ impl Catalog {
     /// What an object's headers say of its name; remembered.
     pub fn learn(&self, object: Object) -> Fact {
         let fact = self.read(object);
-        if let Known::File { version, .. } = &fact.known {
-            self.facts().put(version.key.clone(), fact.clone());
-        }
+        self.remember(&mut self.facts(), &fact);
         fact
+    }
+
+    /// Remembers what is known of a file. One that has expired and was not met before takes no
+    /// place: what is shown is looked up next.
+    fn remember(&self, facts: &mut LruCache<Arc<str>, Fact>, fact: &Fact) {
+        if let Known::File { version, .. } = &fact.known
+            && (self.presence(fact) != Presence::Expired || facts.contains(&version.key))
+        {
+            facts.put(version.key.clone(), fact.clone());
+        }
     }
 
     fn read(&self, Object { version, headers }: Object) -> Fact {
@@ -383,10 +391,7 @@ impl Catalog {
                 _ => (Arc::new((*version).clone()), None, false),
             };
             let fact = Fact { opened, ..self.file(version.clone(), expiry, about, now) };
-            // What a listing shows is looked up next; what it hides takes no place.
-            if expiry.at(now) != Presence::Expired || facts.contains(&version.key) {
-                facts.put(version.key.clone(), fact.clone());
-            }
+            self.remember(&mut facts, &fact);
             Some(fact)
         };
         versions.iter().zip(terms).map(confirm).collect()
