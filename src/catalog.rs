@@ -23,9 +23,8 @@ use crate::probe::{self, Probes};
 use crate::store::{Headers, ListRequest, Object, Store, Version};
 use crate::walk::{self, Walks};
 
-/// Names remembered, at some 300 bytes each: more than `find` and its like (fts(3)) read of a
-/// directory before they look at each name.
-const CAPACITY: NonZeroUsize = NonZeroUsize::new(102_400).unwrap();
+/// Names remembered, at some 300 bytes each.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(64 << 10).unwrap();
 
 /// Descriptions that objects share, remembered so as to be kept once.
 const DESCRIPTIONS: NonZeroUsize = NonZeroUsize::new(256).unwrap();

@@ -218,7 +218,7 @@ pub struct ListingArgs {
     pub index: Option<PathBuf>,
     /// Memory for what is known of objects, 64 bytes each: listings ask for the headers of no
     /// object that is known
-    #[arg(long, value_name = "SIZE", default_value = "24MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
     pub index_memory: ByteSize,
 }
 

@@ -22,7 +22,7 @@ pub const ROOT: u64 = 1;
 /// Inodes above which those of files that nobody has opened are to be forgotten, at some 300 bytes
 /// each: a walk through a large directory leaves one for each name with the kernel, which drops
 /// them only when it is short of memory itself.
-const CROWD: usize = 48 << 10;
+const CROWD: usize = 32 << 10;
 
 /// An object version the kernel knows of.
 #[derive(Debug)]

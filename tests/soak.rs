@@ -1,0 +1,472 @@
+//! Many minutes of everything at once (`scripts/soak`): a mount on SeaweedFS through a proxy that
+//! does harm to 2 % of all requests, under a limit of 128 descriptors. Objects are replaced and
+//! expire; readers read whole, here and there, in part, and hold files open. Every byte is checked;
+//! what the daemon holds is looked at each second. Nothing may grow, hang, or be wrong.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use support::content::{KIB, MIB, content, part};
+use support::mount::{Mount, Setup};
+use support::proxy::{Proxy, at_random};
+use support::seaweedfs::{Bucket, http_date, object, seaweedfs};
+
+#[path = "support/mod.rs"]
+#[allow(dead_code)]
+mod support;
+
+const KEYS: usize = 80;
+const READERS: u64 = 16;
+/// Handles that each reader keeps open.
+const HELD: usize = 16;
+/// One request in so many meets a fault.
+const ONE_IN: u64 = 50;
+/// Longer than any call may take: a wait for a body, and the store's time.
+const BOUND: Duration = Duration::from_secs(20);
+/// An expiry is a whole second, and the store's clock is known to less than one.
+const SLACK: Duration = Duration::from_millis(1500);
+const SIZES: [usize; 8] =
+    [16, 5 * KIB, 60 * KIB, 200 * KIB, MIB + 1, 3 * MIB, 5 * MIB + 12345, 8 * MIB];
+
+fn main() -> ExitCode {
+    let minutes = std::env::args().nth(1).map_or(Ok(1.0), |arg| arg.parse::<f64>());
+    let Ok(minutes) = minutes else {
+        eprintln!("soak: expected a number of minutes");
+        return ExitCode::from(2);
+    };
+    let length = Duration::from_secs_f64(60.0 * minutes);
+    let bucket = seaweedfs().bucket("soak");
+    let world = World::new(bucket);
+    let proxy = Proxy::start(world.bucket.endpoint(), at_random(17, ONE_IN, true));
+    let mount = Setup::new(proxy.endpoint(), &world.bucket.name)
+        .with("--timeout 10s --log error")
+        .nofile(128)
+        .living(length + Duration::from_secs(300))
+        .start();
+    let fds_before = mount.process().fds();
+
+    let samples = world.run(&mount, length);
+    let mut wrong = world.wrong.lock().unwrap().clone();
+    wrong.extend(world.at_rest(&mount, fds_before));
+    wrong.extend(growth(&samples));
+    let slowest = Duration::from_micros(world.slowest.load(Ordering::Relaxed));
+    if slowest > BOUND {
+        wrong.push(format!("a call took {slowest:?}"));
+    }
+    let outcomes = world.outcomes.lock().unwrap();
+    let all: u64 = outcomes.values().sum();
+    let failed: u64 = outcomes.iter().filter(|(k, _)| k.contains("EIO")).map(|(_, n)| n).sum();
+    // A body that breaks, and again each time it is resumed, is an error in the end.
+    if failed * 100 > all {
+        wrong.push(format!("{failed} of {all} operations ended with EIO"));
+    }
+    println!("\n{}", table(&samples));
+    println!("outcomes        {}", listed(&outcomes));
+    println!("slowest call    {:.2} s", slowest.as_secs_f64());
+    println!("faults          {} of {} requests", proxy.harm(), proxy.requests());
+    println!("bodies resumed  {}", samples.last().map_or(0.0, |s| s.resumed));
+    let plot = concat!(env!("CARGO_MANIFEST_DIR"), "/build/soak.svg");
+    match fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/build"))
+        .and_then(|()| fs::write(plot, svg(&samples)))
+    {
+        Ok(()) => println!("plot            {plot}"),
+        Err(error) => println!("no plot: {plot}: {error}"),
+    }
+    drop(mount);
+    for line in wrong.iter().take(20) {
+        println!("WRONG: {line}");
+    }
+    println!("{} passed, {} failed", u32::from(wrong.is_empty()), wrong.len());
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A version of an object: its seed tells its content.
+#[derive(Clone, Copy)]
+struct Version {
+    len: usize,
+    ends: Option<SystemTime>,
+}
+
+struct World {
+    bucket: Bucket,
+    /// All versions ever put, by key and seed.
+    versions: Mutex<HashMap<(usize, u64), Version>>,
+    seeds: AtomicU64,
+    over: AtomicBool,
+    outcomes: Mutex<BTreeMap<String, u64>>,
+    /// Microseconds.
+    slowest: AtomicU64,
+    wrong: Mutex<Vec<String>>,
+}
+
+/// Numbers that look like chance (xorshift64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % n
+    }
+}
+
+/// A file held open, of which version it is, and its key.
+struct Open {
+    file: File,
+    key: usize,
+    seed: u64,
+    len: usize,
+}
+
+fn name(key: usize) -> String {
+    format!("d{}/k{key:02}", key % 4)
+}
+
+impl World {
+    fn new(bucket: Bucket) -> World {
+        let world = World {
+            bucket,
+            versions: Mutex::default(),
+            seeds: AtomicU64::new(1),
+            over: AtomicBool::new(false),
+            outcomes: Mutex::default(),
+            slowest: AtomicU64::new(0),
+            wrong: Mutex::default(),
+        };
+        let mut chance = Chance(7);
+        (0..KEYS).for_each(|key| world.put(key, &mut chance));
+        world
+    }
+
+    /// Puts a new version, which lives for ever, for some seconds, or not at all.
+    fn put(&self, key: usize, chance: &mut Chance) {
+        let seed = self.seeds.fetch_add(1, Ordering::Relaxed);
+        let len = SIZES[chance.below(SIZES.len())];
+        let ends = match chance.below(5) {
+            0 => Some(SystemTime::now() - Duration::from_secs(5)),
+            1 | 2 => Some(SystemTime::now() + Duration::from_secs(3 + chance.below(12) as u64)),
+            _ => None,
+        };
+        self.versions.lock().unwrap().insert((key, seed), Version { len, ends });
+        let upload = object(content(seed, len));
+        let upload = match ends {
+            Some(ends) => upload.expires(http_date(ends)),
+            None => upload,
+        };
+        self.bucket.put(&name(key), upload);
+    }
+
+    fn run(&self, mount: &Mount, length: Duration) -> Vec<Sample> {
+        let started = Instant::now();
+        let mut samples = Vec::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut chance = Chance(99);
+                while !self.over.load(Ordering::Relaxed) {
+                    self.put(chance.below(KEYS), &mut chance);
+                    thread::sleep(Duration::from_millis(150)); // the pace of a busy cache
+                }
+            });
+            for reader in 0..READERS {
+                scope.spawn(move || self.read(mount, &mut Chance(1000 + reader)));
+            }
+            let mut done_before = 0;
+            while started.elapsed() < length {
+                thread::sleep(Duration::from_secs(1)); // the period of the samples
+                samples.push(Sample::take(mount, started.elapsed()));
+                let n = samples.len();
+                if n % 30 == 0 {
+                    let done: u64 = self.outcomes.lock().unwrap().values().sum();
+                    if done == done_before {
+                        self.wrong(format!("no operation ended in the 30 s before {n} s"));
+                    }
+                    done_before = done;
+                }
+            }
+            self.over.store(true, Ordering::Relaxed);
+        });
+        samples
+    }
+
+    fn read(&self, mount: &Mount, chance: &mut Chance) {
+        let mut held = Vec::new();
+        while !self.over.load(Ordering::Relaxed) {
+            let key = chance.below(KEYS);
+            match chance.below(10) {
+                0 => self.tell("ls", self.timed(|| list(mount, key))),
+                1 => self.tell("stat", self.timed(|| fs::metadata(mount.path(name(key))))),
+                n => {
+                    let Some(open) = self.open(mount, key) else { continue };
+                    match n {
+                        2 | 3 => self.whole(&open),
+                        4 | 5 => (0..8).for_each(|_| self.piece(&open, chance)),
+                        6 => self.range(&open, 0..open.len.min(64 * KIB), "read of a part"),
+                        _ => held.push(open),
+                    }
+                }
+            }
+            if held.len() > HELD {
+                let open: Open = held.remove(chance.below(HELD));
+                self.piece(&open, chance);
+                self.whole(&open);
+            }
+        }
+    }
+
+    /// Opens a key, and reads of which version it is.
+    fn open(&self, mount: &Mount, key: usize) -> Option<Open> {
+        let asked = SystemTime::now();
+        let file = self.told("open", self.timed(|| File::open(mount.path(name(key)))))?;
+        let mut stamp = [0; 8];
+        let read = self.timed(|| file.read_exact_at(&mut stamp, 0));
+        self.told("read of a stamp", read)?;
+        let seed = u64::from_be_bytes(stamp);
+        let Some(version) = self.versions.lock().unwrap().get(&(key, seed)).copied() else {
+            self.wrong(format!("{} was never of seed {seed:#x}", name(key)));
+            return None;
+        };
+        if version.ends.is_some_and(|ends| asked > ends + SLACK) {
+            self.wrong(format!("{} was opened after its end", name(key)));
+        }
+        let len = self.told("fstat", self.timed(|| file.metadata()))?.len() as usize;
+        if len != version.len {
+            self.wrong(format!(
+                "{} of seed {seed} has {len} bytes, not {}",
+                name(key),
+                version.len
+            ));
+        }
+        Some(Open { file, key, seed, len })
+    }
+
+    fn whole(&self, open: &Open) {
+        for start in (0..open.len).step_by(MIB) {
+            self.range(open, start..open.len.min(start + MIB), "read of a whole");
+        }
+    }
+
+    fn piece(&self, open: &Open, chance: &mut Chance) {
+        let start = chance.below(open.len);
+        let end = open.len.min(start + 1 + chance.below(64 * KIB));
+        self.range(open, start..end, "read of a piece");
+    }
+
+    fn range(&self, open: &Open, range: std::ops::Range<usize>, what: &str) {
+        let mut got = vec![0; range.len()];
+        let read = self.timed(|| open.file.read_exact_at(&mut got, range.start as u64));
+        if self.told(what, read).is_some() && got != part(open.seed, range.clone()) {
+            self.wrong(format!("wrong bytes: {range:?} of {}, seed {}", name(open.key), open.seed));
+        }
+    }
+
+    fn timed<T>(&self, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let started = Instant::now();
+        let answer = call();
+        self.slowest.fetch_max(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        answer
+    }
+
+    fn tell<T>(&self, what: &str, answer: io::Result<T>) {
+        self.told(what, answer);
+    }
+
+    /// Counts the outcome of a call.
+    fn told<T>(&self, what: &str, answer: io::Result<T>) -> Option<T> {
+        let outcome = match &answer {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ENOENT) => format!("{what}: ENOENT"),
+                Some(libc::ESTALE) => format!("{what}: ESTALE"),
+                Some(libc::EIO) => format!("{what}: EIO"),
+                Some(libc::ENFILE) => format!("{what}: ENFILE"),
+                _ => {
+                    self.wrong(format!("{what}: {error}"));
+                    format!("{what}: {error}")
+                }
+            },
+        };
+        *self.outcomes.lock().unwrap().entry(outcome).or_default() += 1;
+        answer.ok()
+    }
+
+    fn wrong(&self, what: String) {
+        self.wrong.lock().unwrap().push(what);
+    }
+
+    /// What is still held once all files are closed and idle connections have been closed, too.
+    fn at_rest(&self, mount: &Mount, fds_before: usize) -> Vec<String> {
+        let deadline = Instant::now() + Duration::from_secs(40);
+        loop {
+            let status = mount.status();
+            let mut held = Vec::new();
+            for gauge in
+                ["handles", "bodies_open", "opens_waiting", "reads_waiting", "buffer_bytes"]
+            {
+                let n = status.number(gauge);
+                if n != 0 {
+                    held.push(format!("{n} {gauge} in the end"));
+                }
+            }
+            let process = mount.process();
+            let (fds, close_wait) = (process.fds(), process.close_wait());
+            if fds > fds_before || close_wait > 0 {
+                held.push(format!(
+                    "{fds} descriptors in the end, {fds_before} before; {close_wait} in CLOSE_WAIT"
+                ));
+            }
+            if held.is_empty() || Instant::now() > deadline {
+                return held;
+            }
+            thread::sleep(Duration::from_millis(200)); // descriptors tell nobody when they close
+        }
+    }
+}
+
+fn list(mount: &Mount, key: usize) -> io::Result<usize> {
+    let entries = fs::read_dir(mount.path(format!("d{}", key % 4)))?;
+    entries.map(|entry| entry.map(|_| 1)).sum()
+}
+
+/// What the daemon holds at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: f64,
+    fds: f64,
+    tcp: f64,
+    close_wait: f64,
+    rss_mib: f64,
+    bodies: f64,
+    parked: f64,
+    waiting: f64,
+    buffers_mib: f64,
+    resumed: f64,
+}
+
+type Series = (&'static str, fn(&Sample) -> f64);
+
+const SERIES: [Series; 8] = [
+    ("descriptors", |s| s.fds),
+    ("TCP sockets", |s| s.tcp),
+    ("in CLOSE_WAIT", |s| s.close_wait),
+    ("memory, MiB", |s| s.rss_mib),
+    ("buffers, MiB", |s| s.buffers_mib),
+    ("bodies open", |s| s.bodies),
+    ("bodies parked", |s| s.parked),
+    ("opens waiting", |s| s.waiting),
+];
+
+impl Sample {
+    fn take(mount: &Mount, at: Duration) -> Sample {
+        let (process, status) = (mount.process(), mount.status());
+        let number = |name| status.number(name) as f64;
+        Sample {
+            at: at.as_secs_f64(),
+            fds: process.fds() as f64,
+            tcp: process.tcp_sockets() as f64,
+            close_wait: process.close_wait() as f64,
+            rss_mib: process.rss_kib() as f64 / 1024.0,
+            bodies: number("bodies_open"),
+            parked: number("bodies_parked"),
+            waiting: number("opens_waiting"),
+            buffers_mib: number("buffer_bytes") / MIB as f64,
+            resumed: number("bodies_resumed"),
+        }
+    }
+}
+
+fn median(samples: &[Sample], value: fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(value).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+fn most(samples: &[Sample], value: fn(&Sample) -> f64) -> f64 {
+    samples.iter().map(value).fold(0.0, f64::max)
+}
+
+/// The first third, without its start, and the last one.
+fn thirds(samples: &[Sample]) -> (&[Sample], &[Sample]) {
+    let n = samples.len();
+    (&samples[n / 6..n / 2], &samples[2 * n / 3..])
+}
+
+/// What grew from early on to the end, or was over its limit.
+fn growth(samples: &[Sample]) -> Vec<String> {
+    let (early, late) = thirds(samples);
+    let mut wrong = Vec::new();
+    for (name, value) in SERIES {
+        let (before, after) = (median(early, value), median(late, value));
+        // Of what is held while it works a third more is chance; memory settles slowly.
+        let slack = if name.starts_with("memory") { 16.0 } else { 12.0 };
+        if after > 1.34 * before + slack {
+            wrong.push(format!("{name} grew from {before:.0} to {after:.0}"));
+        }
+    }
+    let fds = most(samples, |s| s.fds);
+    if fds > 128.0 {
+        wrong.push(format!("{fds} descriptors of 128"));
+    }
+    // A half-closed connection is found out by the next who wants it, or when it has been idle.
+    let stuck = samples.windows(30).any(|w| w.iter().all(|s| s.close_wait > 0.0))
+        && median(late, |s| s.close_wait) > 4.0;
+    if stuck {
+        wrong.push("sockets stay in CLOSE_WAIT".to_owned());
+    }
+    wrong
+}
+
+fn table(samples: &[Sample]) -> String {
+    let (early, late) = thirds(samples);
+    let mut text = format!("{:<15} {:>10} {:>10} {:>10}\n", "", "early", "late", "most");
+    for (name, value) in SERIES {
+        let [a, b] = [early, late].map(|part| median(part, value));
+        let _ = writeln!(text, "{name:<15} {a:>10.1} {b:>10.1} {:>10.1}", most(samples, value));
+    }
+    text
+}
+
+fn listed(outcomes: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> = outcomes.iter().map(|(what, n)| format!("{n} {what}")).collect();
+    parts.join(", ")
+}
+
+/// The series above each other, over time.
+fn svg(samples: &[Sample]) -> String {
+    const WIDTH: f64 = 900.0;
+    const HEIGHT: f64 = 70.0;
+    let end = samples.last().map_or(1.0, |s| s.at);
+    let height = HEIGHT * SERIES.len() as f64 + 30.0;
+    let mut svg = format!(
+        "<svg xmlns='http://www.w3.org/2000/svg' width='{}' height='{height}' \
+         font-family='sans-serif' font-size='12'>\n<rect width='100%' height='100%' fill='white'/>\n",
+        WIDTH + 160.0
+    );
+    for (i, (name, value)) in SERIES.into_iter().enumerate() {
+        let (top, most) = (HEIGHT * i as f64 + 10.0, most(samples, value).max(1.0));
+        let points: String = samples
+            .iter()
+            .map(|s| {
+                let y = top + (HEIGHT - 15.0) * (1.0 - value(s) / most);
+                format!("{:.1},{y:.1} ", 150.0 + WIDTH * s.at / end)
+            })
+            .collect();
+        let _ = writeln!(
+            svg,
+            "<text x='5' y='{:.0}'>{name}</text><text x='5' y='{:.0}' fill='gray'>most {most:.0}</text>\
+             <polyline points='{points}' fill='none' stroke='steelblue'/>",
+            top + 20.0,
+            top + 36.0
+        );
+    }
+    let _ = writeln!(svg, "<text x='150' y='{:.0}'>{end:.0} s</text>\n</svg>", height - 8.0);
+    svg
+}
