@@ -10,15 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 
 use crate::about;
-use crate::body::{Accounts, Patience, Reader, State};
+use crate::body::{Accounts, Patience, Reader};
 use crate::catalog::{Catalog, Known, Rules, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Expiry, Policy, Presence, rfc3339};
 use crate::explain::{Belief, Explanation, explain};
+use crate::handle::{Handle, Handles};
 use crate::index::Index;
 use crate::inode::{File, Idle, Inodes, Node, ROOT};
 use crate::listing::{self, DirEntry, Listing, What};
@@ -30,9 +30,6 @@ use crate::store::Store;
 /// Taken off every lifetime given to the kernel, which rounds them up to its ticks (measured:
 /// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
 const KERNEL_TICK: Duration = Duration::from_millis(10);
-
-/// A handle counts as being read for this long after a read: programs compute between two.
-const IN_USE: Duration = Duration::from_secs(1);
 
 /// What a mount does, apart from where.
 #[derive(Clone, Debug)]
@@ -91,42 +88,6 @@ pub struct Entry<'a> {
     pub attr: Option<Attr>,
 }
 
-/// A file handle: exactly one body, at most, which goes with it.
-pub struct Handle {
-    pub ino: u64,
-    /// Of the thread that opened it.
-    pub pid: u32,
-    pub reader: Arc<Reader>,
-    file: OpenFile,
-    reported: AtomicBool,
-}
-
-impl Handle {
-    /// How long its body has been open without a read; `None` where none is open, or one is
-    /// under way.
-    pub fn held_for(&self) -> Option<Duration> {
-        let unread = self.reader.unread_for().unwrap_or_else(|| self.reader.age());
-        Some(unread).filter(|_| self.reader.state() == State::Idle)
-    }
-}
-
-/// Counts one open of a file, for as long as it lives.
-struct OpenFile(Arc<File>);
-
-impl OpenFile {
-    fn new(file: Arc<File>) -> OpenFile {
-        file.opened.store(true, Ordering::Relaxed);
-        file.open.fetch_add(1, Ordering::Relaxed);
-        OpenFile(file)
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 pub struct Fs {
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
@@ -136,12 +97,11 @@ pub struct Fs {
     catalog: Arc<Catalog>,
     index: Arc<Index>,
     inodes: Inodes,
-    // Each of the two locks is held for one lookup in the table, never over a wait or a drop.
-    handles: Mutex<HashMap<u64, Arc<Handle>>>,
+    handles: Handles,
+    // Held for one look at the table, never over a wait or the drop of a listing.
     directories: Mutex<HashMap<u64, Arc<Listing>>>,
-    next_handle: AtomicU64,
+    last_directory: AtomicU64,
     shutting_down: AtomicBool,
-    released: Notify,
     mounted_at: SystemTime,
 }
 
@@ -173,11 +133,10 @@ impl Fs {
             accounts,
             catalog,
             index,
-            handles: Mutex::default(),
+            handles: Handles::default(),
             directories: Mutex::default(),
-            next_handle: AtomicU64::new(1),
+            last_directory: AtomicU64::new(0),
             shutting_down: AtomicBool::new(false),
-            released: Notify::new(),
         }
     }
 
@@ -280,22 +239,13 @@ impl Fs {
                 }
             }
         }
-        let handle = Arc::new(Handle {
-            ino,
-            pid,
-            reader,
-            file: OpenFile::new(file),
-            reported: AtomicBool::new(false),
-        });
-        let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
-        self.handles().insert(fh, handle);
-        Ok(fh)
+        Ok(self.handles.open(Handle::new(ino, pid, reader, file)))
     }
 
     /// Up to `size` bytes from `offset` on; fewer at the end of the object only.
     pub async fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Bytes> {
-        let handle = self.handles().get(&fh).cloned().ok_or(Error::BadHandle)?;
-        let file = &handle.file.0;
+        let handle = self.handles.get(fh)?;
+        let file = handle.file();
         let bytes =
             handle.reader.read(offset, size).await.inspect_err(|error| self.doubt(file, error))?;
         file.given.store(true, Ordering::Relaxed);
@@ -308,10 +258,7 @@ impl Fs {
 
     /// Gives back all that an open took.
     pub fn release(&self, fh: u64) -> Result<()> {
-        let handle = self.handles().remove(&fh).ok_or(Error::BadHandle)?;
-        drop(handle);
-        self.released.notify_waiters();
-        Ok(())
+        self.handles.close(fh)
     }
 
     /// Waits until the kernel knows of more files than is good, and names some to be forgotten.
@@ -331,7 +278,7 @@ impl Fs {
             self.directory(ino)?,
             self.settings.listing,
         );
-        let fh = self.next_handle.fetch_add(1, Ordering::Relaxed);
+        let fh = self.last_directory.fetch_add(1, Ordering::Relaxed) + 1;
         self.directories().insert(fh, Arc::new(listing));
         Ok(fh)
     }
@@ -427,22 +374,7 @@ impl Fs {
     /// One that nobody has touched for a second is not waited for.
     pub async fn shut_down(&self, patience: Duration) {
         self.shutting_down.store(true, Ordering::Relaxed);
-        let in_use = |handle: &Arc<Handle>| {
-            let reader = &handle.reader;
-            let untouched = reader.unread_for().unwrap_or_else(|| reader.age());
-            reader.state() == State::Reading || untouched < IN_USE
-        };
-        let all_done = async {
-            loop {
-                let released = self.released.notified();
-                if !self.handles().values().any(in_use) {
-                    break;
-                }
-                // What falls idle tells nobody.
-                let _ = tokio::time::timeout(IN_USE / 10, released).await;
-            }
-        };
-        let _ = tokio::time::timeout(patience, all_done).await;
+        let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
     }
 
     /// Why the name at `path`, below the mount point, is there or not.
@@ -481,34 +413,24 @@ impl Fs {
             Some(Known::Absent) => ("absent", None, None),
             None => ("nothing", None, None),
         };
-        let open = |handle: &&Arc<Handle>| *handle.reader.version().key == *key;
         Belief {
             dir: dir.to_owned(),
             believes: believes.to_owned(),
             etag,
             instant: expiry.and_then(Expiry::instant).map(rfc3339),
             trusted_s: fact.map_or(0.0, |fact| self.catalog.ttl(&fact).as_secs_f64()),
-            open_handles: self.handles().values().filter(open).count(),
+            open_handles: self.handles.count_of(key),
         }
-    }
-
-    /// The handles whose body nobody has read for so long, of which this was not said before. One
-    /// that is read again may be named again.
-    pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
-        let mut idle: Vec<_> = self.handles().values().cloned().collect();
-        idle.retain(|handle| {
-            let idle = handle.held_for().is_some_and(|held| held >= for_at_least);
-            let before = handle.reported.swap(idle, Ordering::Relaxed);
-            idle && !before
-        });
-        idle
     }
 
     /// The open handles, by number.
     pub fn open_handles(&self) -> Vec<(u64, Arc<Handle>)> {
-        let mut open: Vec<_> = self.handles().iter().map(|(fh, h)| (*fh, h.clone())).collect();
-        open.sort_by_key(|(fh, _)| *fh);
-        open
+        self.handles.all()
+    }
+
+    /// The handles whose body nobody has read for so long, each said once.
+    pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
+        self.handles.newly_idle(for_at_least)
     }
 
     /// The key or prefix an inode stands for: what to call it in a log.
@@ -578,10 +500,6 @@ impl Fs {
     fn directory_attr(&self, ino: u64, ttl: Duration) -> Attr {
         let ttl = if ino == ROOT { Duration::from_secs(3600) } else { ttl };
         Attr { ino, kind: Kind::Directory, size: 0, mtime: self.mounted_at, ttl }
-    }
-
-    fn handles(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn directories(&self) -> MutexGuard<'_, HashMap<u64, Arc<Listing>>> {

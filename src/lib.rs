@@ -23,6 +23,7 @@ pub mod explain;
 pub mod fd_budget;
 pub mod fs;
 pub mod fuse;
+pub mod handle;
 pub mod http;
 pub mod index;
 pub mod inode;

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::State;
 use crate::fd_budget::{self, Budget, InUse};
-use crate::fs::{Fs, Handle};
+use crate::fs::Fs;
+use crate::handle::Handle;
 
 /// The state of a mount. Field names are part of the interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
