@@ -20,7 +20,7 @@ use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Policy, Presence, Te
 use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::probe::{self, Probes};
-use crate::store::{Headers, ListRequest, Object, Store, Version};
+use crate::store::{Headers, ListRequest, Object, Store, Version, any_below};
 use crate::walk::{self, Walks};
 
 /// Names remembered, at some 300 bytes each.
@@ -162,7 +162,7 @@ impl Catalog {
             rules,
             probes: Probes::new(rules.probe),
             index,
-            walks: Walks::new(),
+            walks: Walks::default(),
             facts: Mutex::new(LruCache::new(CAPACITY)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
@@ -254,10 +254,7 @@ impl Catalog {
             Err(error) => return Err(error),
         };
         let prefix = format!("{key}/");
-        let below = ListRequest { max_keys: 1, ..ListRequest::level(&prefix) };
-        let below = self.store.list(below).await?;
-        let exists = !below.objects.is_empty() || !below.prefixes.is_empty();
-        Ok(match exists {
+        Ok(match any_below(&*self.store, &prefix).await? {
             true => self.directory(),
             false => {
                 let until = self.after(self.rules.negative_ttl);

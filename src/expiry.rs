@@ -319,10 +319,11 @@ const MAX_AGE: u32 = 1 << 31;
 /// `NAME[=VALUE]`, the value a token or a quoted string. Of several of one name the first counts
 /// (§4.2.1).
 fn max_age(raw: &str) -> Term<u32> {
-    let mut quoted = false;
+    let (mut quoted, mut escaped) = (false, false);
     let directives: Vec<_> = raw
         .split(|c| {
-            quoted ^= c == '"';
+            quoted ^= c == '"' && !escaped;
+            escaped = quoted && c == '\\' && !escaped;
             c == ',' && !quoted
         })
         .map(|directive| directive.split_once('=').unwrap_or((directive, "")))

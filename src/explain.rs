@@ -12,7 +12,7 @@ use crate::expiry::{
     Basis, CacheControl, OnUnparsable, Policy, Presence, Term, Terms, instant, rfc3339,
 };
 use crate::name::{self, Prefix};
-use crate::store::{ListRequest, Object, Store};
+use crate::store::{Object, Store, any_below};
 
 /// Field names are part of the interface. Instants are as RFC 3339 has them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -132,9 +132,7 @@ pub async fn explain(
         },
     };
     let prefix = Prefix::new(key);
-    let request = ListRequest { max_keys: 1, ..ListRequest::level(prefix.as_str()) };
-    let page = store.list(request).await?;
-    let below = is_root || !page.objects.is_empty() || !page.prefixes.is_empty();
+    let below = is_root || any_below(store, prefix.as_str()).await?;
     let now = clock.now();
     let terms = found.as_ref().map(|object| Terms::read(object.headers.stamps(), now));
     let judgement = found.as_ref().zip(terms.as_ref());

@@ -281,7 +281,8 @@ mod tests {
     fn of_too_many_the_longest_known_that_nobody_opened_are_to_go() {
         let inodes = Inodes::new(Prefix::new("p"));
         let d = inodes.directory(&Prefix::new("p/d"));
-        let name = |i: usize| if i % 2 == 0 { format!("p/{i}") } else { format!("p/d/{i}") };
+        let name =
+            |i: usize| if i.is_multiple_of(2) { format!("p/{i}") } else { format!("p/d/{i}") };
         for i in 0..CROWD + 100 {
             let key = name(i).into();
             let version = Version { key, ..(*version("a")).clone() };

@@ -96,6 +96,10 @@ impl Inventory {
             let mut names: Vec<_> =
                 objects.chain(page.prefixes.into_iter().map(Listed::Prefix)).collect();
             names.sort_by(|a, b| a.name().cmp(b.name()));
+            let begins = names.first().map(|first| first.name().to_owned());
+            if begins.is_some_and(|first| !seen.insert(first)) {
+                return Err(Error::Protocol("a page that begins as one before".into()));
+            }
             Ok(Some((names, page.next.map(|next| (Some(next), seen)))))
         })
     }

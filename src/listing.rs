@@ -284,6 +284,10 @@ impl Answered {
         let Some(token) = next else { return Ok(()) };
         let next = self.page + 1;
         if state.marks.len() == next {
+            let before = self.page.checked_sub(1).and_then(|page| state.marks.get(page));
+            if !order.is_empty() && before.is_some_and(|before| before.order == *order) {
+                return Err(Error::Protocol("a page with the names of the one before".into()));
+            }
             if !state.tokens.insert(self.source.hasher.hash_one(token)) {
                 return Err(Error::Protocol("a listing that goes round in a circle".into()));
             }

@@ -251,6 +251,8 @@ fn start_log(filter: &str) -> Result<(), String> {
     tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(std::io::stderr)
+        // It would say so on standard error, and panic where that fails.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     Ok(())

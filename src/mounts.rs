@@ -120,7 +120,8 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
 /// Where neither the kernel nor fusermount3 does it. Not where it is gone already, or where
 /// another mount is at its place: that one is left alone.
 pub fn detach(entry: &MountEntry) -> io::Result<()> {
-    if at(&entry.dir)?.is_none_or(|now| now.device != entry.device) {
+    let top = all()?.into_iter().rev().find(|now| now.dir == entry.dir);
+    if top.is_none_or(|now| now.device != entry.device) {
         return Ok(());
     }
     match umount2(&entry.dir, MntFlags::MNT_DETACH) {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expiry::Stamps;
 
 /// One version of one object. Where ETag or Last-Modified differ it is another version.
@@ -90,6 +90,28 @@ pub struct Page {
     pub prefixes: Vec<String>,
     /// The token of the next page, if there is one.
     pub next: Option<String>,
+}
+
+/// Whether any key lies below this prefix. A page may be empty and not the last one (S3 API
+/// reference, ListObjectsV2, `IsTruncated`).
+///
+/// # Errors
+/// Of the store; the caller bounds the time.
+pub async fn any_below(store: &dyn Store, prefix: &str) -> Result<bool> {
+    let mut token: Option<String> = None;
+    loop {
+        let level = ListRequest::level(prefix);
+        let request = ListRequest { max_keys: 1, token: token.as_deref(), ..level };
+        let page = store.list(request).await?;
+        match page.next {
+            _ if !page.objects.is_empty() || !page.prefixes.is_empty() => return Ok(true),
+            None => return Ok(false),
+            Some(next) if token.as_ref() == Some(&next) => {
+                return Err(Error::Protocol("a listing that does not go on".into()));
+            }
+            next => token = next,
+        }
+    }
 }
 
 /// Implementations bound every call by the timeout they were built with, retries included.

@@ -35,11 +35,13 @@ struct Walk {
     spared: Option<u32>,
 }
 
-impl Walks {
-    pub fn new() -> Walks {
+impl Default for Walks {
+    fn default() -> Walks {
         Walks(Mutex::new(LruCache::new(WATCHED)))
     }
+}
 
+impl Walks {
     /// Notes a HEAD for what a LIST would have told.
     pub fn missed(&self, key: &str) {
         let fresh = || Walk { missed: 0, wanted: FIRST, spared: None };
@@ -97,7 +99,7 @@ mod tests {
 
     /// LISTs and HEADs for lookups of which those for which `known` says so are spared by a LIST.
     fn cost(lookups: usize, known: impl Fn(usize, usize) -> bool) -> (usize, usize) {
-        let walks = Walks::new();
+        let walks = Walks::default();
         let (mut lists, mut heads, mut listed) = (0, 0, usize::MAX);
         for i in 0..lookups {
             if listed != usize::MAX && known(listed, i) {

@@ -373,7 +373,7 @@ impl Sample {
             fds: process.fds() as f64,
             tcp: process.tcp_sockets() as f64,
             close_wait: process.close_wait() as f64,
-            rss_mib: process.rss_kib() as f64 / 1024.0,
+            rss_mib: process.memory("VmRSS:") as f64 / 1024.0,
             bodies: number("bodies_open"),
             parked: number("bodies_parked"),
             waiting: number("opens_waiting"),

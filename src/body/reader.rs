@@ -153,6 +153,16 @@ impl Drop for Count<'_> {
     }
 }
 
+/// One use of a reader. When it is over, cancelled or by a panic too, who waits is told.
+struct Use<'a>(&'a Reader);
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.0.accounts.bodies.idle(self.0);
+        self.0.accounts.memory.idle(self.0);
+    }
+}
+
 /// What a reader is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -206,16 +216,12 @@ impl Reader {
     /// Asks for what is missing of the object, and tells what its headers said; asks nothing
     /// where nothing is missing.
     pub async fn begin(&self) -> Result<Option<Object>> {
-        let begun = self.ask_for_the_rest().await;
-        self.accounts.memory.idle(self);
-        begun
+        let _use = Use(self);
+        self.ask_for_the_rest().await
     }
 
     async fn ask_for_the_rest(&self) -> Result<Option<Object>> {
-        let start = match self.stream.try_lock() {
-            Ok(stream) => stream.buffer.window.end(),
-            Err(_) => return Err(Error::Defect("a handle that is read before it is open".into())),
-        };
+        let start = self.stream.lock().await.buffer.window.end();
         if start == self.version.size {
             return Ok(None);
         }
@@ -252,12 +258,9 @@ impl Reader {
         if offset >= end {
             return Ok(Bytes::new());
         }
-        let reading = Count::one_more(&self.gauges.reading);
-        let answer = self.within_timeout(self.read_in_turn(offset..end)).await;
-        drop(reading);
-        self.accounts.bodies.idle(self);
-        self.accounts.memory.idle(self);
-        answer
+        let _use = Use(self);
+        let _reading = Count::one_more(&self.gauges.reading);
+        self.within_timeout(self.read_in_turn(offset..end)).await
     }
 
     async fn read_in_turn(&self, want: Range<u64>) -> Result<Bytes> {
@@ -514,6 +517,9 @@ impl Holder for Reader {
                 let held = stream.buffer.memory.is_some();
                 // A body that is open stays: a read of what went asks again under its permit.
                 stream.buffer.empty(next.unwrap_or_else(|| self.offset()));
+                drop(stream);
+                // Who came for the body meanwhile took it for busy.
+                self.accounts.bodies.idle(self);
                 held
             }
         }

@@ -58,11 +58,16 @@ impl Intercept for Witness {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        let partial = context.response().status().as_u16() == 206;
         let headers = context.response_mut().headers_mut();
         // The SDK panics on an Expires that is not UTF-8 (s3_expires_interceptor.rs, 1.157). It
         // is no date either way.
         if headers.contains_key("expires") && headers.get("expires").is_none() {
             headers.insert("expires", "(not UTF-8)");
+        }
+        // A part that does not tell which one it is (RFC 9110 §15.3.7.1) must not pass for all.
+        if partial && !headers.contains_key("content-range") {
+            headers.insert("content-range", "(none)");
         }
         Ok(())
     }

@@ -208,7 +208,7 @@ fn nginx_serves_the_mount_while_objects_expire() {
     bucket.put("big", object(big.clone()));
     let now = SystemTime::now();
     // A second or more each, within the time that the load lasts; every fourth lives on.
-    let ends = |i: u64| (i % 4 != 0).then(|| now + Duration::from_secs(4 + i % LOAD));
+    let ends = |i: u64| (!i.is_multiple_of(4)).then(|| now + Duration::from_secs(4 + i % LOAD));
     bucket.put_all(pages.iter().zip(0..).map(|(page, i)| {
         let upload = object(page.clone());
         let upload = match ends(i) {

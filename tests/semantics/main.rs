@@ -5,6 +5,7 @@ mod bodies;
 mod directories;
 mod expiry;
 mod memory;
+mod model;
 mod names;
 mod probes;
 mod walks;

@@ -38,6 +38,8 @@ pub enum Mood {
     Well,
     /// Every request fails so.
     Fails(Error),
+    /// One request in so many does.
+    FailsAt(usize, Error),
     /// GET answers headers; then no byte comes.
     Stalls,
     /// GET panics.
@@ -106,9 +108,12 @@ impl Memory {
     }
 
     fn count(&self, add: impl Fn(&mut Requests)) -> Result<Mood> {
-        add(&mut self.requests.lock().unwrap());
+        let mut requests = self.requests.lock().unwrap();
+        add(&mut requests);
+        let Requests { head, probe, get, list } = *requests;
         match self.mood.lock().unwrap().clone() {
             Mood::Fails(error) => Err(error),
+            Mood::FailsAt(n, error) if (head + probe + get + list) % n == 0 => Err(error),
             mood => Ok(mood),
         }
     }
@@ -176,6 +181,7 @@ impl Store for Memory {
         self.most_open.fetch_max(now, Ordering::Relaxed);
         let open = Open(self.open.clone());
         let mut bytes = stored.bytes.slice(range.start as usize..range.end as usize);
+        let whole = bytes.clone();
         let chunk = if self.chunk == 0 { bytes.len() } else { self.chunk };
         let mut chunks = Vec::new();
         while !bytes.is_empty() {
@@ -185,11 +191,10 @@ impl Store for Memory {
             Mood::Stalls => futures_util::stream::pending().boxed(),
             Mood::Panics => panic!("as told"),
             Mood::Breaks(after, how) => {
-                let whole: Vec<u8> = chunks.into_iter().flatten().flatten().collect();
                 let mut pieces = Vec::new();
                 match how {
-                    Break::Long => pieces.push(Ok([whole, vec![7]].concat().into())),
-                    _ => pieces.push(Ok(whole[..after.min(whole.len())].to_vec().into())),
+                    Break::Long => pieces.push(Ok([&whole[..], &[7]].concat().into())),
+                    _ => pieces.push(Ok(whole.slice(..after.min(whole.len())))),
                 }
                 if how == Break::Reset {
                     pieces.push(Err(Error::Unreachable("reset, as told".into())));

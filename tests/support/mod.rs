@@ -5,6 +5,7 @@ pub mod dir_stream;
 pub mod embedded;
 pub mod mount;
 pub mod process;
+pub mod proxy;
 pub mod seaweedfs;
 pub mod tools;
 pub mod wait;

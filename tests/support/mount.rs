@@ -140,7 +140,8 @@ impl Setup {
         Output { status, stdout: stdout.into(), stderr: stderr.into() }
     }
 
-    fn command(&self, dir: &Path, runtime: &Path) -> Command {
+    /// The command that mounts on `dir`, yet to be run; `runtime` is where it may keep its socket.
+    pub fn command(&self, dir: &Path, runtime: &Path) -> Command {
         // Both run what follows in their own place. Should the test process be killed, the daemon
         // gets SIGTERM and unmounts; the kernel sends it when the *thread* that started the daemon
         // ends, so a mount belongs to the test that started it and to no other.

@@ -31,12 +31,8 @@ impl Process {
         self.memory("VmHWM:")
     }
 
-    /// The memory it has resident now, in KiB.
-    pub fn rss_kib(self) -> usize {
-        self.memory("VmRSS:")
-    }
-
-    fn memory(self, field: &str) -> usize {
+    /// A line of its status that counts KiB (proc_pid_status(5)).
+    pub fn memory(self, field: &str) -> usize {
         let path = format!("/proc/{}/status", self.0);
         let status = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
         let value = status.lines().find_map(|line| line.strip_prefix(field));

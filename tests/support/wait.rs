@@ -28,3 +28,14 @@ pub fn equal<T: PartialEq + Debug>(what: &str, got: T, want: T) -> Result<(), St
 pub fn at_most<T: PartialOrd + Debug>(what: &str, got: T, limit: T) -> Result<(), String> {
     if got <= limit { Ok(()) } else { Err(format!("{what} is {got:?}, over {limit:?}")) }
 }
+
+/// Does what may hang, says how long it took, and panics if that was longer than `bound`.
+#[track_caller]
+pub fn within<T>(bound: Duration, what: &str, action: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let done = action();
+    let took = start.elapsed();
+    println!("{what}: {took:.1?}");
+    assert!(took < bound, "{what} took {took:?}");
+    done
+}

@@ -1,0 +1,13 @@
+//! The pure modules of expirefs, and what holds of each for any input.
+
+#![allow(dead_code)]
+
+#[path = "../../src/expiry.rs"]
+mod expiry;
+#[path = "../../src/name.rs"]
+mod name;
+#[path = "../../src/body/pattern.rs"]
+mod pattern;
+pub mod targets;
+#[path = "../../src/body/window.rs"]
+mod window;

@@ -1,0 +1,13 @@
+//! `src/body/` over shuttle: what runs at one time is one thread, and where it may change is
+//! chosen anew in each run. No timeout ever ends by itself: who is not woken is a deadlock, and
+//! shuttle says so.
+
+include!(concat!(env!("OUT_DIR"), "/tree.rs"));
+#[path = "../../../src/error.rs"]
+pub mod error;
+#[path = "../../../src/expiry.rs"]
+pub mod expiry;
+#[path = "../../../src/metrics.rs"]
+pub mod metrics;
+#[path = "../../../src/store.rs"]
+pub mod store;

@@ -1,0 +1,304 @@
+//! How a mount ends when that is not convenient: M3 under load, at the wrong moment, and where
+//! nobody listens. Each time with a stated outcome.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::support::content::{KIB, MIB, assert_same_bytes, content, part};
+use crate::support::mount::{Mount, Setup, detach, is_mounted};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::tools::shell;
+use crate::support::wait::{at_most, equal, eventually};
+
+const SIZE: usize = 8 * MIB;
+
+/// What hangs takes longer than this.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// `0` and so on, of 8 MiB each, and `small`.
+fn bucket(files: u64) -> Bucket {
+    let bucket = seaweedfs().bucket("death");
+    bucket.put_all((0..files).map(|i| (i.to_string(), object(content(i, SIZE)))));
+    bucket.put("small", object("small"));
+    bucket
+}
+
+fn proxied(bucket: &Bucket) -> (Proxy, Setup) {
+    let proxy = Proxy::start(bucket.endpoint(), |_| Fault::None);
+    let setup = Setup::new(proxy.endpoint(), &bucket.name);
+    (proxy, setup)
+}
+
+#[track_caller]
+fn assert_ended_well(mount: &mut Mount) {
+    let status = mount.ended();
+    assert_eq!(status.code(), Some(0), "{status}; it said {:#?}", mount.said());
+    mount.assert_nothing_left();
+}
+
+/// M3: a signal that comes while files are being read lets those be read to their ends, and opens
+/// no more of them.
+#[test]
+fn a_signal_under_load_lets_what_is_open_be_read_to_its_end() {
+    const READERS: u64 = 4;
+    const FILES: u64 = 32;
+    let bucket = bucket(FILES);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut mount = bucket.mounting().start();
+        let under_way = AtomicUsize::new(0);
+        let dir = mount.dir().to_owned();
+        let read = |i: u64| {
+            let mut file = File::open(dir.join(i.to_string()))?;
+            let mut bytes = vec![0; MIB];
+            file.read_exact(&mut bytes).expect("the first part of an open file");
+            under_way.fetch_add(1, Ordering::SeqCst);
+            file.read_to_end(&mut bytes).expect("the rest of an open file");
+            assert_same_bytes(&format!("file {i}"), &bytes, &content(i, SIZE));
+            io::Result::Ok(())
+        };
+        let refused = thread::scope(|scope| {
+            let readers: Vec<_> = (0..READERS)
+                .map(|first| {
+                    let mine = (first..FILES).step_by(READERS as usize);
+                    scope.spawn(move || mine.map(read).find_map(Result::err))
+                })
+                .collect();
+            eventually(BOUND, || at_most("readers to come", 4, under_way.load(Ordering::SeqCst)));
+            mount.signal(signal);
+            assert_ended_well(&mut mount);
+            let errors = readers.into_iter().map(|reader| reader.join().expect("a reader"));
+            errors.flatten().count()
+        });
+        println!("{signal}: {refused} of {READERS} readers were refused an open");
+        assert!(refused > 0, "{signal}: all of {FILES} files were read: it came too late");
+    }
+}
+
+/// A reader that is stuck in a read of `0`, which the store does not answer.
+fn stuck_reader(proxy: &Proxy, mount: &Mount) -> Child {
+    proxy.script(|request| match request.is_of("0") && request.of_version {
+        true => Fault::Stall(1 << 20),
+        false => Fault::None,
+    });
+    let mut cat = Command::new("cat");
+    cat.arg(mount.path("0")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let reader = cat.spawn().expect("cat");
+    eventually(BOUND, || {
+        equal("stalls", proxy.did("stall"), 1)?;
+        let status = mount.status();
+        equal("its state", status.0["handles_detail"][0]["state"].as_str(), Some("reading"))
+    });
+    reader
+}
+
+fn end_of(child: &mut Child) -> ExitStatus {
+    eventually(BOUND, || child.try_wait().expect("its status").ok_or("it runs still".to_owned()))
+}
+
+/// M3: the first signal gives running reads 5 s; a second one ends it at once.
+#[test]
+fn a_second_signal_does_not_wait_for_reads() {
+    let bucket = bucket(1);
+    for second in [Signal::SIGTERM, Signal::SIGINT] {
+        let (proxy, setup) = proxied(&bucket);
+        let mut mount = setup.start();
+        let mut reader = stuck_reader(&proxy, &mount);
+        let start = Instant::now();
+        mount.signal(Signal::SIGTERM);
+        eventually(BOUND, || match File::open(mount.path("small")) {
+            Err(e) if e.raw_os_error() == Some(libc::ESHUTDOWN) => Ok(()),
+            other => Err(format!("an open: {other:?}")),
+        });
+        mount.signal(second);
+        assert_ended_well(&mut mount);
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(5), "it waited for the read: {took:?}");
+        assert!(!end_of(&mut reader).success(), "the reader cannot have got it all");
+    }
+    // Two at a time, with nothing to wait for.
+    let mut mount = bucket.mounting().start();
+    assert_eq!(fs::read_to_string(mount.path("small")).expect("read"), "small");
+    mount.signal(Signal::SIGTERM);
+    mount.signal(Signal::SIGINT);
+    assert_ended_well(&mut mount);
+}
+
+/// M3: a call that hangs in a lookup or a listing keeps neither the mount nor the process.
+#[test]
+fn a_signal_while_requests_hang_ends_them() {
+    let bucket = bucket(1);
+    let (proxy, setup) = proxied(&bucket);
+    let mut mount = setup.start();
+    proxy.script(|_| Fault::Delay(Duration::MAX));
+    let dir = mount.dir().to_owned();
+    thread::scope(|scope| {
+        let stat = scope.spawn(|| fs::metadata(dir.join("small")).map(drop));
+        let list = scope.spawn(|| fs::read_dir(&dir)?.collect::<Result<Vec<_>, _>>().map(drop));
+        eventually(BOUND, || at_most("requests to come", 2, proxy.did("delay")));
+        mount.signal(Signal::SIGTERM);
+        assert_ended_well(&mut mount);
+        for hung in [stat, list] {
+            hung.join().expect("a thread").expect_err("nobody can have answered");
+        }
+    });
+}
+
+/// M2 and M3: a signal before the mount is ready: one line, status 1, nothing mounted.
+#[test]
+fn a_signal_during_start_up_mounts_nothing() {
+    let bucket = bucket(0);
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (proxy, setup) = proxied(&bucket);
+        proxy.script(|_| Fault::Delay(Duration::MAX));
+        let mut daemon = Bare::start(&setup, "");
+        eventually(BOUND, || at_most("requests to come", 1, proxy.did("delay")));
+        daemon.signal(signal);
+        let status = end_of(&mut daemon.child);
+        let mut said = String::new();
+        let stderr = daemon.child.stderr.as_mut().expect("it is piped");
+        stderr.read_to_string(&mut said).expect("text");
+        assert_eq!(status.code(), Some(1), "{signal}: {status}; it said {said:?}");
+        assert_eq!(said, "expirefs: interrupted; nothing is mounted\n", "{signal}");
+        assert!(!is_mounted(&daemon.dir()), "{signal}");
+    }
+}
+
+/// M2 and M3: what was open when the daemon was killed says ENOTCONN, for good; a new mount takes
+/// the place of the dead one though it is open still.
+#[test]
+fn a_killed_daemon_is_replaced_under_its_open_files() {
+    let bucket = bucket(1);
+    let mut mount = bucket.mounting().start();
+    let file = File::open(mount.path("0")).expect("open");
+    file.read_exact_at(&mut [0; 4 * KIB], 0).expect("read");
+    mount.signal(Signal::SIGKILL);
+    mount.ended();
+    let far = || file.read_at(&mut [0; 4 * KIB], 7 << 20).map_err(|e| e.raw_os_error());
+    eventually(BOUND, || equal("a read", far(), Err(Some(libc::ENOTCONN))));
+
+    let again = bucket.mounting().with("--replace-dead").start_on(mount.dir());
+    assert_eq!(fs::read(again.path("0")).expect("the new mount"), content(0, SIZE));
+    assert_eq!(far(), Err(Some(libc::ENOTCONN)), "the old handle");
+}
+
+/// M3: after `umount -l`, even with the mount point gone, what is open is served until it is
+/// closed; then the daemon ends, as after any other unmount.
+#[test]
+fn a_lazy_unmount_ends_it_with_the_last_close() {
+    let bucket = bucket(1);
+    for remove_the_directory in [false, true] {
+        let mut mount = bucket.mounting().start();
+        let file = File::open(mount.path("0")).expect("open");
+        file.read_exact_at(&mut [0; 4 * KIB], 0).expect("read");
+        let folder = mount.dir().parent().expect("a folder").to_owned();
+        shell(&folder, "umount -l mnt");
+        assert!(!is_mounted(mount.dir()));
+        if remove_the_directory {
+            fs::remove_dir(mount.dir()).expect("remove the mount point");
+        }
+        for offset in [6 * MIB, 2 * MIB] {
+            let mut bytes = vec![0; MIB];
+            file.read_exact_at(&mut bytes, offset as u64).expect("read on");
+            assert_same_bytes("after umount -l", &bytes, &part(0, offset..offset + MIB));
+        }
+        drop(file);
+        assert_ended_well(&mut mount);
+    }
+}
+
+/// Without streams it serves and ends as ever.
+#[test]
+fn it_serves_with_its_streams_closed() {
+    assert_serves(">&- 2>&-");
+    assert_serves("<&- >&- 2>&-");
+}
+
+/// So it does where its log ends in a full disk, or in a pipe that nobody reads any more.
+#[test]
+fn it_serves_where_its_log_cannot_be_written() {
+    assert_serves("2> >(:)");
+    assert_serves(">/dev/full 2>/dev/full");
+}
+
+#[track_caller]
+fn assert_serves(redirection: &str) {
+    let bucket = bucket(1);
+    let setup = bucket.mounting().with("--log debug");
+    let mut daemon = Bare::start(&setup, redirection);
+    let dir = daemon.dir();
+    eventually(BOUND, || match daemon.child.try_wait().expect("its status") {
+        Some(status) => panic!("{redirection}: it has ended: {status}"),
+        None => equal("mounted", is_mounted(&dir), true),
+    });
+    let read = fs::read(dir.join("0")).unwrap_or_else(|e| panic!("{redirection}: read: {e}"));
+    assert_same_bytes(redirection, &read, &content(0, SIZE));
+    let names = fs::read_dir(&dir).and_then(|names| names.collect::<Result<Vec<_>, _>>());
+    let names = names.unwrap_or_else(|e| panic!("{redirection}: ls: {e}"));
+    assert_eq!(names.len(), 2, "{redirection}: ls");
+    let absent = fs::metadata(dir.join("absent")).map_err(|e| e.raw_os_error()).map(drop);
+    assert_eq!(absent, Err(Some(libc::ENOENT)), "{redirection}: what is absent");
+    daemon.signal(Signal::SIGTERM);
+    let status = end_of(&mut daemon.child);
+    assert_eq!(status.code(), Some(0), "{redirection}: {status}");
+    assert!(!is_mounted(&dir), "{redirection}");
+}
+
+/// A daemon without the comforts of [`Mount`]: nobody waits for it to be ready, or reads what it
+/// says meanwhile.
+struct Bare {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Bare {
+    /// With a redirection of its streams, as bash takes it.
+    fn start(setup: &Setup, redirection: &str) -> Bare {
+        let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
+        let [dir, runtime] = ["mnt", "run"].map(|name| folder.path().join(name));
+        for path in [&dir, &runtime] {
+            fs::create_dir(path).expect("a folder in it");
+        }
+        let command = setup.command(&dir, &runtime);
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}")]);
+        bash.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => bash.env(name, value),
+                None => bash.env_remove(name),
+            };
+        }
+        bash.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = bash.spawn().expect("bash");
+        Bare { child, folder }
+    }
+
+    fn dir(&self) -> PathBuf {
+        let folder: &Path = self.folder.path();
+        folder.canonicalize().expect("its path").join("mnt") // as mountinfo has it
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("a signal");
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        // Has no effect on one that has ended and been waited for.
+        _ = self.child.kill();
+        _ = self.child.wait();
+        detach(&self.dir());
+    }
+}

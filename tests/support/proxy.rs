@@ -1,0 +1,366 @@
+//! A proxy in front of an S3 server that does harm on demand: to each request a script says what
+//! becomes of it. It speaks HTTP/1.1 with both sides, keeps connections alive, and changes nothing
+//! it is not told to, `Host` included: so signatures stay valid.
+//!
+//! It needs the runtime behind [`super::block_on`], and nothing else of the tests.
+
+mod wire;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::{Endpoint, block_on};
+pub use wire::Head;
+use wire::converse;
+
+/// A request as the script sees it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Counts the requests of this proxy, from 1 on.
+    pub number: u64,
+    pub method: String,
+    /// As it was sent: percent-encoded.
+    pub path: String,
+    pub query: String,
+    /// The first byte of `Range`, where there is one.
+    pub from: Option<u64>,
+    /// It must be this version (`If-Match`).
+    pub of_version: bool,
+    /// It has an `Authorization`.
+    pub signed: bool,
+}
+
+impl Request {
+    fn new(number: u64, head: &Head) -> Request {
+        let line = String::from_utf8_lossy(&head.line).into_owned();
+        let mut words = line.split(' ').map(str::to_owned);
+        let method = words.next().unwrap_or_default();
+        let target = words.next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let range = head.text("range");
+        let first = range.as_deref().and_then(|r| r.strip_prefix("bytes=")?.split('-').next());
+        Request {
+            number,
+            method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            from: first.and_then(|first| first.parse().ok()),
+            of_version: head.get("if-match").is_some(),
+            signed: head.get("authorization").is_some(),
+        }
+    }
+
+    pub fn is_list(&self) -> bool {
+        self.method == "GET" && self.query.contains("list-type=2")
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    /// A GetObject.
+    pub fn is_get(&self) -> bool {
+        self.method == "GET" && !self.is_list()
+    }
+
+    /// About the object `key`.
+    pub fn is_of(&self, key: &str) -> bool {
+        !self.is_list()
+            && self.path.trim_start_matches('/').split_once('/').is_some_and(|k| k.1 == key)
+    }
+}
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// It is answered.
+    None,
+    /// Closed before an answer.
+    Close,
+    /// Reset (RST) after so many bytes of the body.
+    Reset(u64),
+    /// Closed (FIN) after so many bytes of the body.
+    Truncate(u64),
+    /// Half closed after so many bytes of the body, or after all of it: nothing more comes, and the
+    /// socket stays until the client closes it.
+    HalfClose(u64),
+    /// Nothing after so many bytes of the body, for ever.
+    Stall(u64),
+    /// One byte a second after so many bytes of the body.
+    Dribble(u64),
+    /// Nothing at all for so long, then the answer.
+    Delay(Duration),
+    /// The server's answer under another head.
+    Rewrite(Rewrite),
+    /// The server never sees the `Range`, and sends the whole object. For servers that check no
+    /// signatures.
+    Whole,
+    /// This answer; the server is not asked.
+    Answer(Answer),
+}
+
+impl Fault {
+    /// What [`Proxy::did`] counts it as.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::None => "none",
+            Fault::Close => "close",
+            Fault::Reset(_) => "reset",
+            Fault::Truncate(_) => "truncate",
+            Fault::HalfClose(_) => "half-close",
+            Fault::Stall(_) => "stall",
+            Fault::Dribble(_) => "dribble",
+            Fault::Delay(_) => "delay",
+            Fault::Rewrite(_) => "rewrite",
+            Fault::Whole => "whole",
+            Fault::Answer(_) => "answer",
+        }
+    }
+
+    /// 500 InternalError, 503 SlowDown and the like, with this `Retry-After`, if any.
+    pub fn status(status: u16, retry_after: Option<u32>) -> Fault {
+        let code = match status {
+            503 => "SlowDown",
+            404 => "NoSuchKey",
+            _ => "InternalError",
+        };
+        let body = format!("<Error><Code>{code}</Code><Message>so the test says</Message></Error>");
+        let mut answer = Answer::new(status).header("content-type", "application/xml");
+        if let Some(seconds) = retry_after {
+            answer = answer.header("retry-after", seconds.to_string());
+        }
+        Fault::Answer(answer.body(body))
+    }
+
+    /// Elsewhere, with 301 or 307.
+    pub fn redirect(status: u16, to: impl AsRef<[u8]>) -> Fault {
+        Fault::Answer(Answer::new(status).header("location", to))
+    }
+
+    /// The server's answer with this header, in place of its own.
+    pub fn header(name: &'static str, value: impl AsRef<[u8]>) -> Fault {
+        let value = value.as_ref().to_vec();
+        Fault::rewrite(move |head| head.set(name, &value))
+    }
+
+    pub fn rewrite(edit: impl Fn(&mut Head) + Send + Sync + 'static) -> Fault {
+        Fault::Rewrite(Rewrite(Arc::new(edit)))
+    }
+}
+
+/// What to do with the head of an answer.
+#[derive(Clone)]
+pub struct Rewrite(Arc<dyn Fn(&mut Head) + Send + Sync>);
+
+impl std::fmt::Debug for Rewrite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rewrite")
+    }
+}
+
+/// An answer of the proxy's own. Nothing of it is checked.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    head: Head,
+    body: Bytes,
+    times: u64,
+}
+
+impl Answer {
+    pub fn new(status: u16) -> Answer {
+        let line = format!("HTTP/1.1 {status} So").into_bytes();
+        Answer { head: Head { line, headers: Vec::new() }, body: Bytes::new(), times: 1 }
+    }
+
+    /// In place of `HTTP/1.1 200 So`.
+    pub fn line(mut self, line: impl AsRef<[u8]>) -> Answer {
+        self.head.line = line.as_ref().to_vec();
+        self
+    }
+
+    /// One more header. Without a `Content-Length` of its own an answer gets the right one, and the
+    /// connection lives on.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Answer {
+        self.head.headers.push((name.as_bytes().to_vec(), value.as_ref().to_vec()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Answer {
+        self.body = body.into();
+        self
+    }
+
+    /// The body so many times over.
+    pub fn repeated(mut self, times: u64) -> Answer {
+        self.times = times;
+        self
+    }
+}
+
+type Script = dyn Fn(&Request) -> Fault + Send + Sync;
+
+/// A running proxy. Dropping it closes all its connections.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    address: SocketAddr,
+    serving: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    upstream: String,
+    script: Mutex<Arc<Script>>,
+    requests: AtomicU64,
+    done: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Shared {
+    fn note(&self, kind: &'static str) {
+        *self.done.lock().unwrap().entry(kind).or_default() += 1;
+    }
+}
+
+impl Proxy {
+    /// In front of `upstream`, on a port of its own.
+    pub fn start(
+        upstream: &Endpoint,
+        script: impl Fn(&Request) -> Fault + Send + Sync + 'static,
+    ) -> Proxy {
+        let authority = upstream.url.strip_prefix("http://").expect("plain HTTP");
+        let shared = Arc::new(Shared {
+            upstream: authority.trim_end_matches('/').to_owned(),
+            script: Mutex::new(Arc::new(script)),
+            requests: AtomicU64::new(0),
+            done: Mutex::default(),
+        });
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (address, serving) = listen(any, &shared);
+        let url = format!("http://{address}");
+        let endpoint = Endpoint { url, credentials: upstream.credentials.clone() };
+        Proxy { shared, endpoint, address, serving: Some(serving) }
+    }
+
+    /// How the server is reached through it.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Another script from the next request on.
+    pub fn script(&self, script: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
+        *self.shared.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// From the next request on all is well.
+    pub fn behave(&self) {
+        self.script(|_| Fault::None);
+    }
+
+    /// Requests that came so far.
+    pub fn requests(&self) -> u64 {
+        self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// How often it did harm of this kind ([`Fault::name`]): what was told and had no occasion,
+    /// such as a reset beyond a body's end, does not count.
+    pub fn did(&self, kind: &str) -> u64 {
+        self.shared.done.lock().unwrap().get(kind).copied().unwrap_or_default()
+    }
+
+    /// The number of all harm done.
+    pub fn harm(&self) -> u64 {
+        self.shared.done.lock().unwrap().values().sum()
+    }
+
+    /// Closes all connections and the port: connecting is refused.
+    pub fn down(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            // Cancelled, which is what it returns.
+            _ = block_on(serving);
+        }
+    }
+
+    /// Serves again, on the same port.
+    pub fn up(&mut self) {
+        self.down();
+        self.serving = Some(listen(self.address, &self.shared).1);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+fn listen(on: SocketAddr, shared: &Arc<Shared>) -> (SocketAddr, JoinHandle<()>) {
+    block_on(async {
+        let listener = TcpListener::bind(on).await.expect("a port on loopback");
+        let address = listener.local_addr().expect("its address");
+        (address, tokio::spawn(accept(listener, shared.clone())))
+    })
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Ends with this task, and all connections with it.
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((client, _)) => {
+                let shared = shared.clone();
+                // An error says that one side broke off: so does the other then.
+                connections.spawn(async move { converse(client, &shared).await.ok() });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Harm by chance, and the same again for the same seed: one request in `one_in` meets a fault that
+/// passes, of every kind a script can name, where in the body chance says. With `stalls` some also
+/// wait for ever.
+pub fn at_random(
+    seed: u64,
+    one_in: u64,
+    stalls: bool,
+) -> impl Fn(&Request) -> Fault + Send + Sync + 'static {
+    move |request| {
+        let chance = mixed(seed.wrapping_add(request.number));
+        if !chance.is_multiple_of(one_in) {
+            return Fault::None;
+        }
+        let chance = mixed(chance);
+        // Half of the breaks are early, where most bodies are still under way.
+        let within = if chance & (1 << 40) == 0 { 64 << 10 } else { 8 << 20 };
+        let at = mixed(chance) % within;
+        match chance % if stalls { 10 } else { 8 } {
+            0 => Fault::Close,
+            1 => Fault::Reset(at),
+            2 => Fault::Truncate(at),
+            3 => Fault::HalfClose(at),
+            4 => Fault::Delay(Duration::from_millis(at % 300)),
+            5 => Fault::status(503, None),
+            6 => Fault::status(503, Some(1)),
+            7 => Fault::status(500, None),
+            8 => Fault::Stall(at),
+            _ => Fault::Dribble(at),
+        }
+    }
+}
+
+/// A number that looks like chance (splitmix64).
+fn mixed(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
