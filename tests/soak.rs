@@ -29,8 +29,9 @@ const READERS: u64 = 16;
 const HELD: usize = 16;
 /// One request in so many meets a fault.
 const ONE_IN: u64 = 50;
-/// Longer than any call may take: a wait for a body, and the store's time.
-const BOUND: Duration = Duration::from_secs(20);
+/// Longer than any call of a program may take: the kernel asks once more for the pages whose
+/// read-ahead failed, and each time there may be a wait for a body, and the store's time.
+const BOUND: Duration = Duration::from_secs(35);
 /// An expiry is a whole second, and the store's clock is known to less than one.
 const SLACK: Duration = Duration::from_millis(1500);
 const SIZES: [usize; 8] =

@@ -420,17 +420,20 @@ impl Reader {
     /// holds. A drained one is closed.
     async fn fill(&self, stream: &mut Stream, end: u64) {
         let Some(body) = &mut stream.body else { return };
-        while body.next < end && !body.is_drained() {
-            let at = body.next;
-            match body.pull().await {
-                Ok(chunk) => stream.buffer.window.push(at, chunk),
-                Err(error) => {
-                    body.break_off(error);
-                    return;
-                }
+        let window = &mut stream.buffer.window;
+        let pull = async {
+            while body.next < end && !body.is_drained() {
+                let at = body.next;
+                window.push(at, body.pull().await?);
             }
-        }
-        if body.is_drained() {
+            Ok(())
+        };
+        // One that stalls, or dribbles, leaves time for another to go on from where it came to.
+        let most = self.patience.timeout / 2;
+        let pulled = tokio::time::timeout(most, pull).await.unwrap_or(Err(Error::TimedOut(most)));
+        if let Err(error) = pulled {
+            body.break_off(error);
+        } else if body.is_drained() {
             self.put(stream, None);
         }
     }
