@@ -337,7 +337,8 @@ impl Catalog {
             self.index.put(&version, &terms);
         }
         let before = self.facts().peek(&version.key).filter(|fact| fact.is_of(&version)).cloned();
-        if unparsable && before.is_none() {
+        let news = || self.is_news(format!("unparsable: {} of {}", version.etag, version.key));
+        if unparsable && news() {
             self.metrics.unparsable.add(1);
             let Headers { expires, cache_control, .. } = &headers;
             match self.rules.policy.on_unparsable {
