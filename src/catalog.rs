@@ -303,6 +303,10 @@ impl Catalog {
         self.probes.forget(version);
     }
 
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// Bytes kept for opens to come.
     pub fn probed_bytes(&self) -> usize {
         self.probes.bytes()

@@ -1,7 +1,8 @@
 //! The control socket of a mount: `status` and `umount` ask the daemon over it.
 //!
-//! One request a connection: a line of JSON, answered by a text up to the end of the stream. The socket lies in a directory that only its owner may enter, is named after the
-//! device number of the mount, and is removed with it.
+//! One request a connection: a line of JSON, answered by a text up to the end of the stream. The
+//! socket lies in a directory that only its owner may enter, is named after the device number of
+//! the mount, and is removed with it.
 
 use std::fs;
 use std::io;

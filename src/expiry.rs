@@ -114,6 +114,15 @@ pub enum Term<T> {
 }
 
 impl<T> Term<T> {
+    /// What it stands for.
+    pub fn map<U>(self, meaning: impl FnOnce(T) -> U) -> Term<U> {
+        match self {
+            Term::Absent => Term::Absent,
+            Term::Unreadable => Term::Unreadable,
+            Term::Is(value) => Term::Is(meaning(value)),
+        }
+    }
+
     fn read(raw: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Term<T> {
         match raw.map(read) {
             None => Term::Absent,
@@ -256,16 +265,10 @@ impl Policy {
         let mut unparsable = false;
         let stated = from_headers.into_iter().flatten().find_map(|basis| {
             let term = match basis {
-                Basis::CacheControl => match terms.max_age {
-                    Term::Is(age) => Term::Is(lasting(last_modified, u64::from(age))),
-                    Term::Absent => Term::Absent,
-                    Term::Unreadable => Term::Unreadable,
-                },
-                _ => match terms.expires {
-                    Term::Is(at) => Term::Is(instant(at).map_or(Expiry::Past, Expiry::At)),
-                    Term::Absent => Term::Absent,
-                    Term::Unreadable => Term::Unreadable,
-                },
+                Basis::CacheControl => terms
+                    .max_age
+                    .map(|age| lasting(last_modified, Duration::from_secs(u64::from(age)))),
+                _ => terms.expires.map(|at| instant(at).map_or(Expiry::Past, Expiry::At)),
             };
             unparsable |= term == Term::Unreadable;
             match (term, self.on_unparsable) {
@@ -276,10 +279,7 @@ impl Policy {
             }
         });
         let (expiry, basis) = stated.unwrap_or_else(|| match self.default_ttl {
-            Some(ttl) => {
-                let end = last_modified.checked_add(ttl);
-                (end.map_or(Expiry::Never, Expiry::At), Basis::DefaultTtl)
-            }
+            Some(ttl) => (lasting(last_modified, ttl), Basis::DefaultTtl),
             None => (Expiry::Never, Basis::None),
         });
         let ruled = terms.lifecycle.filter(|_| self.lifecycle && self.needs_headers());
@@ -292,8 +292,8 @@ impl Policy {
     }
 }
 
-fn lasting(from: SystemTime, seconds: u64) -> Expiry {
-    from.checked_add(Duration::from_secs(seconds)).map_or(Expiry::Never, Expiry::At)
+fn lasting(from: SystemTime, life: Duration) -> Expiry {
+    from.checked_add(life).map_or(Expiry::Never, Expiry::At)
 }
 
 /// Writes the instant for people and scripts (RFC 3339), to the second below.

@@ -219,18 +219,14 @@ fn headers(object: &Object, terms: &Terms, policy: &Policy) -> Vec<Header> {
     };
     let by_rule = if policy.lifecycle { none } else { Err("no --lifecycle") };
     let modified = object.version.last_modified;
-    let (age_read, age_end) = match terms.max_age {
+    let read = |term: Term<Option<SystemTime>>| match term {
         Term::Absent => (Reading::Absent, None),
         Term::Unreadable => (Reading::Unreadable, None),
-        Term::Is(age) => {
-            (Reading::Understood, modified.checked_add(Duration::from_secs(u64::from(age))))
-        }
+        Term::Is(end) => (Reading::Understood, end),
     };
-    let (date_read, date_end) = match terms.expires {
-        Term::Absent => (Reading::Absent, None),
-        Term::Unreadable => (Reading::Unreadable, None),
-        Term::Is(at) => (Reading::Understood, instant(at)),
-    };
+    let lasting = |age| modified.checked_add(Duration::from_secs(u64::from(age)));
+    let (age_read, age_end) = read(terms.max_age.map(lasting));
+    let (date_read, date_end) = read(terms.expires.map(instant));
     let rule_read = match (terms.lifecycle, &object.headers.expiration) {
         (Some(_), _) => Reading::Understood,
         (None, Some(_)) => Reading::Unreadable,

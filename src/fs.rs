@@ -95,7 +95,6 @@ pub struct Fs {
     settings: Settings,
     accounts: Accounts,
     catalog: Arc<Catalog>,
-    index: Arc<Index>,
     inodes: Inodes,
     handles: Handles,
     // Held for one look at the table, never over a wait or the drop of a listing.
@@ -121,8 +120,7 @@ impl Fs {
             timeout: settings.patience.timeout,
             probe: settings.probe,
         };
-        let catalog =
-            Catalog::new(store.clone(), clock.clone(), metrics.clone(), rules, index.clone());
+        let catalog = Catalog::new(store.clone(), clock.clone(), metrics.clone(), rules, index);
         Fs {
             inodes: Inodes::new(settings.prefix.clone()),
             mounted_at: clock.now(),
@@ -132,7 +130,6 @@ impl Fs {
             settings,
             accounts,
             catalog,
-            index,
             handles: Handles::default(),
             directories: Mutex::default(),
             last_directory: AtomicU64::new(0),
@@ -455,8 +452,8 @@ impl Fs {
         self.catalog.probed_bytes()
     }
 
-    pub fn index(&self) -> &Arc<Index> {
-        &self.index
+    pub fn index(&self) -> &Index {
+        self.catalog.index()
     }
 
     pub fn clock(&self) -> &Arc<Clock> {

@@ -10,9 +10,9 @@ use std::fs;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -160,7 +160,7 @@ pub struct IndexFile {
     /// It has failed, and is not used any more.
     broken: Arc<AtomicBool>,
     queue: SyncSender<Task>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 enum Task {
@@ -243,7 +243,7 @@ impl IndexFile {
                 database,
                 broken,
                 queue,
-                writer: Mutex::new(Some(writer)),
+                writer: Some(writer),
             }),
             Err(error) => {
                 warn!("no thread for the index {shown}: {error}; going on without it");
@@ -305,8 +305,7 @@ impl IndexFile {
 impl Drop for IndexFile {
     fn drop(&mut self) {
         let _ = self.queue.send(Task::End);
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(writer) = writer {
+        if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
     }
