@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Policy, Presence, Terms};
 use crate::index::Index;
 use crate::metrics::Metrics;
+use crate::name;
 use crate::probe::{self, Probes};
 use crate::store::{Headers, ListRequest, Object, Store, Version, any_below};
 use crate::walk::{self, Walks};
@@ -407,7 +408,7 @@ impl Catalog {
     /// LIST; `None` where that does not tell whether it is a live file.
     async fn confirm_from(&self, key: &str) -> Result<Option<Fact>> {
         let before = walk::just_before(key);
-        let level = ListRequest::level(walk::directory(key));
+        let level = ListRequest::level(name::directory(key));
         let request = ListRequest { start_after: Some(&before), ..level };
         let page = self.store.list(request).await?;
         let versions: Vec<&Version> = page.objects.iter().collect();

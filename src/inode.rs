@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::about::About;
 use crate::expiry::Expiry;
-use crate::name::Prefix;
+use crate::name::{self, Prefix};
 use crate::store::Version;
 
 /// The kernel's name for the mount's root (FUSE_ROOT_ID).
@@ -240,7 +240,7 @@ impl Inodes {
     }
 
     fn name_of(&self, key: &str) -> Idle {
-        let (prefix, name) = key.rsplit_once('/').unwrap_or(("", key));
+        let (prefix, name) = key.split_at(name::directory(key).len());
         let prefix = Prefix::new(prefix);
         let parent = match prefix == self.root {
             true => ROOT,

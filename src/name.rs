@@ -34,6 +34,11 @@ impl fmt::Display for Prefix {
     }
 }
 
+/// The prefix of the directory that a key lies in.
+pub fn directory(key: &str) -> &str {
+    key.rfind('/').map_or("", |slash| &key[..=slash])
+}
+
 /// Whether `name` can be one component of a path (rule N1).
 pub fn is_legal(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= NAME_MAX && !name.contains(['/', '\0'])
@@ -90,6 +95,7 @@ mod tests {
         assert_eq!(Prefix::new("a/b").as_str(), "a/b/");
         assert_eq!(Prefix::new("a/").key("f"), "a/f");
         assert_eq!(Prefix::default().key("f"), "f");
+        assert_eq!((directory("d/e/f"), directory("f")), ("d/e/", ""));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
+use crate::name::directory;
+
 /// What a LIST costs in HEADs (S3 price list: 0.005 and 0.0004 USD a thousand).
 const PRICE: u32 = 12;
 
@@ -76,11 +78,6 @@ impl Walks {
     }
 }
 
-/// The prefix of the directory that a key lies in.
-pub fn directory(key: &str) -> &str {
-    key.rfind('/').map_or("", |slash| &key[..=slash])
-}
-
 /// A text that comes before `key` in byte order, with nothing that people would name a file by
 /// between the two: where a listing starts after it, `key` comes first.
 pub fn just_before(key: &str) -> String {
@@ -136,6 +133,5 @@ mod tests {
             let near = &key[..key.len() - key.chars().next_back().unwrap().len_utf8()];
             assert!(before.starts_with(near), "{before:?}");
         }
-        assert_eq!((directory("d/e/f"), directory("f")), ("d/e/", ""));
     }
 }

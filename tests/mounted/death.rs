@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use crate::support::content::{KIB, MIB, assert_same_bytes, content, part};
 use crate::support::mount::{Mount, Setup, detach, is_mounted};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::stuck::{self, end_of};
 use crate::support::tools::shell;
 use crate::support::wait::{at_most, equal, eventually};
 
@@ -85,27 +86,6 @@ fn a_signal_under_load_lets_what_is_open_be_read_to_its_end() {
     }
 }
 
-/// A reader that is stuck in a read of `0`, which the store does not answer.
-fn stuck_reader(proxy: &Proxy, mount: &Mount) -> Child {
-    proxy.script(|request| match request.is_of("0") && request.of_version {
-        true => Fault::Stall(1 << 20),
-        false => Fault::None,
-    });
-    let mut cat = Command::new("cat");
-    cat.arg(mount.path("0")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let reader = cat.spawn().expect("cat");
-    eventually(BOUND, || {
-        equal("stalls", proxy.did("stall"), 1)?;
-        let status = mount.status();
-        equal("its state", status.0["handles_detail"][0]["state"].as_str(), Some("reading"))
-    });
-    reader
-}
-
-fn end_of(child: &mut Child) -> ExitStatus {
-    eventually(BOUND, || child.try_wait().expect("its status").ok_or("it runs still".to_owned()))
-}
-
 /// M3: the first signal gives running reads 5 s; a second one ends it at once.
 #[test]
 fn a_second_signal_does_not_wait_for_reads() {
@@ -113,7 +93,7 @@ fn a_second_signal_does_not_wait_for_reads() {
     for second in [Signal::SIGTERM, Signal::SIGINT] {
         let (proxy, setup) = proxied(&bucket);
         let mut mount = setup.start();
-        let mut reader = stuck_reader(&proxy, &mount);
+        let mut reader = stuck::reader(&mount, &proxy, "0");
         let start = Instant::now();
         mount.signal(Signal::SIGTERM);
         eventually(BOUND, || match File::open(mount.path("small")) {

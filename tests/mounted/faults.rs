@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -17,6 +16,7 @@ use crate::support::mount::{Mount, Setup, is_mounted};
 use crate::support::process::Process;
 use crate::support::proxy::{Fault, Head, Proxy, Request};
 use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::stuck::{self, end_of};
 use crate::support::wait::{at_most, equal, eventually, within};
 
 const SIZE: usize = 24 * MIB;
@@ -43,7 +43,7 @@ fn through(proxy: &Proxy, bucket: &Bucket) -> Setup {
 
 /// The request for a body of `file`, and not for the first bytes that come with a lookup.
 fn is_body(request: &Request) -> bool {
-    request.is_get() && request.is_of("file") && request.of_version
+    request.is_body_of("file")
 }
 
 /// The bytes of an open file from its start on, and how reading them came to an end.
@@ -350,25 +350,6 @@ fn a_name_that_stalls_is_given_up_in_time() {
     assert_all_given_back(&mount, daemon, fds);
 }
 
-/// A `cat` of `file` that has got stuck in a body that stalls.
-fn stuck_reader(mount: &Mount, proxy: &Proxy) -> std::process::Child {
-    proxy.script(|request| if is_body(request) { Fault::Stall(1 << 20) } else { Fault::None });
-    let mut cat = Command::new("cat");
-    cat.arg(mount.path("file")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let reader = cat.spawn().expect("cat");
-    eventually(HANGS, || {
-        equal("stalls", proxy.did("stall"), 1)?;
-        let status = mount.status();
-        equal("its state", status.0["handles_detail"][0]["state"].as_str(), Some("reading"))
-    });
-    reader
-}
-
-/// Its end, which must come in time.
-fn end_of(reader: &mut std::process::Child) -> std::process::ExitStatus {
-    eventually(HANGS, || reader.try_wait().expect("its status").ok_or("it lives".to_owned()))
-}
-
 /// R4: a process that is killed while the store keeps its read waiting is gone in time, and leaves
 /// nothing.
 #[test]
@@ -376,7 +357,7 @@ fn a_reader_that_is_killed_while_its_read_stalls_is_gone() {
     let (bucket, proxy) = faulty();
     let mount = through(&proxy, &bucket).with("--timeout 4s").start();
     let (daemon, fds) = (mount.process(), mount.process().fds());
-    let mut reader = stuck_reader(&mount, &proxy);
+    let mut reader = stuck::reader(&mount, &proxy, "file");
     reader.kill().expect("SIGKILL");
     let status = within(HANGS, "its end", || end_of(&mut reader));
     assert!(!status.success(), "{status}");
@@ -389,7 +370,7 @@ fn a_reader_that_is_killed_while_its_read_stalls_is_gone() {
 fn a_mount_whose_store_is_dead_is_unmounted() {
     let (bucket, mut proxy) = faulty();
     let mut mount = through(&proxy, &bucket).start();
-    let mut reader = stuck_reader(&mount, &proxy);
+    let mut reader = stuck::reader(&mount, &proxy, "file");
     let start = Instant::now();
     let output = mount.control("umount", &[]);
     let took = start.elapsed();

@@ -7,6 +7,7 @@ pub mod mount;
 pub mod process;
 pub mod proxy;
 pub mod seaweedfs;
+pub mod stuck;
 pub mod tools;
 pub mod wait;
 

@@ -70,6 +70,11 @@ impl Request {
         self.method == "GET" && !self.is_list()
     }
 
+    /// For a body of `key`, and not for the first bytes that come with a lookup.
+    pub fn is_body_of(&self, key: &str) -> bool {
+        self.is_get() && self.is_of(key) && self.of_version
+    }
+
     /// About the object `key`.
     pub fn is_of(&self, key: &str) -> bool {
         !self.is_list()
