@@ -24,12 +24,13 @@ use aws_smithy_types::body::SdkBody;
 use futures_util::future::BoxFuture;
 use http_body_util::Limited;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{
     CaptureConnection, Connected, Connection, HttpConnector as TcpConnector, capture_connection,
 };
 use hyper_util::client::legacy::{Client, connect};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
@@ -191,12 +192,25 @@ impl Uses {
 }
 
 /// A connection, and the right to have it.
+///
+/// What came is acknowledged before more is waited for, and not by the kernel's delayed ACK, some
+/// 40 ms later: a server that sends the head of an answer and its body apart, under Nagle's
+/// algorithm, keeps the body back until then (RFC 9293 §3.7.4).
 struct Socket {
     stream: Stream,
     uses: Uses,
     metrics: Arc<Metrics>,
     // Last: it goes back when the descriptor is closed.
     _permit: OwnedSemaphorePermit,
+}
+
+impl Socket {
+    fn tcp(&self) -> &TcpStream {
+        match &self.stream {
+            MaybeHttpsStream::Http(tcp) => tcp.inner(),
+            MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner().inner(),
+        }
+    }
 }
 
 impl Drop for Socket {
@@ -217,7 +231,13 @@ impl Read for Socket {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_pending() {
+            // The kernel forgets it with the next segments (tcp(7), TCP_QUICKACK). Where it fails
+            // the connection is broken, which the next read says.
+            let _ = self.tcp().set_quickack(true);
+        }
+        read
     }
 }
 

@@ -1,9 +1,9 @@
 //! The store over S3, as the file system sees it, against the server in this process.
 
-use std::env;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, io};
 
 use bytes::Bytes;
 use expirefs::clock::Clock;
@@ -18,6 +18,8 @@ use expirefs::walk::just_before;
 use futures_util::TryStreamExt;
 use memory::Memory;
 use support::seaweedfs::{Bucket, object, seaweedfs};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 #[path = "semantics/memory.rs"]
 #[allow(dead_code)]
@@ -43,17 +45,22 @@ struct Rig {
 async fn rig(timeout: Duration) -> (Rig, Budget) {
     let server = Server::start().await.unwrap();
     server.handle().create_bucket(BUCKET);
-    let endpoint = Endpoint {
+    let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
+    let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(Clock::server()));
+    let endpoint = open_to_all(server.endpoint());
+    let store = S3::new(endpoint, &budget, timeout, clock.clone(), metrics.clone()).await.unwrap();
+    (Rig { server, metrics, clock, store }, budget)
+}
+
+/// The bucket of a server that checks no signatures.
+fn open_to_all(url: String) -> Endpoint {
+    Endpoint {
         bucket: BUCKET.to_owned(),
-        endpoint_url: Some(server.endpoint()),
+        endpoint_url: Some(url),
         region: Some("us-east-1".to_owned()),
         no_sign_request: true,
         ..Endpoint::default()
-    };
-    let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
-    let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(Clock::server()));
-    let store = S3::new(endpoint, &budget, timeout, clock.clone(), metrics.clone()).await.unwrap();
-    (Rig { server, metrics, clock, store }, budget)
+    }
 }
 
 async fn all(content: Content) -> Vec<u8> {
@@ -310,4 +317,54 @@ async fn sockets_stay_under_the_ceiling() {
     open.pop();
     open.push(rig.store.get(&version, 0..8 << 20).await.unwrap());
     assert_eq!(sockets(), budget.connections() as u64);
+}
+
+/// A server that writes the head of an answer and its body apart, under Nagle's algorithm, as Ceph's
+/// gateway does: the kernel holds the body back until the head has been acknowledged.
+async fn nagling() -> String {
+    const HEAD: &str = "HTTP/1.1 206 Partial Content\r\n\
+        Content-Length: 10\r\nContent-Range: bytes 0-9/10\r\nETag: \"e\"\r\n\
+        Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            client.set_nodelay(false).unwrap();
+            let mut client = BufReader::new(client);
+            tokio::spawn(async move {
+                loop {
+                    let mut line = String::new();
+                    while line != "\r\n" {
+                        line.clear();
+                        if client.read_line(&mut line).await? == 0 {
+                            return io::Result::Ok(());
+                        }
+                    }
+                    client.write_all(HEAD.as_bytes()).await?;
+                    client.write_all(b"0123456789").await?;
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_server_under_nagle_is_not_kept_waiting_for_delayed_acks() {
+    const REQUESTS: u32 = 200;
+    let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
+    let (endpoint, clock) = (open_to_all(nagling().await), Arc::new(Clock::server()));
+    let metrics = Arc::new(Metrics::default());
+    let store = S3::new(endpoint, &budget, Duration::from_secs(10), clock, metrics.clone());
+    let store = store.await.unwrap();
+    let start = Instant::now();
+    for _ in 0..REQUESTS {
+        let (object, first) = store.probe("f", 10).await.unwrap();
+        assert_eq!((object.version.size, first), (10, Bytes::from("0123456789")));
+    }
+    let took = start.elapsed();
+    println!("{REQUESTS} requests: {took:.1?}");
+    assert_eq!(metrics.connections_opened.get(), 1, "the first acknowledgements are never delayed");
+    // A delayed acknowledgement takes 40 ms at least.
+    assert!(took < REQUESTS * Duration::from_millis(25), "{REQUESTS} requests took {took:?}");
 }
