@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use support::content::{KIB, MIB, content, part};
 use support::mount::{Mount, Setup};
 use support::proxy::{Proxy, at_random};
-use support::seaweedfs::{Bucket, http_date, object, seaweedfs};
+use support::s3_server::{Bucket, http_date, object, seaweedfs};
 
 #[path = "support/mod.rs"]
 #[allow(dead_code)]

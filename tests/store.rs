@@ -17,7 +17,7 @@ use expirefs::store::{Content, ListRequest, Store};
 use expirefs::walk::just_before;
 use futures_util::TryStreamExt;
 use memory::Memory;
-use support::seaweedfs::{Bucket, object, seaweedfs};
+use support::s3_server::{Bucket, S3Server, SCRIPT, given, moto, object, seaweedfs};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -209,18 +209,28 @@ async fn the_embedded_server_keeps_the_contract() {
     assert_eq!(rig.clock.offset_ms(), 0, "both clocks are one");
 }
 
-/// Runs once more inside of `scripts/s3-server run`, which gives it a server and credentials.
 #[test]
 fn seaweedfs_keeps_the_contract() {
-    if env::var_os("EXPIREFS_TEST_ENDPOINT").is_none() {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
+    keeps_the_contract_in_a_process_of_its_own("seaweedfs", seaweedfs);
+}
+
+#[test]
+fn moto_keeps_the_contract() {
+    keeps_the_contract_in_a_process_of_its_own("moto", moto);
+}
+
+/// Runs the test once more inside of `scripts/s3-server run`, which gives it a server and, in its
+/// environment, credentials.
+fn keeps_the_contract_in_a_process_of_its_own(name: &str, server: fn() -> &'static S3Server) {
+    if given().as_deref() != Some(name) {
         let me = env::current_exe().expect("this program");
-        let mut again = Command::new(script);
-        again.arg("run").arg(me).args(["seaweedfs_keeps_the_contract", "--exact", "--nocapture"]);
-        assert!(again.status().expect(script).success(), "see above");
+        let mut again = Command::new(SCRIPT);
+        again.args(["--server", name, "run"]).arg(me);
+        again.args([&format!("{name}_keeps_the_contract"), "--exact", "--nocapture"]);
+        assert!(again.status().expect(SCRIPT).success(), "see above");
         return;
     }
-    let bucket = seaweedfs().bucket("contract");
+    let bucket = server().bucket("contract");
     let endpoint = Endpoint {
         bucket: bucket.name.clone(),
         endpoint_url: Some(bucket.endpoint().url.clone()),

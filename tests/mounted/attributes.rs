@@ -14,7 +14,7 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::support::content::{KIB, content};
 use crate::support::embedded::Embedded;
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::tools::{assert_same_lines, shell};
 
 const SIZE: usize = 300 * KIB + 1;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, part};
 use crate::support::mount::Mount;
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::wait::{at_most, equal, eventually};
 
 /// As many files as handles: a second handle on a file would be served from the page cache.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::content::{MIB, content};
 use crate::support::mount::sockets_under;
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::wait::eventually;
 
 fn bucket() -> Bucket {

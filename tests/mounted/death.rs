@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, part};
 use crate::support::mount::{Mount, Setup, detach, is_mounted};
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::{self, end_of};
 use crate::support::tools::shell;
 use crate::support::wait::{at_most, equal, eventually};

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::support::content::{KIB, MIB, assert_same_bytes, content};
 use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
-use crate::support::seaweedfs::{http_date, object, seaweedfs};
+use crate::support::s3_server::{http_date, object, seaweedfs};
 use crate::support::wait::{equal, eventually};
 
 const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";

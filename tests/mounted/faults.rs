@@ -15,7 +15,7 @@ use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup, is_mounted};
 use crate::support::process::Process;
 use crate::support::proxy::{Fault, Head, Proxy, Request};
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::{self, end_of};
 use crate::support::wait::{at_most, equal, eventually, within};
 

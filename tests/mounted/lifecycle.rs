@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::content::{MIB, content};
 use crate::support::mount::is_mounted;
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::tools::shell;
 use crate::support::wait::{equal, eventually};
 

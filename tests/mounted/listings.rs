@@ -13,7 +13,7 @@ use crate::expiry::{soon, watch};
 use crate::support::dir_stream::{DirStream, Position};
 use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
-use crate::support::seaweedfs::{http_date, object, seaweedfs};
+use crate::support::s3_server::{http_date, object, seaweedfs};
 use crate::support::tools::{assert_same_lines, attempt, shell};
 use crate::support::wait::{equal, eventually};
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::support::dir_stream::DirStream;
 use crate::support::embedded::Embedded;
 use crate::support::mount::Setup;
-use crate::support::seaweedfs::{object, seaweedfs};
+use crate::support::s3_server::{object, seaweedfs};
 use crate::support::tools::shell;
 
 const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
-use crate::support::seaweedfs::{object, seaweedfs};
+use crate::support::s3_server::{object, seaweedfs};
 use crate::support::wait::{at_most, equal, eventually};
 
 const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";

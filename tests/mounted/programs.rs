@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::content::{KIB, MIB, content};
 use crate::support::mount::Mount;
-use crate::support::seaweedfs::{Bucket, http_date, object, seaweedfs};
+use crate::support::s3_server::{Bucket, http_date, object, seaweedfs};
 use crate::support::tools::{attempt, shell};
 use crate::support::wait::eventually;
 

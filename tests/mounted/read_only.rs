@@ -3,7 +3,7 @@
 use nix::mount::{MsFlags, mount};
 use nix::unistd::Uid;
 
-use crate::support::seaweedfs::{object, seaweedfs};
+use crate::support::s3_server::{object, seaweedfs};
 use crate::support::tools::{attempt, shell};
 
 /// One for each call that changes something.

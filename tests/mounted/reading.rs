@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::thread;
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, part, scattered};
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::tools::shell;
 
 const SIZE: usize = 64 * MIB + 12345;

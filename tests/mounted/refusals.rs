@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::mount::{Setup, is_mounted};
-use crate::support::seaweedfs::{Bucket, object, seaweedfs};
+use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::wait::eventually;
 use crate::support::{Credentials, Endpoint};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, difference};
-use crate::support::seaweedfs::{object, seaweedfs};
+use crate::support::s3_server::{object, seaweedfs};
 
 const SIZE: usize = 24 * MIB;
 

@@ -6,7 +6,7 @@ pub mod embedded;
 pub mod mount;
 pub mod process;
 pub mod proxy;
-pub mod seaweedfs;
+pub mod s3_server;
 pub mod stuck;
 pub mod tools;
 pub mod wait;

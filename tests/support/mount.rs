@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::embedded::Embedded;
 use super::process::{Process, alive_in_group};
-use super::seaweedfs;
+use super::s3_server::Bucket;
 use super::wait::{equal, eventually};
 use super::{Endpoint, REGION};
 
@@ -47,7 +47,7 @@ pub struct Setup {
     life: Duration,
 }
 
-impl seaweedfs::Bucket {
+impl Bucket {
     pub fn mounting(&self) -> Setup {
         Setup::new(self.endpoint(), &self.name)
     }

@@ -1,4 +1,5 @@
-//! SeaweedFS: one server for a test binary, started by `scripts/s3-server` at first use.
+//! S3 servers of others' making: one of each kind for a test binary, started by `scripts/s3-server`
+//! at first use.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -19,11 +20,14 @@ use futures_util::{StreamExt, stream};
 
 use super::{Credentials, Endpoint, REGION, block_on};
 
+/// Starts a server, or a program with a server in its environment.
+pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
+
 /// Uploads under way at one time.
 const UPLOADS: usize = 48;
 
-/// The running server.
-pub struct SeaweedFs {
+/// A running server.
+pub struct S3Server {
     pub endpoint: Endpoint,
     client: Client,
     /// Its standard input is the leash: when this process ends, however, the pipe closes and the
@@ -31,29 +35,39 @@ pub struct SeaweedFs {
     _server: Option<Child>,
 }
 
-/// The server of this test binary.
-pub fn seaweedfs() -> &'static SeaweedFs {
-    static SERVER: LazyLock<SeaweedFs> = LazyLock::new(SeaweedFs::start);
+/// SeaweedFS, the server of most tests.
+pub fn seaweedfs() -> &'static S3Server {
+    static SERVER: LazyLock<S3Server> = LazyLock::new(|| S3Server::start("seaweedfs"));
     &SERVER
 }
 
-impl SeaweedFs {
-    fn start() -> SeaweedFs {
-        if let Ok(url) = env::var("EXPIREFS_TEST_ENDPOINT") {
-            let key = |name| env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
-            return SeaweedFs::at(
-                url,
-                key("AWS_ACCESS_KEY_ID"),
-                key("AWS_SECRET_ACCESS_KEY"),
-                None,
-            );
+/// moto's stand-in for AWS.
+pub fn moto() -> &'static S3Server {
+    static SERVER: LazyLock<S3Server> = LazyLock::new(|| S3Server::start("moto"));
+    &SERVER
+}
+
+/// The name of the server that `scripts/s3-server run` put into this process's environment, if it
+/// started this process.
+pub fn given() -> Option<String> {
+    env::var("EXPIREFS_TEST_SERVER").ok()
+}
+
+impl S3Server {
+    /// The server that `scripts/s3-server` knows by this name.
+    fn start(name: &str) -> S3Server {
+        if given().is_some_and(|given| given == name) {
+            let [url, id, secret] =
+                ["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+                    .map(|name| env::var(name).unwrap_or_else(|_| panic!("{name} is not set")));
+            return S3Server::at(url, id, secret, None);
         }
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
-        let mut child = Command::new(script)
+        let mut child = Command::new(SCRIPT)
+            .args(["--server", name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|e| panic!("{script}: {e}"));
+            .unwrap_or_else(|e| panic!("{SCRIPT}: {e}"));
         let mut line = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line of the script");
@@ -63,10 +77,10 @@ impl SeaweedFs {
         };
         let field = |name: &str| info[name].as_str().expect(name).to_owned();
         let [url, id, secret] = ["endpoint", "access_key_id", "secret_access_key"].map(field);
-        SeaweedFs::at(url, id, secret, Some(child))
+        S3Server::at(url, id, secret, Some(child))
     }
 
-    fn at(url: String, id: String, secret: String, server: Option<Child>) -> SeaweedFs {
+    fn at(url: String, id: String, secret: String, server: Option<Child>) -> S3Server {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(http())
@@ -76,7 +90,7 @@ impl SeaweedFs {
             .credentials_provider(SdkCredentials::new(&id, &secret, None, None, "tests"))
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .build();
-        SeaweedFs {
+        S3Server {
             endpoint: Endpoint {
                 url,
                 credentials: Some(Credentials { access_key_id: id, secret_access_key: secret }),
@@ -97,10 +111,10 @@ impl SeaweedFs {
     }
 }
 
-/// A bucket on SeaweedFS. It stays until the server goes.
+/// A bucket on one of them. It stays until the server goes.
 pub struct Bucket {
     pub name: String,
-    server: &'static SeaweedFs,
+    server: &'static S3Server,
 }
 
 /// What to upload under a key.
