@@ -36,6 +36,9 @@ pub enum Command {
     Umount {
         /// The mount point
         dir: PathBuf,
+        /// Detach it at once, without asking its daemon: what is open stays usable while that lives
+        #[arg(long)]
+        force: bool,
     },
     /// Show what a mount holds open, what it has done, and how its cap was derived
     Status {

@@ -1,21 +1,19 @@
 //! The life of a mount: checked, mounted, served, drained, unmounted.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fuser::{INodeNo, MountOption, Notifier, Session, SessionACL};
+use fuser::{INodeNo, Notifier};
 use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::body::Accounts;
 use crate::clock::Clock;
@@ -31,6 +29,7 @@ use crate::listing::Exactness;
 use crate::metrics::Metrics;
 use crate::mounts::{self, MountEntry};
 use crate::s3::{Endpoint, S3};
+use crate::session;
 use crate::status::{Status, process_of};
 use crate::store::{ListRequest, Store};
 
@@ -39,10 +38,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the kernel is given to end the session once nothing is open any more.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Read-ahead of the mount, in KiB: the longest request FUSE makes. The kernel's 128 cost a fifth
-/// of the speed in measurements; with more than this, reads come in disorder.
-const READ_AHEAD_KIB: u32 = 1024;
 
 /// Names the kernel is asked to forget at one time.
 const IDLE_NAMES: usize = 1024;
@@ -95,7 +90,7 @@ impl Mounted {
         budget: Budget,
         give_up: impl Future<Output = ()>,
     ) -> Result<Mounted, String> {
-        check_mount_point(&config.dir, config.replace_dead)?;
+        session::check(&config.dir, config.replace_dead)?;
         let clock = Arc::new(if config.local_clock { Clock::local() } else { Clock::server() });
         let metrics = Arc::new(Metrics::default());
         let timeout = config.settings.patience.timeout;
@@ -125,8 +120,7 @@ impl Mounted {
         let plus = config.settings.listing.exactness == Exactness::Exact;
         let fuse = Fuse::new(fs.clone(), Handle::current(), config.ownership, plus, alive);
         let source = config.url();
-        let (entry, notifier) = mount(fuse, &config, &source).await?;
-        raise_read_ahead(&entry);
+        let (entry, notifier) = session::mount(fuse, &config, &source).await?;
 
         let peak = Arc::new(Mutex::new(InUse::default()));
         let status = {
@@ -232,93 +226,6 @@ impl Mounted {
     }
 }
 
-/// Mounts, and serves the mount on threads of its own.
-async fn mount(
-    fuse: Fuse,
-    config: &Config,
-    source: &str,
-) -> Result<(MountEntry, Notifier), String> {
-    let mut options = fuser::Config::default();
-    options.mount_options = vec![
-        // A comma would end the option.
-        MountOption::FSName(format!("{}{}", mounts::SOURCE, source.replace(',', "_"))),
-        MountOption::Subtype("expirefs".to_owned()),
-        MountOption::RO,
-        MountOption::NoDev,
-        MountOption::NoSuid,
-        MountOption::NoAtime,
-        MountOption::DefaultPermissions,
-    ];
-    if config.allow_other {
-        options.acl = SessionACL::All;
-        // Serves by fusermount3, which clears the mount up if this process dies; it can do that
-        // only where others may use the mount.
-        if has_fusermount3() {
-            options.mount_options.push(MountOption::AutoUnmount);
-        }
-    }
-    options.n_threads = Some(config.fuse_threads);
-    let dir = config.dir.clone();
-    let failed = {
-        let dir = dir.display().to_string();
-        move |error: String| format!("cannot mount on {dir}: {error}")
-    };
-    let mounted = tokio::task::spawn_blocking(move || {
-        let session = Session::new(fuse, &dir, &options)?.spawn()?;
-        let notifier = session.notifier();
-        let entry = mounts::at(&dir)?.filter(MountEntry::is_ours);
-        let entry = entry.ok_or_else(|| io::Error::other("it was unmounted at once"))?;
-        // From here on dropping it would unmount whatever is at that path by then.
-        // `mounts::detach` looks first.
-        let _ = ManuallyDrop::new(session);
-        io::Result::Ok((entry, notifier))
-    });
-    match mounted.await {
-        Ok(Ok(mounted)) => Ok(mounted),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Err(failed(format!(
-            "{error} (is /dev/fuse there, and fusermount3 for other users than root?)"
-        ))),
-        Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(panic) => Err(failed(panic.to_string())),
-    }
-}
-
-fn has_fusermount3() -> bool {
-    std::process::Command::new("fusermount3").arg("-V").output().is_ok()
-}
-
-fn check_mount_point(dir: &Path, replace_dead: bool) -> Result<(), String> {
-    let shown = dir.display();
-    let found = match mounts::at(dir) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(format!("mount point {shown} does not exist"));
-        }
-        Err(error) => return Err(format!("mount point {shown}: {error}")),
-    };
-    match found.filter(MountEntry::is_ours) {
-        Some(entry) if !entry.is_dead() => {
-            return Err(format!("{shown} is an expirefs mount already"));
-        }
-        Some(_) if !replace_dead => {
-            return Err(format!(
-                "{shown} is a dead expirefs mount, left by a daemon that died: clear it with \
-                 `expirefs umount {shown}`, or mount with --replace-dead"
-            ));
-        }
-        Some(entry) => {
-            mounts::detach(&entry)
-                .map_err(|e| format!("cannot clear the dead mount {shown}: {e}"))?;
-        }
-        None => {}
-    }
-    match fs::metadata(dir) {
-        Ok(meta) if meta.is_dir() => Ok(()),
-        Ok(_) => Err(format!("mount point {shown} is not a directory")),
-        Err(error) => Err(format!("mount point {shown}: {error}")),
-    }
-}
-
 /// What an index is of: a bucket, at the place where it is asked for.
 fn source_of(endpoint: &Endpoint) -> String {
     let at = endpoint.endpoint_url.as_deref().unwrap_or("AWS");
@@ -341,14 +248,6 @@ async fn check_bucket(store: &dyn Store, config: &Config) -> Result<(), String> 
         };
         format!("cannot list {}{at}: {why}", config.url())
     })
-}
-
-/// Needs root; without it the mount is slower, and right.
-fn raise_read_ahead(entry: &MountEntry) {
-    let knob = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
-    if let Err(error) = fs::write(&knob, READ_AHEAD_KIB.to_string()) {
-        debug!("read-ahead stays as it is: {knob}: {error}");
-    }
 }
 
 /// Asks the kernel to forget names, while it knows too many.

@@ -34,6 +34,8 @@ pub mod mounts;
 pub mod name;
 pub mod probe;
 pub mod s3;
+pub mod session;
+pub mod signals;
 pub mod status;
 pub mod store;
 pub mod walk;

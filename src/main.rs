@@ -12,7 +12,6 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Builder;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use expirefs::cli::{Cli, Command};
@@ -25,6 +24,7 @@ use expirefs::inventory::{Inventory, Item, State};
 use expirefs::metrics::Metrics;
 use expirefs::mounts;
 use expirefs::s3::S3;
+use expirefs::signals::Signals;
 use expirefs::status::Status;
 use expirefs::store::Store;
 
@@ -66,7 +66,7 @@ fn run(command: Command) -> Result<(), String> {
                 Ok(())
             })
         }
-        Command::Umount { dir } => on_runtime(1, umount(&dir)),
+        Command::Umount { dir, force } => on_runtime(1, umount(&dir, force)),
         Command::Status { dir, json } => {
             let mount = control::mount_at(&dir, true)?;
             let answer = on_runtime(1, control::ask(&mount, &Request::Status))?;
@@ -198,13 +198,27 @@ fn print(text: &str) -> Result<(), String> {
     }
 }
 
-/// Has the daemon unmount; where none answers, takes the dead mount away.
-async fn umount(dir: &Path) -> Result<(), String> {
+/// Has the daemon unmount. A mount is detached without its daemon only if that is known to be dead,
+/// or with `force`.
+async fn umount(dir: &Path, force: bool) -> Result<(), String> {
     let mount = control::mount_at(dir, false)?;
-    match control::ask(&mount, &Request::Unmount).await {
-        Ok(failure) if failure.is_empty() => {}
-        Ok(failure) => return Err(failure),
-        Err(_) => mounts::detach(&mount).map_err(|e| format!("{}: {e}", dir.display()))?,
+    let asked = match force {
+        true => None,
+        false => Some(control::ask(&mount, &Request::Unmount).await),
+    };
+    match asked {
+        Some(Ok(failure)) if failure.is_empty() => {}
+        Some(Ok(failure)) => return Err(failure),
+        Some(Err(error)) if !mount.is_dead() => {
+            return Err(format!(
+                "{error}; it is still mounted: `expirefs umount --force {}` detaches it without \
+                 its daemon",
+                dir.display()
+            ));
+        }
+        Some(Err(_)) | None => {
+            mounts::detach(&mount).map_err(|e| format!("{}: {e}", dir.display()))?;
+        }
     }
     match mounts::at(dir) {
         Ok(Some(now)) if now.device == mount.device => {
@@ -225,23 +239,6 @@ fn on_runtime<T>(
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     done
-}
-
-/// SIGINT and SIGTERM.
-struct Signals(Signal, Signal);
-
-impl Signals {
-    fn new() -> Result<Signals, String> {
-        let listen = |kind| signal(kind).map_err(|e| format!("no signal handler: {e}"));
-        Ok(Signals(listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?))
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
 }
 
 fn start_log(filter: &str) -> Result<(), String> {

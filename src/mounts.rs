@@ -1,34 +1,56 @@
 //! What is mounted where, as the kernel tells it, and taking a mount of ours down.
 
 use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::statvfs::statvfs;
 
-/// What the source of our mounts begins with in `/proc/mounts`. (Their type is `fuse.expirefs`
-/// where fusermount3 mounts, and `fuse` where root does it itself.)
+/// The type of our mounts in `/proc/mounts`, which `PRUNEFS` of updatedb.conf(5) can name.
+pub const TYPE: &str = "fuse.expirefs";
+
+/// What the source of our mounts begins with there.
 pub const SOURCE: &str = "expirefs:";
+
+/// A daemon that has not answered statfs(2) within this time may hang, and is not known to be dead.
+const STATFS: Duration = Duration::from_secs(2);
 
 /// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
+    /// The kernel's number of this mount. It may come to another one when this one is gone.
+    id: u64,
     /// `MAJOR:MINOR`: names this mount until it is gone, and never blocks, alive or dead.
     pub device: String,
     pub dir: PathBuf,
+    kind: String,
     pub source: String,
 }
 
 impl MountEntry {
     pub fn is_ours(&self) -> bool {
-        self.source.starts_with(SOURCE)
+        self.kind == TYPE
     }
 
-    /// Whether its daemon is gone: the kernel answers for it with ENOTCONN.
+    /// Whether its daemon is known to be gone: the kernel answers for it with ENOTCONN. Of a
+    /// daemon that hangs, and of another user's, nothing is known.
     pub fn is_dead(&self) -> bool {
-        std::fs::metadata(&self.dir).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+        let (tell, told) = mpsc::channel();
+        let dir = self.dir.clone();
+        // The kernel never answers statfs(2) from a cache, as it does stat(2). The call of a
+        // daemon that hangs ends with this process.
+        thread::spawn(move || tell.send(statvfs(&dir).is_err_and(|e| e == Errno::ENOTCONN)));
+        told.recv_timeout(STATFS).unwrap_or(false)
     }
 }
 
@@ -37,11 +59,13 @@ impl MountEntry {
 fn parse(line: &[u8]) -> Option<MountEntry> {
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     let mut fields = line.split(|b| *b == b' ');
-    let device = text(fields.nth(2)?);
+    let id = text(fields.next()?).parse().ok()?;
+    let device = text(fields.nth(1)?);
     let dir = PathBuf::from(unescape(fields.nth(1)?));
     fields.find(|field| field == b"-")?;
-    let source = text(fields.nth(1)?);
-    Some(MountEntry { device, dir, source })
+    let kind = text(fields.next()?);
+    let source = text(fields.next()?);
+    Some(MountEntry { id, device, dir, kind, source })
 }
 
 /// Space, tab, newline and backslash come as `\ooo`.
@@ -65,7 +89,7 @@ fn unescape(field: &[u8]) -> OsString {
 }
 
 fn all() -> io::Result<Vec<MountEntry>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let table = fs::read("/proc/self/mountinfo")?;
     Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
 }
 
@@ -120,13 +144,21 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
 /// Where neither the kernel nor fusermount3 does it. Not where it is gone already, or where
 /// another mount is at its place: that one is left alone.
 pub fn detach(entry: &MountEntry) -> io::Result<()> {
-    let top = all()?.into_iter().rev().find(|now| now.dir == entry.dir);
-    if top.is_none_or(|now| now.device != entry.device) {
+    // Holds the mount on top, without asking it anything, whatever is mounted there from now on.
+    let top = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&entry.dir);
+    let top = match top {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    // While it is held, its number is no other mount's.
+    let id = mount_id(&top)?;
+    let now = all()?.into_iter().find(|now| now.id == id);
+    if now.is_none_or(|now| now.device != entry.device || now.dir != entry.dir) {
         return Ok(());
     }
-    match umount2(&entry.dir, MntFlags::MNT_DETACH) {
+    match umount2(format!("/proc/self/fd/{}", top.as_raw_fd()).as_str(), MntFlags::MNT_DETACH) {
         // Who is not root has the setuid helper do it.
-        Err(nix::errno::Errno::EPERM) => {
+        Err(Errno::EPERM) => {
             let run = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&entry.dir).output();
             let run = run.map_err(|e| io::Error::new(e.kind(), format!("fusermount3: {e}")))?;
             if run.status.success() {
@@ -136,6 +168,14 @@ pub fn detach(entry: &MountEntry) -> io::Result<()> {
         }
         other => Ok(other?),
     }
+}
+
+/// The number of the mount that an open file is on (proc_pid_fdinfo(5)).
+fn mount_id(file: &File) -> io::Result<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let id = id.and_then(|id| id.trim().parse().ok());
+    id.ok_or_else(|| io::Error::other("the kernel tells no mnt_id"))
 }
 
 #[cfg(test)]
@@ -156,6 +196,6 @@ mod tests {
     fn the_root_is_mounted() {
         assert_eq!(at(Path::new("/")).unwrap().unwrap().dir, Path::new("/"));
         let proc = containing(Path::new("/proc/self/status")).unwrap().unwrap();
-        assert_eq!(proc.source, "proc");
+        assert_eq!((proc.kind.as_str(), proc.source.as_str()), ("proc", "proc"));
     }
 }

@@ -4,8 +4,10 @@ use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use crate::support::content::{MIB, content};
-use crate::support::mount::sockets_under;
+use crate::support::mount::{is_mounted, sockets_under};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::wait::eventually;
 
@@ -115,4 +117,49 @@ fn a_folder_that_is_no_mount_is_refused() {
         assert_eq!(stderr.lines().count(), 1, "{command}: {stderr}");
         assert!(stderr.contains(mount.dir().to_str().unwrap()), "{command}: {stderr}");
     }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+/// A daemon that cannot be asked may be serving: it keeps its mount, hung or not, unless `--force`
+/// is given.
+#[test]
+fn umount_takes_no_mount_from_a_daemon_that_may_live() {
+    let mut mount = bucket().mounting().start();
+    for socket in sockets_under(mount.runtime_dir()) {
+        fs::remove_file(socket).expect("remove the socket");
+    }
+    for hung in [false, true] {
+        if hung {
+            mount.signal(Signal::SIGSTOP);
+        }
+        let refused = mount.control("umount", &[]);
+        let said = text(refused.stderr);
+        assert_eq!(refused.status.code(), Some(1), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("no control socket") && said.contains("--force"), "{said}");
+        assert!(is_mounted(mount.dir()));
+        if hung {
+            mount.signal(Signal::SIGCONT);
+        }
+        fs::metadata(mount.path("folder/file")).expect("it is served");
+    }
+    let forced = mount.control("umount", &["--force"]);
+    assert!(forced.status.success(), "{}", text(forced.stderr));
+    assert!(mount.ended().success());
+    mount.assert_nothing_left();
+}
+
+#[test]
+fn umount_clears_a_dead_mount() {
+    let mut mount = bucket().mounting().start();
+    // The kernel still has what it was told of the root.
+    fs::metadata(mount.dir()).expect("stat");
+    mount.signal(Signal::SIGKILL);
+    mount.ended();
+    let cleared = mount.control("umount", &[]);
+    assert!(cleared.status.success(), "{}", text(cleared.stderr));
+    assert!(!is_mounted(mount.dir()));
 }

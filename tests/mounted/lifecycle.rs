@@ -19,16 +19,45 @@ fn bucket() -> Bucket {
     bucket
 }
 
+/// SIGHUP comes when the terminal is closed.
 #[test]
-fn sigterm_and_sigint_unmount() {
+fn the_signals_that_end_a_process_unmount() {
     let bucket = bucket();
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         let mut mount = bucket.mounting().start();
         fs::metadata(mount.path("file")).expect("a working mount");
         mount.signal(signal);
         let status = mount.ended();
         assert_eq!(status.code(), Some(0), "{signal}: {status}");
         mount.assert_nothing_left();
+    }
+}
+
+/// As under nohup(1): the kernel drops a signal that is ignored, so the mount cannot end by it.
+#[test]
+fn a_signal_ignored_at_the_start_stays_ignored() {
+    let mount = bucket().mounting().ignoring("HUP").start();
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.process().0)).expect("status");
+    let mask = |field: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        u64::from_str_radix(line.expect("a mask").trim(), 16).expect("hexadecimal digits")
+    };
+    let bit = |signal: Signal| 1 << (signal as i32 - 1);
+    assert_eq!(mask("SigIgn:") & bit(Signal::SIGHUP), bit(Signal::SIGHUP));
+    let heard = bit(Signal::SIGTERM) | bit(Signal::SIGINT) | bit(Signal::SIGQUIT);
+    assert_eq!(mask("SigCgt:") & (heard | bit(Signal::SIGHUP)), heard);
+}
+
+/// The type that PRUNEFS of updatedb.conf(5) names is the same whoever mounts, and however.
+#[test]
+fn the_type_of_the_file_system_names_expirefs() {
+    let bucket = bucket();
+    for options in ["", "--allow-other"] {
+        let mount = bucket.mounting().with(options).start();
+        let dir = mount.dir().to_str().expect("a path in UTF-8");
+        let found = shell(mount.dir(), &format!("findmnt -n -o FSTYPE {dir}"));
+        assert_eq!(found.trim(), "fuse.expirefs", "{options:?}");
+        shell(mount.dir(), "test -f file");
     }
 }
 

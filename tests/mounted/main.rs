@@ -9,6 +9,7 @@ mod support;
 
 mod attributes;
 mod cap;
+mod claims;
 mod control;
 mod death;
 mod expiry;

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -177,4 +177,45 @@ fn no_access_without_credentials() {
     let bucket = bucket();
     let endpoint = Endpoint { credentials: None, ..bucket.endpoint().clone() };
     assert_refused_anywhere(&Setup::new(&endpoint, &bucket.name), &[&bucket.name]);
+}
+
+/// Runs it by a bash script that ends in `"$@"`, with the mount table to itself.
+#[track_caller]
+fn refused_after(setup: &Setup, script: &str) -> String {
+    let folder = folder();
+    let command = setup.command(folder.path(), folder.path());
+    let mut bash = Command::new("unshare");
+    bash.args(["--mount", "bash", "-e", "-c", script, "bash"]);
+    bash.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bash.env(name, value),
+            None => bash.env_remove(name),
+        };
+    }
+    let output = bash.output().expect("unshare");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line, not:\n{stderr}");
+    assert!(stderr.contains(folder.path().to_str().unwrap()), "{stderr}");
+    stderr
+}
+
+/// What a user meets who has no fusermount3, or no access to the device: root without its
+/// capabilities is such a user.
+#[test]
+fn no_helper_and_no_device() {
+    const AS_USER: &str =
+        "exec setpriv --bounding-set=-sys_admin,-dac_override,-dac_read_search \"$@\"";
+    let bucket = bucket();
+    let says = refused_after(
+        &bucket.mounting(),
+        &format!("export FUSERMOUNT_PATH=/nonexistent; {AS_USER}"),
+    );
+    assert!(says.contains("fusermount3") && says.contains("package fuse3"), "{says}");
+    let device = "f=$(mktemp); chmod 0600 $f; chown 1 $f; mount --bind $f /dev/fuse; rm $f";
+    let says = refused_after(&bucket.mounting(), &format!("{device}; {AS_USER}"));
+    assert!(says.contains("/dev/fuse (mode 0600, owner 1:0)"), "{says}");
+    let says = refused_after(&bucket.mounting(), &format!("mount -t tmpfs x /dev; {AS_USER}"));
+    assert!(says.contains("/dev/fuse") && says.contains("module fuse"), "{says}");
 }

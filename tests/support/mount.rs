@@ -43,6 +43,7 @@ pub struct Setup {
     endpoint: Endpoint,
     args: Vec<String>,
     nofile: Option<String>,
+    ignored: Option<&'static str>,
     no_control: bool,
     life: Duration,
 }
@@ -68,6 +69,7 @@ impl Setup {
             endpoint: endpoint.clone(),
             args: Vec::new(),
             nofile: None,
+            ignored: None,
             no_control: false,
             life: LIFE_BOUND,
         }
@@ -83,6 +85,12 @@ impl Setup {
     /// `SOFT:HARD`.
     pub fn nofile(mut self, limits: impl ToString) -> Setup {
         self.nofile = Some(limits.to_string());
+        self
+    }
+
+    /// A signal, as env(1) names it, that the daemon is started with ignored.
+    pub fn ignoring(mut self, signal: &'static str) -> Setup {
+        self.ignored = Some(signal);
         self
     }
 
@@ -148,7 +156,11 @@ impl Setup {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "prlimit"]);
         command.args(self.nofile.iter().map(|limits| format!("--nofile={limits}")));
-        command.args(["--", BINARY, "mount", &self.bucket]).arg(dir).arg("--foreground");
+        command.arg("--");
+        if let Some(signal) = self.ignored {
+            command.args(["env", &format!("--ignore-signal={signal}")]);
+        }
+        command.args([BINARY, "mount", &self.bucket]).arg(dir).arg("--foreground");
         environment(&mut command, if self.no_control { Path::new("/dev/null") } else { runtime });
         self.endpoint.reached_by(&mut command);
         command.args(&self.args);

@@ -1,0 +1,240 @@
+//! Mounting: the mount point is claimed, the kernel mounts, and the session is served.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use fuser::{MountOption, Notifier, Session, SessionACL};
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::unistd::{Gid, Uid};
+use tokio::task::spawn_blocking;
+use tracing::debug;
+
+use crate::config::Config;
+use crate::fuse::Fuse;
+use crate::mounts::{self, MountEntry};
+
+const DEVICE: &str = "/dev/fuse";
+
+/// Read-ahead of the mount, in KiB: the longest request FUSE makes. The kernel's 128 cost a fifth
+/// of the speed in measurements; with more than this, reads come in disorder.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// How long another process may hold the lock of the mount point. One that mounts there holds it
+/// for some milliseconds.
+const LOCKED: Duration = Duration::from_secs(5);
+
+/// Whether `dir` can be mounted on, as far as can be told before.
+///
+/// # Errors
+/// In words for the operator.
+pub fn check(dir: &Path, replace_dead: bool) -> Result<(), String> {
+    match vacancy(dir, replace_dead)? {
+        Vacancy::Free => open(dir).map(drop),
+        Vacancy::Dead(_) => Ok(()),
+    }
+}
+
+/// Mounts, and serves the mount on threads of its own.
+///
+/// # Errors
+/// In words for the operator; nothing is mounted then.
+pub async fn mount(
+    fuse: Fuse,
+    config: &Config,
+    source: &str,
+) -> Result<(MountEntry, Notifier), String> {
+    let (dir, replace_dead) = (config.dir.clone(), config.replace_dead);
+    let shown = dir.display().to_string();
+    let failed = |error: String| format!("cannot mount on {shown}: {error}");
+    let claim = spawn_blocking(move || claim(&dir, replace_dead));
+    let claim = tokio::time::timeout(LOCKED, claim)
+        .await
+        .map_err(|_| failed("another process holds a lock on it (flock(2))".to_owned()))?
+        .map_err(|panic| failed(panic.to_string()))??;
+
+    // A comma would end the option.
+    let source = format!("{}{}", mounts::SOURCE, source.replace(',', "_"));
+    let mut options = fuser::Config::default();
+    options.n_threads = Some(config.fuse_threads);
+    if config.allow_other {
+        options.acl = SessionACL::All;
+    }
+    let dir = config.dir.clone();
+    let mounted = spawn_blocking(move || {
+        let mounted = start(fuse, &dir, &source, options);
+        drop(claim);
+        mounted
+    });
+    let mounted = mounted.await.map_err(|panic| failed(panic.to_string()))?;
+    let (entry, notifier) = mounted.map_err(failed)?;
+    raise_read_ahead(&entry);
+    Ok((entry, notifier))
+}
+
+/// What is at a mount point that may be mounted on.
+enum Vacancy {
+    Free,
+    /// A dead mount of ours, which is to be replaced.
+    Dead(MountEntry),
+}
+
+/// Asks the kernel, and no mount but one of ours.
+fn vacancy(dir: &Path, replace_dead: bool) -> Result<Vacancy, String> {
+    let shown = dir.display();
+    let found = match mounts::at(dir) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(format!("mount point {shown} does not exist"));
+        }
+        Err(error) => return Err(format!("mount point {shown}: {error}")),
+    };
+    match found.filter(MountEntry::is_ours) {
+        None => Ok(Vacancy::Free),
+        Some(entry) if !entry.is_dead() => Err(format!("{shown} is an expirefs mount already")),
+        Some(entry) if replace_dead => Ok(Vacancy::Dead(entry)),
+        Some(_) => Err(format!(
+            "{shown} is a dead expirefs mount, left by a daemon that died: clear it with \
+             `expirefs umount {shown}`, or mount with --replace-dead"
+        )),
+    }
+}
+
+fn open(dir: &Path) -> Result<File, String> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(dir);
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            format!("mount point {} is not a directory", dir.display())
+        }
+        _ => format!("mount point {}: {error}", dir.display()),
+    })
+}
+
+/// Locks the directory (flock(2)) and finds it free. Of several that mount on it at one time, one
+/// finds it free; the others find its mount. Returns the lock, to be held until it is mounted.
+fn claim(dir: &Path, replace_dead: bool) -> Result<File, String> {
+    loop {
+        if let Vacancy::Dead(entry) = vacancy(dir, replace_dead)? {
+            mounts::detach(&entry)
+                .map_err(|e| format!("cannot clear the dead mount {}: {e}", dir.display()))?;
+            continue;
+        }
+        let lock = open(dir)?;
+        lock.lock().map_err(|e| format!("cannot lock {}: {e}", dir.display()))?;
+        // Another may have mounted while this one waited for the lock, or before it opened.
+        if let Vacancy::Free = vacancy(dir, replace_dead)? {
+            return Ok(lock);
+        }
+    }
+}
+
+fn start(
+    fuse: Fuse,
+    dir: &Path,
+    source: &str,
+    mut options: fuser::Config,
+) -> Result<(MountEntry, Notifier), String> {
+    let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(device_error)?;
+    let others = options.acl == SessionACL::All;
+    // Serves by fusermount3, which clears the mount up if this process dies; it can do that
+    // only where others may use the mount.
+    let auto_unmount = others && has_fusermount3();
+    let direct = match auto_unmount {
+        true => Err(Errno::EPERM),
+        false => mount_directly(&device, dir, source, others),
+    };
+    let session = match direct {
+        Ok(()) => Session::from_fd(fuse, OwnedFd::from(device), options.acl, options),
+        Err(Errno::EPERM) => {
+            drop(device);
+            options.mount_options = vec![
+                MountOption::FSName(source.to_owned()),
+                MountOption::Subtype("expirefs".to_owned()),
+                MountOption::RO,
+                MountOption::NoDev,
+                MountOption::NoSuid,
+                MountOption::NoAtime,
+                MountOption::DefaultPermissions,
+            ];
+            if auto_unmount {
+                options.mount_options.push(MountOption::AutoUnmount);
+            }
+            Session::new(fuse, dir, &options).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => io::Error::other(
+                    "only root mounts without fusermount3, which is missing: install the package \
+                     fuse3",
+                ),
+                _ => error,
+            })
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let served = session.and_then(|session| {
+        let session = session.spawn()?;
+        let notifier = session.notifier();
+        let entry = mounts::at(dir)?.filter(MountEntry::is_ours);
+        let entry = entry.ok_or_else(|| io::Error::other("it was unmounted at once"))?;
+        // From here on dropping it would unmount whatever is at that path by then.
+        // `mounts::detach` looks first.
+        let _ = ManuallyDrop::new(session);
+        Ok((entry, notifier))
+    });
+    served.map_err(|error| {
+        // A session that did not come about leaves a dead mount.
+        if direct.is_ok()
+            && let Ok(Some(entry)) = mounts::at(dir)
+            && entry.is_ours()
+        {
+            let _ = mounts::detach(&entry);
+        }
+        error.to_string()
+    })
+}
+
+/// mount(2), which only root may. fuser would do the same, but with the type `fuse`.
+fn mount_directly(device: &File, dir: &Path, source: &str, others: bool) -> Result<(), Errno> {
+    let mode = fs::metadata(dir).map_or(libc::S_IFDIR, |meta| meta.mode());
+    let (uid, gid) = (Uid::current(), Gid::current());
+    let mut data = format!(
+        "fd={},rootmode={mode:o},user_id={uid},group_id={gid},default_permissions",
+        device.as_raw_fd()
+    );
+    if others {
+        data += ",allow_other";
+    }
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
+    nix::mount::mount(Some(source), dir, Some(mounts::TYPE), flags, Some(data.as_str()))
+}
+
+fn device_error(error: io::Error) -> String {
+    match fs::metadata(DEVICE) {
+        Ok(meta) => format!(
+            "cannot open {DEVICE} (mode {:04o}, owner {}:{}): {error}",
+            meta.permissions().mode() & 0o7777,
+            meta.uid(),
+            meta.gid()
+        ),
+        Err(_) => format!(
+            "cannot open {DEVICE}: {error}: is the kernel module fuse loaded, and the device \
+             passed into this container?"
+        ),
+    }
+}
+
+fn has_fusermount3() -> bool {
+    Command::new("fusermount3").arg("-V").output().is_ok()
+}
+
+/// Needs root; without it the mount is slower, and right.
+fn raise_read_ahead(entry: &MountEntry) {
+    let knob = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
+    if let Err(error) = fs::write(&knob, READ_AHEAD_KIB.to_string()) {
+        debug!("read-ahead stays as it is: {knob}: {error}");
+    }
+}
