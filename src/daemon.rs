@@ -28,7 +28,7 @@ use crate::inode::Idle;
 use crate::listing::Exactness;
 use crate::metrics::Metrics;
 use crate::mounts::{self, MountEntry};
-use crate::s3::{Endpoint, S3};
+use crate::s3::{BRIEF_OUTAGE, Endpoint, S3};
 use crate::session;
 use crate::status::{Status, process_of};
 use crate::store::{ListRequest, Store};
@@ -97,9 +97,10 @@ impl Mounted {
         let store = async {
             let (clock, metrics) = (clock.clone(), metrics.clone());
             let s3 = S3::new(config.endpoint.clone(), &budget, timeout, clock, metrics).await?;
-            check_bucket(&s3, &config).await.map(|()| Arc::new(s3) as Arc<dyn Store>)
+            let impatient = s3.with_outage(BRIEF_OUTAGE);
+            check_bucket(&impatient, &config).await.map(|()| (Arc::new(s3), Arc::new(impatient)))
         };
-        let store = tokio::select! {
+        let (store, impatient) = tokio::select! {
             store = store => store?,
             () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
         };
@@ -144,12 +145,12 @@ impl Mounted {
             let (status, fs) = (status.clone(), fs.clone());
             let (bucket, dir) = (config.endpoint.bucket, entry.dir.display().to_string());
             move |request| {
-                let (status, fs) = (status.clone(), fs.clone());
+                let (status, fs, store) = (status.clone(), fs.clone(), impatient.clone());
                 let (bucket, dir) = (bucket.clone(), dir.clone());
                 let answer = async move {
                     let answer = match request {
                         Request::Explain(path) => {
-                            let explained = fs.explain(&path, &bucket, &dir).await;
+                            let explained = fs.explain(&*store, &path, &bucket, &dir).await;
                             serde_json::to_string(&explained.map_err(|e| e.to_string()))
                         }
                         Request::Status | Request::Unmount => serde_json::to_string(&status()),

@@ -374,13 +374,20 @@ impl Fs {
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
     }
 
-    /// Why the name at `path`, below the mount point, is there or not.
+    /// Why the name at `path`, below the mount point, is there or not, asked of `store`: the same
+    /// bucket, with the patience of whoever wants it explained.
     ///
     /// # Errors
     /// Of the store, where it has no answer.
-    pub async fn explain(&self, path: &str, bucket: &str, dir: &str) -> Result<Explanation> {
+    pub async fn explain(
+        &self,
+        store: &dyn Store,
+        path: &str,
+        bucket: &str,
+        dir: &str,
+    ) -> Result<Explanation> {
         let key = self.settings.prefix.key(path);
-        let (store, policy) = (&*self.store, &self.settings.policy);
+        let policy = &self.settings.policy;
         // Before the store is asked, which may change it.
         let mount = self.belief(&key, dir);
         let mut explanation = explain(store, &self.clock, policy, bucket, &key).await?;

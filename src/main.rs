@@ -23,7 +23,7 @@ use expirefs::explain::{Explanation, explain};
 use expirefs::inventory::{Inventory, Item, State};
 use expirefs::metrics::Metrics;
 use expirefs::mounts;
-use expirefs::s3::S3;
+use expirefs::s3::{BRIEF_OUTAGE, S3};
 use expirefs::signals::Signals;
 use expirefs::status::Status;
 use expirefs::store::Store;
@@ -128,7 +128,7 @@ async fn bucket(query: &Query) -> Result<(Arc<dyn Store>, Arc<Clock>), String> {
     let metrics = Arc::new(Metrics::default());
     let store =
         S3::new(query.endpoint.clone(), &budget, query.timeout, clock.clone(), metrics).await?;
-    Ok((Arc::new(store), clock))
+    Ok((Arc::new(store.with_outage(BRIEF_OUTAGE)), clock))
 }
 
 async fn explain_object(query: Query) -> Result<Explanation, String> {

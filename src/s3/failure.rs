@@ -32,7 +32,7 @@ impl S3 {
         }
         match &error {
             SdkError::ServiceError(context) => refusal(context.err(), context.raw()),
-            SdkError::TimeoutError(_) => Error::TimedOut(self.timeout),
+            SdkError::TimeoutError(_) => Error::TimedOut(self.retry.timeout),
             _ if is_out_of_descriptors(&error) => Error::OutOfDescriptors(chain(&error)),
             SdkError::ResponseError(_) => Error::Protocol(chain(&error)),
             _ => Error::Unreachable(chain(&error)),

@@ -6,6 +6,7 @@
 
 mod failure;
 mod gate;
+mod retry;
 mod witness;
 
 use std::ops::Range;
@@ -25,7 +26,6 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::RequestPayer;
-use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
@@ -37,19 +37,20 @@ use crate::metrics::Metrics;
 use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use failure::{archived, chain};
 use gate::Gate;
+use retry::{LeaveOutages, Retry};
 use witness::Witness;
 
 /// How long a connection is kept for the next request.
 pub const POOL_IDLE: Duration = Duration::from_secs(10);
 
-/// Tries of one request: throttling and broken connections are tried again, with backoff, while
-/// the timeout lasts. The pauses double from this one on, each cut to a random part: some 4 s in
-/// all.
+/// How long a store that cannot be reached is tried again where somebody waits to be told: by the
+/// commands, and by the check before a mount.
+pub const BRIEF_OUTAGE: Duration = Duration::from_secs(3);
+
+/// Tries of one request by the SDK, where the store answers with a failure. The pauses double from
+/// this one on, each cut to a random part: some 4 s in all.
 const ATTEMPTS: u32 = 6;
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
-
-/// The first pause before a throttled request is tried again, beyond those of the SDK.
-const PAUSE: Duration = Duration::from_millis(250);
 
 /// How long a lookup that has its headers waits for the content that comes with them.
 const CONTENT: Duration = Duration::from_secs(1);
@@ -79,18 +80,20 @@ pub enum Addressing {
 }
 
 /// A bucket.
+#[derive(Clone)]
 pub struct S3 {
     client: Client,
     bucket: String,
     requester_pays: bool,
-    timeout: Duration,
+    retry: Retry,
     /// HEAD and LIST requests under way are bounded, as bodies are.
     gate: Arc<Gate>,
     metrics: Arc<Metrics>,
 }
 
 impl S3 {
-    /// A client for the bucket; nothing is sent yet.
+    /// A client for the bucket; nothing is sent yet. Each call ends within `timeout`; for that long
+    /// it tries to reach a store that cannot be reached.
     ///
     /// # Errors
     /// Where no HTTP client can be made, in words for the operator.
@@ -146,6 +149,7 @@ impl S3 {
             .force_path_style(path_style)
             .timeout_config(timeouts)
             .retry_config(retries)
+            .retry_classifier(LeaveOutages)
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -157,10 +161,15 @@ impl S3 {
             client: Client::from_conf(config.build()),
             bucket: endpoint.bucket,
             requester_pays: endpoint.requester_pays,
-            timeout,
+            retry: Retry { timeout, outage: timeout },
             gate,
             metrics,
         })
+    }
+
+    /// The same bucket, for calls that try to reach a store only for so long.
+    pub fn with_outage(&self, outage: Duration) -> S3 {
+        S3 { retry: Retry { outage, ..self.retry }, ..self.clone() }
     }
 
     fn payer(&self) -> Option<RequestPayer> {
@@ -230,25 +239,7 @@ impl S3 {
             let _turn = self.gate.turn().await;
             ask().await
         };
-        self.patiently(in_turn).await
-    }
-
-    /// Runs a request, and again after a pause while the store throttles it, within the timeout.
-    async fn patiently<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(PAUSE)
-            .with_max_delay(32 * PAUSE)
-            .with_jitter()
-            .without_max_times()
-            // So that the last word is the store's, and not that time is over.
-            .with_total_delay(Some(self.timeout / 2));
-        let asking = ask.retry(pauses).when(|error| matches!(error, Error::Throttled(_)));
-        tokio::time::timeout(self.timeout, asking)
-            .await
-            .unwrap_or(Err(Error::TimedOut(self.timeout)))
+        self.retry.run(in_turn).await
     }
 }
 
@@ -297,7 +288,7 @@ impl Store for S3 {
     }
 
     async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
-        self.patiently(|| self.content(asked, range.clone())).await
+        self.retry.run(|| self.content(asked, range.clone())).await
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {

@@ -171,6 +171,42 @@ fn a_store_that_is_gone_is_eio_until_it_is_back() {
     assert_eq!(errno(fs::metadata(mount.path("absent"))), Some(libc::ENOENT));
 }
 
+/// R3 and R4: who reads, looks a name up, lists or opens while the store restarts waits for it, within
+/// `--timeout`, and sees nothing else of it.
+#[test]
+fn a_restart_of_the_store_costs_its_readers_the_time_it_takes() {
+    let (bucket, mut proxy) = faulty();
+    bucket.put("folder/file", object("x"));
+    let mount = through(&proxy, &bucket).with("--metadata-ttl 0s").start();
+    let (daemon, fds) = (mount.process(), mount.process().fds());
+    let file = File::open(mount.path("file")).expect("open");
+    file.read_exact_at(&mut [0; 4 * KIB], 0).expect("read");
+
+    proxy.down();
+    let lists = || mount.status().number("requests.list");
+    let before = lists();
+    thread::scope(|scope| {
+        let read = scope.spawn(|| read_all(&file));
+        let stat = scope.spawn(|| fs::metadata(mount.path("small")));
+        let absent = scope.spawn(|| fs::metadata(mount.path("absent")));
+        let list = scope.spawn(|| fs::read_dir(mount.dir())?.collect::<io::Result<Vec<_>>>());
+        // So many tries of one request take some 8 s.
+        eventually(HANGS, || at_most("tries to come", 8, lists() - before));
+        let explain =
+            within(HANGS / 3, "explain", || mount.control_at("explain", &mount.path("small"), &[]));
+        assert!(!explain.status.success(), "there is nobody to ask: {explain:?}");
+        proxy.up();
+        let (bytes, end) = read.join().expect("the reader");
+        end.expect("the read under way");
+        assert_same_bytes("the read under way", &bytes, &content(1, SIZE));
+        assert_eq!(stat.join().expect("stat").expect("stat").len(), 5);
+        assert_eq!(errno(absent.join().expect("stat")), Some(libc::ENOENT));
+        assert_eq!(list.join().expect("ls").expect("ls").len(), 3);
+    });
+    drop(file);
+    assert_all_given_back(&mount, daemon, fds);
+}
+
 /// The three numbers of a `Content-Range`, changed.
 fn range_told(change: impl Fn([u64; 3]) -> [u64; 3] + Send + Sync + 'static) -> Fault {
     Fault::rewrite(move |head: &mut Head| {

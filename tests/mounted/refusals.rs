@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::mount::{Setup, is_mounted};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, within};
 use crate::support::{Credentials, Endpoint};
 
 fn bucket() -> Bucket {
@@ -82,6 +82,8 @@ fn bad_credentials() {
     }
 }
 
+/// It is said within seconds, whatever `--timeout`, by the commands too: only a mount waits for a
+/// store that restarts.
 #[test]
 fn an_endpoint_that_nobody_serves() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -89,7 +91,15 @@ fn an_endpoint_that_nobody_serves() {
     drop(free);
     let endpoint =
         Endpoint { url: url.clone(), credentials: bucket().endpoint().credentials.clone() };
-    assert_refused_anywhere(&Setup::new(&endpoint, "bucket"), &[&url]);
+    let seconds = Duration::from_secs(15);
+    within(seconds, "mount", || assert_refused_anywhere(&Setup::new(&endpoint, "bucket"), &[&url]));
+    for command in ["ls", "explain"] {
+        let mut expirefs = endpoint.expirefs(command, "s3://bucket/key", &[]);
+        let output = within(seconds, command, || expirefs.output().expect("it runs"));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let says = String::from_utf8_lossy(&output.stderr);
+        assert!(says.contains("cannot be reached") && says.contains("refused"), "{says}");
+    }
 }
 
 #[test]

@@ -1,0 +1,159 @@
+//! When a failed request is sent again.
+//!
+//! The SDK tries again what was answered with a failure (5xx, throttling), a few times. Above it
+//! [`Retry`] tries again what may pass by itself and takes longer: a store that restarts, or
+//! throttles. Failures to reach the store are left to it alone.
+
+use std::time::Duration;
+
+use aws_sdk_s3::config::interceptors::InterceptorContext;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::error::{Error, Result};
+
+/// Pauses double from the first one to the last, each with up to as much again at random.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(8);
+
+/// The longest pause between tries to reach a store: one costs the store nothing, and readers wait
+/// for its restart.
+const LAST_PAUSE_OF_AN_OUTAGE: Duration = Duration::from_secs(1);
+
+/// How long a call goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    /// All tries of a call together.
+    pub timeout: Duration,
+    /// For how long a store that cannot be reached is tried again, at most `timeout`.
+    pub outage: Duration,
+}
+
+impl Retry {
+    /// Sends a request, and again after a pause while it fails in a way that may pass.
+    ///
+    /// # Errors
+    /// The last failure; `TimedOut` where there was none before the timeout.
+    pub async fn run<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let start = Instant::now();
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_delay(LAST_PAUSE)
+            .with_jitter()
+            .without_max_times()
+            .build();
+        let mut last = Error::TimedOut(self.timeout);
+        loop {
+            let Ok(answer) = timeout_at(start + self.timeout, ask()).await else {
+                return Err(last);
+            };
+            let Err(error) = answer else { return answer };
+            let (bound, longest) = match error {
+                Error::Throttled(_) => (self.timeout, Duration::MAX),
+                // Descriptors are short for moments, be it here or on the whole host.
+                Error::Unreachable(_) | Error::OutOfDescriptors(_) => {
+                    (self.outage, LAST_PAUSE_OF_AN_OUTAGE)
+                }
+                _ => return Err(error),
+            };
+            let pause = pauses.next().unwrap_or(LAST_PAUSE).min(longest);
+            if start.elapsed() + pause >= bound {
+                return Err(error);
+            }
+            last = error;
+            sleep(pause).await;
+        }
+    }
+}
+
+/// Has the SDK leave to [`Retry`] what brought no answer.
+#[derive(Debug)]
+pub struct LeaveOutages;
+
+impl ClassifyRetry for LeaveOutages {
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.output_or_error() {
+            Some(Err(error)) if error.is_connector_error() => RetryAction::RetryForbidden,
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "LeaveOutages"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const RETRY: Retry =
+        Retry { timeout: Duration::from_secs(30), outage: Duration::from_secs(10) };
+
+    /// Runs a request that fails with `error` until so much time has passed. The outcome, the time
+    /// and the number of tries.
+    async fn run(error: Error, lasting: Duration) -> (Result<()>, Duration, u32) {
+        let (start, tries) = (Instant::now(), Cell::new(0));
+        let outcome = RETRY.run(|| {
+            tries.set(tries.get() + 1);
+            let error = error.clone();
+            async move { if start.elapsed() < lasting { Err(error) } else { Ok(()) } }
+        });
+        (outcome.await, start.elapsed(), tries.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_waited_out_with_a_try_every_second_or_so() {
+        for error in [Error::Unreachable("refused".into()), Error::OutOfDescriptors("".into())] {
+            let (outcome, took, tries) = run(error, Duration::from_secs(8)).await;
+            assert_eq!(outcome, Ok(()));
+            assert!(took <= Duration::from_secs(9), "{took:?}");
+            assert!((8..16).contains(&tries), "{tries} tries");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_failure_is_told_within_the_bound() {
+        let bounds = [
+            (Error::Unreachable("refused".into()), RETRY.outage),
+            (Error::Throttled("SlowDown".into()), RETRY.timeout),
+        ];
+        for (error, bound) in bounds {
+            let (outcome, took, _) = run(error.clone(), Duration::MAX).await;
+            assert_eq!(outcome, Err(error));
+            assert!(took <= bound && took >= bound / 3, "{took:?} of {bound:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_gets_no_answer_ends_with_the_failure_before_it() {
+        let tries = Cell::new(0);
+        let outcome = RETRY.run(|| {
+            tries.set(tries.get() + 1);
+            let first = tries.get() == 1;
+            async move {
+                match first {
+                    true => Err(Error::Unreachable("refused".into())),
+                    false => std::future::pending::<Result<()>>().await,
+                }
+            }
+        });
+        assert_eq!(outcome.await, Err(Error::Unreachable("refused".into())));
+        let outcome: Result<()> = RETRY.run(std::future::pending).await;
+        assert_eq!(outcome, Err(Error::TimedOut(RETRY.timeout)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_pass_is_told_at_once() {
+        for error in [Error::NotFound, Error::Denied("".into()), Error::TimedOut(RETRY.timeout)] {
+            let (outcome, took, tries) = run(error.clone(), Duration::MAX).await;
+            assert_eq!((outcome, took, tries), (Err(error), Duration::ZERO, 1));
+        }
+    }
+}
