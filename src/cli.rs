@@ -130,7 +130,7 @@ pub struct ObjectArgs {
     #[command(flatten, next_help_heading = "Expiry")]
     pub rules: RuleArgs,
     /// HEAD requests under way at one time
-    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = concurrency)]
     pub metadata_concurrency: usize,
     /// How long a request waits for the store, retries included
     #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
@@ -248,7 +248,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
     pub open_wait: Duration,
     /// HEAD and LIST requests under way at one time, as far as there are descriptors
-    #[arg(long, value_name = "N", default_value = "64", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = concurrency)]
     pub metadata_concurrency: usize,
     /// Never close an idle body in favour of another open
     #[arg(long)]
@@ -263,7 +263,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
     pub idle_warn: Duration,
     /// Threads that serve the kernel
-    #[arg(long, value_name = "N", default_value = "2", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = fuse_threads)]
     pub fuse_threads: usize,
 }
 
@@ -286,9 +286,17 @@ pub struct FileArgs {
     pub allow_other: bool,
 }
 
+/// Longer than anybody waits, and far from what instants and timers can count.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86400);
+
 fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "expected a duration such as 90s, 10m or 1h30m".to_owned())
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
+            Err("expected a duration of at most 36500d".to_owned())
+        }
+        Err(_) => Err("expected a duration such as 90s, 10m or 1h30m".to_owned()),
+    }
 }
 
 fn nonzero_duration(text: &str) -> Result<Duration, String> {
@@ -310,6 +318,23 @@ fn positive(text: &str) -> Result<usize, String> {
         Ok(0) | Err(_) => Err("expected a whole number from 1 on".to_owned()),
         Ok(n) => Ok(n),
     }
+}
+
+/// Each has a stack and a buffer of its own, and none of them waits for the store.
+fn fuse_threads(text: &str) -> Result<usize, String> {
+    at_most(text, 64)
+}
+
+/// Descriptors bound it further.
+fn concurrency(text: &str) -> Result<usize, String> {
+    at_most(text, 10_000)
+}
+
+fn at_most(text: &str, most: usize) -> Result<usize, String> {
+    positive(text)
+        .ok()
+        .filter(|n| *n <= most)
+        .ok_or_else(|| format!("expected a whole number from 1 to {most}"))
 }
 
 fn size(text: &str) -> Result<ByteSize, String> {
@@ -380,6 +405,11 @@ mod tests {
             ("--cache-control", "heed", "last-modified"),
             ("--ls", "fast", "lazy"),
             ("--metadata-concurrency", "0", "from 1"),
+            ("--metadata-concurrency", "99999999999", "10000"),
+            ("--fuse-threads", "100000", "from 1 to 64"),
+            ("--max-open-bodies", "99999999999999999999", "from 1"),
+            ("--open-wait", "101y", "36500d"),
+            ("--default-ttl", "99999999999999999999y", "36500d"),
         ];
         for (option, value, right) in table {
             let says = refused(&[option, value]);

@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use nix::sys::sysinfo::sysinfo;
 use nix::unistd::{Gid, Uid};
 
 use crate::body::Patience;
@@ -14,6 +16,7 @@ use crate::fuse::Ownership;
 use crate::listing;
 use crate::name::Prefix;
 use crate::probe;
+use crate::runtime_dir;
 use crate::s3::Endpoint;
 use crate::store;
 
@@ -51,6 +54,16 @@ impl Config {
     pub fn new(args: MountArgs) -> Result<Config, String> {
         let (bucket, prefix) = bucket_and_prefix(&args.bucket)?;
         let MountArgs { store: at, expiry, listing, reading, limits, files, .. } = args;
+        let machine = sysinfo().map_err(|e| format!("the memory of this machine: {e}"))?;
+        let machine = ByteSize::b(machine.ram_total());
+        let memory = [
+            ("--buffer-memory", reading.buffer_memory),
+            ("--probe-cache", reading.probe_cache),
+            ("--index-memory", listing.index_memory),
+        ];
+        if let Some((option, asked)) = memory.into_iter().find(|(_, asked)| *asked > machine) {
+            return Err(format!("{option} {asked} is more than this machine has, {machine}"));
+        }
         Ok(Config {
             endpoint: endpoint(bucket, at),
             dir: args.dir,
@@ -167,17 +180,18 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
 
-/// Where sockets of this user's daemons live.
-pub fn runtime_dir() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() => dir.into(),
-        _ => "/run".into(),
-    }
+/// Where sockets of this user's daemons may lie, the first choice first.
+pub fn runtime_dirs() -> Vec<PathBuf> {
+    runtime_dir::candidates(std::env::var_os("XDG_RUNTIME_DIR").map(Into::into), Uid::effective())
 }
 
 fn bucket_and_prefix(text: &str) -> Result<(String, Prefix), String> {
     let (bucket, prefix) = bucket_and_key(text)?;
-    Ok((bucket.to_owned(), Prefix::new(prefix)))
+    let prefix = Prefix::new(prefix);
+    match prefix.defect() {
+        None => Ok((bucket.to_owned(), prefix)),
+        Some(defect) => Err(format!("{text:?} can be mounted nowhere: its prefix has {defect}")),
+    }
 }
 
 fn bucket_and_key(text: &str) -> Result<(&str, &str), String> {
@@ -210,13 +224,30 @@ mod tests {
     }
 
     #[test]
+    fn more_memory_than_there_is() {
+        for option in ["--buffer-memory", "--probe-cache", "--index-memory"] {
+            let typed = ["expirefs", "mount", "b", "/mnt", option, "99999999GiB"];
+            let Command::Mount(args) = Cli::parse_from(typed).command else { unreachable!() };
+            let says = Config::new(*args).unwrap_err();
+            assert!(says.contains(option) && says.contains("this machine"), "{says}");
+        }
+    }
+
+    #[test]
     fn buckets_and_prefixes() {
-        let parts = |text| bucket_and_prefix(text).map(|(b, p)| (b, p.as_str().to_owned()));
+        let parts = |text: &str| bucket_and_prefix(text).map(|(b, p)| (b, p.as_str().to_owned()));
         let right = |b: &str, p: &str| Ok((b.to_owned(), p.to_owned()));
         assert_eq!(parts("b"), right("b", ""));
         assert_eq!(parts("b/"), right("b", ""));
         assert_eq!(parts("b/a/c"), right("b", "a/c/"));
         assert_eq!(parts("s3://b/a/"), right("b", "a/"));
+        for wrong in ["b//", "b//a", "b/a//c", "b/../c", "b/.", "s3://b/a/..", "b/a\0"] {
+            assert!(parts(wrong).unwrap_err().contains("prefix"), "{wrong:?}");
+        }
+        let long = |n| format!("b/{}", "x".repeat(n));
+        assert!(parts(&long(255)).is_ok() && parts(&long(256)).unwrap_err().contains("255"));
+        let deep = format!("b/{}", "abcdefg/".repeat(128));
+        assert!(parts(&deep).is_ok() && parts(&format!("{deep}x")).unwrap_err().contains("1024"));
         for wrong in ["", "/x", "s3://", "s3:///x", "http://b/x", "b c"] {
             assert!(parts(wrong).unwrap_err().contains(wrong), "{wrong:?}");
         }

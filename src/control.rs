@@ -4,32 +4,37 @@
 //! socket lies in a directory that only its owner may enter, is named after the device number of
 //! the mount, and is removed with it.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout};
 
-use crate::config::runtime_dir;
-use crate::mounts::{self, MountEntry};
+use crate::config::runtime_dirs;
+use crate::mounts::MountEntry;
+use crate::runtime_dir;
 
-/// Clients served at one time: each is a descriptor, and the budget counts three.
+/// Clients served at one time. Each is a descriptor, as is one that waits for a place; the budget
+/// counts four.
 const CLIENTS: usize = 3;
+
+/// How long a client may be silent while another waits for its place.
+const SILENCE: Duration = Duration::from_millis(50);
 
 /// A client that does not speak, or listen, is not waited for longer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
 
 /// The longest request, in bytes: a path (PATH_MAX of Linux), each byte of it escaped.
 const LONGEST: u64 = 6 * 4096 + 64;
@@ -50,12 +55,9 @@ pub enum Request {
 /// Makes the answer to a request other than to unmount.
 pub type Answer = dyn Fn(Request) -> BoxFuture<'static, String> + Send + Sync;
 
-fn socket_dir() -> PathBuf {
-    runtime_dir().join("expirefs")
-}
-
-fn socket_of(mount: &MountEntry) -> PathBuf {
-    socket_dir().join(format!("{}.sock", mount.device))
+/// The socket of a mount, in the folder where its daemon keeps it.
+pub fn socket_of(dir: &Path, mount: &MountEntry) -> PathBuf {
+    dir.join(format!("{}.sock", mount.device))
 }
 
 /// The daemon's end. Dropping it removes the socket.
@@ -67,52 +69,110 @@ pub struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        // Other daemons of the user may have theirs in it.
+        let _ = self.path.parent().map(fs::remove_dir);
     }
 }
 
 impl Server {
     /// Listens for the mount. Each wish to unmount goes to `unmount`, and its client sees the
     /// stream end with the daemon.
+    ///
+    /// # Errors
+    /// Where there is no folder for the socket, or no socket can be made in it.
     pub fn start(
         mount: &MountEntry,
         answer: Arc<Answer>,
         unmount: mpsc::UnboundedSender<UnixStream>,
     ) -> io::Result<Server> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(socket_dir())?;
-        let path = socket_of(mount);
-        // The device number is ours now: one of that name was left by a crash.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let (path, listener) = listen(mount)?;
         let mut clients = JoinSet::new();
         clients.spawn(async move {
             let room = Arc::new(Semaphore::new(CLIENTS));
             let slow = Arc::new(Semaphore::new(CLIENTS - 1));
+            let mut silent = VecDeque::new();
             // Ended with the set, and so are its clients with this one.
             let mut serving = JoinSet::new();
-            while let Ok(turn) = room.clone().acquire_owned().await {
+            loop {
                 let Ok((client, _)) = listener.accept().await else {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
+                let Some(turn) = place(&room, &mut silent).await else { return };
                 while serving.try_join_next().is_some() {}
                 let (answer, slow) = (answer.clone(), slow.clone());
                 let unmount = unmount.clone();
-                serving.spawn(async move {
-                    let _ = serve(client, &*answer, &slow, unmount).await;
+                let is_silent = Arc::new(AtomicBool::new(true));
+                let asking = is_silent.clone();
+                let task = serving.spawn(async move {
+                    let _ = serve(client, &asking, &*answer, &slow, unmount).await;
+                    asking.store(false, Ordering::Relaxed);
                     drop(turn);
                 });
+                silent.push_back(Silent { is_silent, since: Instant::now(), task });
             }
         });
         Ok(Server { path, _clients: clients })
     }
 }
 
+fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
+    let dirs = runtime_dirs();
+    let mut tries = 0;
+    loop {
+        let path = socket_of(runtime_dir::create(&dirs, Uid::effective())?, mount);
+        // The device number is ours now: one of that name was left by a crash.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        tries += 1;
+        let listener = match UnixListener::bind(&path) {
+            // Another daemon has ended and removed the empty folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 10 => continue,
+            other => {
+                other.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?
+            }
+        };
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        return Ok((path, listener));
+    }
+}
+
+/// A client that has not sent its request yet.
+struct Silent {
+    /// Taken by whoever comes first: the client when it has asked, or who wants its place.
+    is_silent: Arc<AtomicBool>,
+    since: Instant,
+    task: AbortHandle,
+}
+
+/// A place for one more client: a free one, or that of the client that has
+/// been silent for the longest.
+async fn place(
+    room: &Arc<Semaphore>,
+    silent: &mut VecDeque<Silent>,
+) -> Option<OwnedSemaphorePermit> {
+    loop {
+        silent.retain(|client| client.is_silent.load(Ordering::Relaxed));
+        let free = room.clone().acquire_owned();
+        let Some(first) = silent.front() else { return free.await.ok() };
+        tokio::select! {
+            biased;
+            place = free => return place.ok(),
+            () = tokio::time::sleep_until(first.since + SILENCE) => {}
+        }
+        if let Some(longest) = silent.pop_front()
+            && longest.is_silent.swap(false, Ordering::Relaxed)
+        {
+            longest.task.abort();
+        }
+    }
+}
+
 async fn serve(
     client: UnixStream,
+    is_silent: &AtomicBool,
     answer: &Answer,
     slow: &Semaphore,
     unmount: mpsc::UnboundedSender<UnixStream>,
@@ -120,6 +180,9 @@ async fn serve(
     let mut client = BufReader::new(client.take(LONGEST));
     let mut line = String::new();
     timeout(CLIENT_PATIENCE, client.read_line(&mut line)).await??;
+    if !is_silent.swap(false, Ordering::Relaxed) {
+        return Ok(());
+    }
     let mut client = client.into_inner().into_inner();
     let says = match serde_json::from_str(&line) {
         Ok(Request::Unmount) => {
@@ -135,84 +198,4 @@ async fn serve(
         Err(error) => format!("not a request: {error}\n"),
     };
     timeout(CLIENT_PATIENCE, client.write_all(says.as_bytes())).await?
-}
-
-/// Asks the daemon of a mount, and returns its answer, which ends when the daemon closes.
-///
-/// # Errors
-/// In words for the operator.
-pub async fn ask(mount: &MountEntry, request: &Request) -> Result<String, String> {
-    let path = socket_of(mount);
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => format!(
-            "no control socket of the mount at {} in {}: is its daemon run by another user, or \
-             with another XDG_RUNTIME_DIR?",
-            mount.dir.display(),
-            socket_dir().display()
-        ),
-        _ => format!(
-            "the daemon of {} does not answer at {}: {error}",
-            mount.dir.display(),
-            path.display()
-        ),
-    };
-    let talk = async {
-        let mut stream = UnixStream::connect(&path).await?;
-        let mut line = serde_json::to_string(request)?;
-        line.push('\n');
-        stream.write_all(line.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    let answer = match request {
-        // The mount's own timeout ends it.
-        Request::Explain(_) => talk.await,
-        Request::Status | Request::Unmount => timeout(DAEMON_PATIENCE, talk)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-    };
-    answer.map_err(failed)
-}
-
-/// The expirefs mount that a path lies in, and the path below its mount point. The path itself
-/// need not exist: that is what one may want to have explained.
-///
-/// # Errors
-/// In words for the operator.
-pub fn path_in_mount(path: &Path) -> Result<(MountEntry, String), String> {
-    let failed = |error: io::Error| format!("{}: {error}", path.display());
-    let (whole, mount) = match within_ours(path).map_err(failed)? {
-        Some(found) => found,
-        None => {
-            let whole = mounts::absolute_or_missing(path).map_err(failed)?;
-            let mount = mount_at(&whole, true)?;
-            (whole, mount)
-        }
-    };
-    let below = whole.strip_prefix(&mount.dir).ok().and_then(Path::to_str);
-    let below = below.ok_or_else(|| format!("{}: no key is named so", path.display()))?;
-    Ok((mount, below.to_owned()))
-}
-
-/// The path without symbolic links and the mount of ours that its last component lies in, if one
-/// does. The kernel is not asked for that component: it would look it up.
-fn within_ours(path: &Path) -> io::Result<Option<(PathBuf, MountEntry)>> {
-    let path = std::path::absolute(path)?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-    let parent = mounts::absolute_or_missing(parent)?;
-    let mount = mounts::containing(&parent)?.filter(MountEntry::is_ours);
-    Ok(mount.map(|mount| (parent.join(name), mount)))
-}
-
-/// The expirefs mount at `dir`, or the one `dir` lies in if `within`.
-///
-/// # Errors
-/// In words for the operator.
-pub fn mount_at(dir: &Path, within: bool) -> Result<MountEntry, String> {
-    let found = if within { mounts::containing(dir) } else { mounts::at(dir) };
-    let found = found.map_err(|error| format!("{}: {error}", dir.display()))?;
-    found
-        .filter(MountEntry::is_ours)
-        .ok_or_else(|| format!("{}: no expirefs mount is there", dir.display()))
 }

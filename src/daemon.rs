@@ -28,10 +28,11 @@ use crate::inode::Idle;
 use crate::listing::Exactness;
 use crate::metrics::Metrics;
 use crate::mounts::{self, MountEntry};
+use crate::name::Prefix;
 use crate::s3::{BRIEF_OUTAGE, Endpoint, S3};
 use crate::session;
 use crate::status::{Status, process_of};
-use crate::store::{ListRequest, Store};
+use crate::store::{ListRequest, Store, any_below};
 
 /// What running reads are given when the mount is taken down.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -162,7 +163,7 @@ impl Mounted {
         };
         let control = control::Server::start(&entry, Arc::new(answer), wish);
         let control = control.inspect_err(|error| {
-            warn!("no control socket, so no `expirefs status`: {error} (is XDG_RUNTIME_DIR set?)");
+            warn!("no control socket, so no `expirefs status`: {error}");
         });
         chores.spawn(audit(fs.clone()));
         Ok(Mounted {
@@ -242,13 +243,30 @@ async fn check_bucket(store: &dyn Store, config: &Config) -> Result<(), String> 
         Some(url) => format!(" at {url}"),
         None => String::new(),
     };
-    listed.map(drop).map_err(|error| {
+    let page = listed.map_err(|error| {
         let why = match error {
             Error::NotFound => "no such bucket".to_owned(),
             other => other.to_string(),
         };
         format!("cannot list {}{at}: {why}", config.url())
-    })
+    })?;
+    if page.objects.is_empty() && page.prefixes.is_empty() {
+        warn_of_empty(store, &config.settings.prefix).await;
+    }
+    Ok(())
+}
+
+/// Says that no key begins with the prefix, if so: a wrong one looks as if all had expired.
+async fn warn_of_empty(store: &dyn Store, prefix: &Prefix) {
+    let Some(object) = prefix.as_str().strip_suffix('/') else { return };
+    // Where the store does not answer, nothing is known, and the mount will say so.
+    if !matches!(any_below(store, prefix.as_str()).await, Ok(false)) {
+        return;
+    }
+    match store.head(object).await {
+        Ok(_) => warn!("{object} is an object, and no key begins with {prefix}: mount a prefix"),
+        Err(_) => warn!("no key begins with {prefix}: is the prefix right?"),
+    }
 }
 
 /// Asks the kernel to forget names, while it knows too many.

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::daemon::{self, Mounted};
 use crate::embedded::{Handle, Object, Server};
 use crate::expiry::format_http_date;
+use crate::output::{self, Reader};
 
 const BUCKET: &str = "cache";
 
@@ -42,23 +43,31 @@ pub async fn run(tour: bool, stop: impl Future<Output = ()>) -> Result<(), Strin
             seen = tour => seen.map_err(|e| format!("the tour broke off: {e}")).flatten(),
             () = stop => Err("interrupted".to_owned()),
         };
-        println!("\n$ expirefs status DIR\n{}", mounted.status());
-        seen.and_then(|()| check_status(&mounted))
+        seen.and_then(|()| tell(&format!("\n$ expirefs status DIR\n{}", mounted.status())))
+            .and_then(|()| check_status(&mounted))
     } else {
-        explain(&mounted, ends);
-        tokio::select! {
-            () = stop => {}
-            () = mounted.until_done() => {}
+        let told = explain(&mounted, ends);
+        if told == Ok(Reader::There) {
+            tokio::select! {
+                () = stop => {}
+                () = mounted.until_done() => {}
+                () = output::gone() => {}
+            }
         }
-        Ok(())
+        told.map(drop)
     };
     mounted.unmount(std::future::pending()).await?;
     server.stop().await;
     outcome?;
-    if tour {
-        println!("All of it was right.");
+    match tour {
+        true => tell("All of it was right."),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Says a line. Where nobody reads it, what comes after is done all the same.
+fn tell(line: &str) -> Result<(), String> {
+    output::print(&format!("{line}\n")).map(drop)
 }
 
 /// A directory of our own, gone with this value.
@@ -98,7 +107,7 @@ async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
     let options = ["--no-sign-request", "--region=us-east-1", "--endpoint-url"];
     let typed = ["expirefs", "mount", BUCKET, &dir].into_iter().chain(options).chain([endpoint]);
     let typed: Vec<&str> = typed.collect();
-    println!("$ {}", typed.join(" "));
+    tell(&format!("$ {}", typed.join(" ")))?;
     let Command::Mount(args) = Cli::try_parse_from(&typed).map_err(|e| e.to_string())?.command
     else {
         return Err("the demo's own command line is wrong".to_owned());
@@ -111,10 +120,10 @@ async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
     Mounted::start(config, budget, std::future::pending()).await
 }
 
-fn explain(mounted: &Mounted, soon: SystemTime) {
+fn explain(mounted: &Mounted, soon: SystemTime) -> Result<Reader, String> {
     let dir = mounted.dir().display();
     let left = soon.duration_since(SystemTime::now()).unwrap_or_default().as_secs();
-    println!(
+    output::print(&format!(
         "
 A bucket with live, expired and soon-to-expire objects is mounted. Try in another terminal:
 
@@ -126,44 +135,42 @@ A bucket with live, expired and soon-to-expire objects is mounted. Try in anothe
     expirefs status {dir}
 
 {}
-Ctrl-C unmounts.",
+Ctrl-C unmounts.
+",
         mounted.status()
-    );
+    ))
 }
 
 /// Looks at everything once, and says what is not as it should be.
 fn take_tour(dir: &Path) -> Result<(), String> {
     let path = |name: &str| dir.join(name);
-    println!("\n$ ls DIR");
+    tell("\n$ ls DIR")?;
     let shown = names(dir)?;
-    println!(
-        "{}",
-        Vec::from_iter(&shown).iter().map(|n| n.as_str()).collect::<Vec<_>>().join("  ")
-    );
+    tell(&Vec::from_iter(shown.iter().map(String::as_str)).join("  "))?;
     must("the names", &shown, &set(["big.bin", "readme.txt", "site", "soon.txt"]))?;
     must("the names in site", &names(&path("site"))?, &set(["page.html"]))?;
 
     for (name, content) in [("readme.txt", README), ("site/page.html", PAGE)] {
-        println!("$ cat DIR/{name}");
+        tell(&format!("$ cat DIR/{name}"))?;
         let got = fs::read_to_string(path(name)).map_err(|e| format!("{name}: {e}"))?;
-        print!("{got}");
+        output::print(&got).map(drop)?;
         must(name, &got.as_str(), &content)?;
     }
     for name in ["expired.txt", "unparsable.txt", "site/stale.html"] {
-        println!("$ cat DIR/{name}");
+        tell(&format!("$ cat DIR/{name}"))?;
         let error = fs::read(path(name)).err();
-        println!("{}", error.as_ref().map_or("it was read".to_owned(), ToString::to_string));
+        tell(&error.as_ref().map_or("it was read".to_owned(), ToString::to_string))?;
         must(name, &error.and_then(|e| e.raw_os_error()), &Some(libc::ENOENT))?;
     }
-    println!("$ touch DIR/new");
+    tell("$ touch DIR/new")?;
     let error = fs::write(path("new"), "").err();
-    println!("{}", error.as_ref().map_or("it was written".to_owned(), ToString::to_string));
+    tell(&error.as_ref().map_or("it was written".to_owned(), ToString::to_string))?;
     must("a write", &error.and_then(|e| e.raw_os_error()), &Some(libc::EROFS))?;
     let big = fs::read(path("big.bin")).map_err(|e| format!("big.bin: {e}"))?;
     must("big.bin", &(big.len(), big.iter().all(|b| *b == 0xA5)), &(32 << 20, true))?;
 
     let mut held = fs::File::open(path("soon.txt")).map_err(|e| format!("soon.txt: {e}"))?;
-    println!("$ while ls DIR/soon.txt; do :; done");
+    tell("$ while ls DIR/soon.txt; do :; done")?;
     let patience = SystemTime::now() + SOON_ON_TOUR + Duration::from_secs(5);
     while path("soon.txt").exists() {
         if SystemTime::now() > patience {
@@ -171,7 +178,7 @@ fn take_tour(dir: &Path) -> Result<(), String> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    println!("soon.txt: No such file or directory");
+    tell("soon.txt: No such file or directory")?;
     must("the names then", &names(dir)?, &set(["big.bin", "readme.txt", "site"]))?;
     let mut text = String::new();
     let read = held.rewind().and_then(|()| held.read_to_string(&mut text));

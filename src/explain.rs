@@ -12,6 +12,7 @@ use crate::expiry::{
     Basis, CacheControl, OnUnparsable, Policy, Presence, Term, Terms, instant, rfc3339,
 };
 use crate::name::{self, Prefix};
+use crate::shown::Shown;
 use crate::store::{Object, Store, any_below};
 
 /// Field names are part of the interface. Instants are as RFC 3339 has them.
@@ -51,6 +52,20 @@ pub enum Verdict {
     Directory,
     /// The store has nothing of this name.
     Absent,
+}
+
+impl Explanation {
+    /// What `expirefs explain` ends with: 0 where a mount shows the name, 4 where it says ENOENT, and
+    /// 1, as for an error, where it says EIO.
+    pub fn exit_status(&self) -> u8 {
+        match self.verdict {
+            _ if self.hidden.is_some() => 4,
+            Verdict::Live | Verdict::Directory => 0,
+            Verdict::Expired if self.directory => 0,
+            Verdict::Expired | Verdict::Absent => 4,
+            Verdict::Unreadable => 1,
+        }
+    }
 }
 
 /// An object as the store has it.
@@ -269,12 +284,14 @@ fn span(seconds: f64) -> String {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut line = |name: &str, text: String| writeln!(f, "{name:<17}{text}");
-        line("key", format!("s3://{}/{}", self.bucket, self.key))?;
+        let key = format!("s3://{}/{}", self.bucket, self.key);
+        line("key", Shown(&key).to_string())?;
         match &self.object {
             Some(Found { size, etag, last_modified, content_type, storage_class }) => {
-                let mut text = format!("{size} bytes, ETag {etag}, modified {last_modified}");
+                let mut text =
+                    format!("{size} bytes, ETag {}, modified {last_modified}", Shown(etag));
                 for more in [content_type, storage_class].into_iter().flatten() {
-                    text += &format!(", {more}");
+                    text += &format!(", {}", Shown(more));
                 }
                 line("object", text)?;
             }
@@ -333,14 +350,14 @@ impl fmt::Display for Explanation {
             };
             for (what, value) in [("ETag", etag), ("until", instant)] {
                 if let Some(value) = value {
-                    text += &format!(", {what} {value}");
+                    text += &format!(", {what} {}", Shown(value));
                 }
             }
             text += &match *trusted_s {
                 t if t > 0.0 => format!("; asks again in {t:.1} s"),
                 _ => "; asks at the next lookup".to_owned(),
             };
-            line("mount", format!("{dir}: {text}; {open_handles} open handles"))?;
+            line("mount", format!("{}: {text}; {open_handles} open handles", Shown(dir)))?;
         }
         Ok(())
     }

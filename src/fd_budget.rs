@@ -14,8 +14,8 @@ const TRANSIENT: usize = 8;
 /// Sockets whose body has been dropped and that the kernel has yet to close (≤ 20 ms).
 const CLOSING: usize = 8;
 /// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the index, the
-/// control socket and three of its clients.
-const DAEMON: usize = 13;
+/// control socket, three of its clients and one that waits.
+const DAEMON: usize = 14;
 
 /// How the descriptors of this process are divided. The sum of all parts is at most `limit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Basis, Judgement, Policy, Presence, Terms, rfc3339};
+use crate::shown::Shown;
 use crate::store::{Headers, ListRequest, Store, Version};
 
 /// Where to look, and how to judge.
@@ -167,7 +168,8 @@ impl Item {
         }
     }
 
-    /// A line for people, with more of it if `long`. A key with control characters is quoted.
+    /// A line for people, with more of it if `long`. A key that would act on a terminal is
+    /// quoted.
     pub fn line(&self, long: bool) -> String {
         let dash = || "-".to_owned();
         let instant = self.instant.clone().unwrap_or_else(dash);
@@ -178,12 +180,9 @@ impl Item {
             let basis = self.decided_by.map_or_else(dash, |basis| basis.to_string());
             line += &format!("{size:>12} {modified:<20} {basis:<18} ");
         }
-        match self.key.chars().any(char::is_control) {
-            true => line += &format!("{:?}", self.key),
-            false => line += &self.key,
-        }
+        line += &Shown(&self.key).to_string();
         if let Some(error) = &self.error {
-            line += &format!("  ({error})");
+            line += &format!("  ({})", Shown(error));
         }
         line
     }

@@ -4,11 +4,14 @@
 //! `probe` serves `catalog`, and `expiry`, `name`, `error`, `metrics` know nobody. `scripts/layers` holds the arrows in place.
 
 #![forbid(unsafe_code)]
+// `output` writes, and does not panic where nobody reads.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod about;
 pub mod body;
 pub mod catalog;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -29,12 +32,16 @@ pub mod index;
 pub mod inode;
 pub mod inventory;
 pub mod listing;
+pub mod log;
 pub mod metrics;
 pub mod mounts;
 pub mod name;
+pub mod output;
 pub mod probe;
+pub mod runtime_dir;
 pub mod s3;
 pub mod session;
+pub mod shown;
 pub mod signals;
 pub mod status;
 pub mod store;

@@ -1,6 +1,7 @@
 //! Parse, build, run.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -12,17 +13,19 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Builder;
-use tracing_subscriber::EnvFilter;
 
 use expirefs::cli::{Cli, Command};
+use expirefs::client;
 use expirefs::clock::Clock;
 use expirefs::config::{Config, Query};
-use expirefs::control::{self, Request};
+use expirefs::control::Request;
 use expirefs::daemon::{self, Mounted};
 use expirefs::explain::{Explanation, explain};
 use expirefs::inventory::{Inventory, Item, State};
+use expirefs::log;
 use expirefs::metrics::Metrics;
 use expirefs::mounts;
+use expirefs::output::{Reader, print, print_json, say};
 use expirefs::s3::{BRIEF_OUTAGE, S3};
 use expirefs::signals::Signals;
 use expirefs::status::Status;
@@ -35,8 +38,8 @@ static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_log(&cli.log).and_then(|()| run(cli.command)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match log::start(&cli.log).and_then(|()| run(cli.command)) {
+        Ok(status) => status,
         Err(error) => {
             say(&format!("expirefs: {error}"));
             ExitCode::FAILURE
@@ -44,35 +47,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), String> {
+fn run(command: Command) -> Result<ExitCode, String> {
+    let done = |_: Reader| ExitCode::SUCCESS;
     match command {
-        Command::Mount(args) => {
-            let config = Config::new(*args)?;
-            // Before the runtime, whose descriptors have their place in the sum.
-            let budget = daemon::budget(&config)?;
-            let source = config.url();
-            on_runtime(config.workers, async {
-                let mut signals = Signals::new()?;
-                let mut mounted = Mounted::start(config, budget, signals.next()).await?;
-                let dir = mounted.dir().display().to_string();
-                let cap = mounted.status().cap;
-                say(&format!("expirefs: mounted {source} on {dir}, at most {cap} open bodies"));
-                tokio::select! {
-                    () = mounted.until_done() => {}
-                    () = signals.next() => {}
-                }
-                mounted.unmount(signals.next()).await?;
-                say(&format!("expirefs: unmounted {dir}"));
-                Ok(())
-            })
+        Command::Mount(args) => mount(Config::new(*args)?).map(|()| ExitCode::SUCCESS),
+        Command::Umount { dir, force } => {
+            on_runtime(1, umount(&dir, force)).map(|()| ExitCode::SUCCESS)
         }
-        Command::Umount { dir, force } => on_runtime(1, umount(&dir, force)),
         Command::Status { dir, json } => {
-            let mount = control::mount_at(&dir, true)?;
-            let answer = on_runtime(1, control::ask(&mount, &Request::Status))?;
+            let mount = client::mount_at(&dir, true)?;
+            let answer = on_runtime(1, client::ask(&mount, &Request::Status))?;
             match json {
-                true => print(&format!("{answer}\n")),
-                false => print(&read_answer::<Status>(&answer)?.to_string()),
+                true => print_json(&answer).map(done),
+                false => print(&read_answer::<Status>(&answer)?.to_string()).map(done),
             }
         }
         Command::Ls { url, expired, live, all: _, recursive, long, json, object } => {
@@ -83,10 +70,10 @@ fn run(command: Command) -> Result<(), String> {
                 State::Unreadable | State::Unknown => !live && !expired,
             };
             let form = move |item: &Item| match json {
-                true => serde_json::to_string(item).unwrap_or_else(|e| e.to_string()),
-                false => item.line(long),
+                true => print_json(&serde_json::to_string(item).map_err(|e| e.to_string())?),
+                false => print(&format!("{}\n", item.line(long))),
             };
-            on_runtime(1, ls(query, recursive, shown, form))
+            on_runtime(1, ls(query, recursive, shown, form)).map(|()| ExitCode::SUCCESS)
         }
         Command::Explain { path, json, object } => {
             let explanation = match path.starts_with("s3://") {
@@ -95,26 +82,48 @@ fn run(command: Command) -> Result<(), String> {
                     on_runtime(1, explain_object(query))?
                 }
                 false => {
-                    let (mount, below) = control::path_in_mount(Path::new(&path))?;
-                    let answer = on_runtime(1, control::ask(&mount, &Request::Explain(below)))?;
+                    let (mount, below) = client::path_in_mount(Path::new(&path))?;
+                    let answer = on_runtime(1, client::ask(&mount, &Request::Explain(below)))?;
                     read_answer::<Result<Explanation, String>>(&answer)?
                         .map_err(|e| format!("{path}: {e}"))?
                 }
             };
-            match json {
+            let _: Reader = match json {
                 true => {
-                    let json = serde_json::to_string(&explanation).map_err(|e| e.to_string())?;
-                    print(&format!("{json}\n"))
+                    print_json(&serde_json::to_string(&explanation).map_err(|e| e.to_string())?)?
                 }
-                false => print(&explanation.to_string()),
-            }
+                false => print(&explanation.to_string())?,
+            };
+            Ok(ExitCode::from(explanation.exit_status()))
         }
         #[cfg(feature = "demo")]
         Command::Demo { exit } => on_runtime(1, async {
             let mut signals = Signals::new()?;
             expirefs::demo::run(exit, signals.next()).await
-        }),
+        })
+        .map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Mounts, and serves it until it is unmounted.
+fn mount(config: Config) -> Result<(), String> {
+    // Before the runtime, whose descriptors have their place in the sum.
+    let budget = daemon::budget(&config)?;
+    let source = config.url();
+    on_runtime(config.workers, async {
+        let mut signals = Signals::new()?;
+        let mut mounted = Mounted::start(config, budget, signals.next()).await?;
+        let dir = mounted.dir().display().to_string();
+        let cap = mounted.status().cap;
+        say(&format!("expirefs: mounted {source} on {dir}, at most {cap} open bodies"));
+        tokio::select! {
+            () = mounted.until_done() => {}
+            () = signals.next() => {}
+        }
+        mounted.unmount(signals.next()).await?;
+        say(&format!("expirefs: unmounted {dir}"));
+        Ok(())
+    })
 }
 
 fn read_answer<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
@@ -147,7 +156,7 @@ async fn ls(
     query: Query,
     recursive: bool,
     shown: impl Fn(State) -> bool,
-    form: impl Fn(&Item) -> String,
+    show: impl Fn(&Item) -> Result<Reader, String>,
 ) -> Result<(), String> {
     let (store, clock) = bucket(&query).await?;
     let from = format!("s3://{}/{}", query.endpoint.bucket, query.key);
@@ -164,7 +173,7 @@ async fn ls(
     progress.set_style(style.map_err(|e| e.to_string())?);
     let started = Instant::now();
     let (mut silent, mut expired) = (true, 0);
-    let mut out = std::io::stdout();
+    let (mut any_shown, mut prefixes) = (false, 0);
     let mut items = pin!(inventory.items());
     while let Some(item) = items.next().await {
         let item = item.map_err(|e| format!("{from}: {e}"))?;
@@ -177,34 +186,31 @@ async fn ls(
         if !silent {
             progress.set_message(format!("{expired} of them expired"));
         }
+        prefixes += u64::from(item.state == State::Prefix);
         if shown(item.state) {
-            match progress.suspend(|| writeln!(out, "{}", form(&item))) {
-                // Who reads it has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
-                written => written.map_err(|e| format!("standard output: {e}"))?,
+            any_shown = true;
+            if progress.suspend(|| show(&item))? == Reader::Gone {
+                break;
             }
         }
     }
     progress.finish_and_clear();
-    Ok(())
-}
-
-fn print(text: &str) -> Result<(), String> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(format!("standard output: {error}"))
-        }
-        _ => Ok(()),
+    if !any_shown && prefixes > 0 {
+        say(&format!(
+            "expirefs: none directly below {from}, and {prefixes} prefixes lie deeper: \
+             --recursive (-r) lists what is in them"
+        ));
     }
+    Ok(())
 }
 
 /// Has the daemon unmount. A mount is detached without its daemon only if that is known to be dead,
 /// or with `force`.
 async fn umount(dir: &Path, force: bool) -> Result<(), String> {
-    let mount = control::mount_at(dir, false)?;
+    let mount = client::mount_at(dir, false)?;
     let asked = match force {
         true => None,
-        false => Some(control::ask(&mount, &Request::Unmount).await),
+        false => Some(client::ask(&mount, &Request::Unmount).await),
     };
     match asked {
         Some(Ok(failure)) if failure.is_empty() => {}
@@ -239,23 +245,4 @@ fn on_runtime<T>(
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     done
-}
-
-fn start_log(filter: &str) -> Result<(), String> {
-    let parsed = EnvFilter::try_new(filter).map_err(|e| {
-        format!("--log {filter:?}: {e}; expected a level such as `info`, or `expirefs=debug,warn`")
-    })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_writer(std::io::stderr)
-        // It would say so on standard error, and panic where that fails.
-        .log_internal_errors(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    Ok(())
-}
-
-/// A line for the operator; where nobody reads it, it is lost, and nothing else is.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

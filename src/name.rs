@@ -22,6 +22,20 @@ impl Prefix {
         &self.0
     }
 
+    /// Why no key below it can be shown, if so: what lies deeper is a path below the mount point,
+    /// but the prefix itself is none (rule N1).
+    pub fn defect(&self) -> Option<String> {
+        let path = self.0.strip_suffix('/')?;
+        if self.0.len() > KEY_MAX {
+            return Some(format!("over {KEY_MAX} bytes, the most of a key"));
+        }
+        match path.split('/').find(|component| !is_legal(component))? {
+            "" => Some("an empty component (two slashes in a row)".to_owned()),
+            long if long.len() > NAME_MAX => Some(format!("a component over {NAME_MAX} bytes")),
+            other => Some(format!("a component {other:?}")),
+        }
+    }
+
     /// The key of the file `name` in this directory.
     pub fn key(&self, name: &str) -> String {
         format!("{}{name}", self.0)

@@ -9,6 +9,7 @@ use crate::body::State;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::handle::Handle;
+use crate::shown::Shown;
 
 /// The state of a mount. Field names are part of the interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -186,7 +187,8 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let up = humantime::format_duration(Duration::from_secs(self.uptime_s as u64));
-        writeln!(f, "{} on {}, pid {}, up {up}", self.source, self.dir, self.pid)?;
+        let (source, dir) = (Shown(&self.source), Shown(&self.dir));
+        writeln!(f, "{source} on {dir}, pid {}, up {up}", self.pid)?;
         writeln!(
             f,
             "bodies       {} open ({} forgotten), {} parked, {} opens waiting, {} resumed; \
@@ -249,11 +251,11 @@ impl fmt::Display for Status {
                 f,
                 "{:>8}  {:15}  {state:8} {:>6.0}s {idle:>7}  {:>12} / {:<12} {}",
                 h.pid,
-                h.command.as_deref().unwrap_or("-"),
+                Shown(h.command.as_deref().unwrap_or("-")),
                 h.age_s,
                 h.offset,
                 h.length,
-                h.key
+                Shown(&h.key)
             )?;
         }
         Ok(())

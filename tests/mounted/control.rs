@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -9,7 +10,7 @@ use nix::sys::signal::Signal;
 use crate::support::content::{MIB, content};
 use crate::support::mount::{is_mounted, sockets_under};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
-use crate::support::wait::eventually;
+use crate::support::wait::{eventually, within};
 
 fn bucket() -> Bucket {
     let bucket = seaweedfs().bucket("control");
@@ -162,4 +163,32 @@ fn umount_clears_a_dead_mount() {
     let cleared = mount.control("umount", &[]);
     assert!(cleared.status.success(), "{}", text(cleared.stderr));
     assert!(!is_mounted(mount.dir()));
+}
+
+/// Clients that connect and say nothing, more than there are places and descriptors for.
+#[test]
+fn silent_clients_do_not_keep_status_from_its_answer() {
+    let mount = bucket().mounting().start();
+    let sockets = sockets_under(mount.runtime_dir());
+    let [socket] = sockets.as_slice() else { panic!("{sockets:?}") };
+    let silent: Vec<_> = (0..200).map(|_| UnixStream::connect(socket).expect("connect")).collect();
+    for _ in 0..3 {
+        within(Duration::from_secs(10), "status", || mount.status());
+    }
+    drop(silent);
+}
+
+/// A client finds the socket whichever place its daemon has taken.
+#[test]
+fn the_environments_of_daemon_and_client_may_differ() {
+    let bucket = bucket();
+    let mount = bucket.mounting().without_runtime_dir().start();
+    assert!(sockets_under(mount.runtime_dir()).is_empty());
+    assert_eq!(mount.status().number("handles"), 0);
+    let mut without = mount.control_command("status", mount.dir(), &[]);
+    assert!(without.env_remove("XDG_RUNTIME_DIR").status().expect("status").success());
+    let output = mount.control("umount", &[]);
+    assert!(output.status.success(), "{output:?}");
+    let mut mount = mount;
+    assert!(mount.ended().success());
 }

@@ -28,12 +28,13 @@ fn bucket() -> Embedded {
     store
 }
 
-/// The answer of a command that has to succeed without a word on standard error.
+/// The answer of a command that explains something, without a word on standard error.
 #[track_caller]
 fn said(output: Output) -> String {
     let Output { status, stdout, stderr } = output;
     let stderr = String::from_utf8_lossy(&stderr);
-    assert!(status.success() && stderr.is_empty(), "{status}: {stderr}");
+    let explained = matches!(status.code(), Some(0 | 4)) || !stdout.is_empty();
+    assert!(explained && stderr.is_empty(), "{status}: {stderr}");
     String::from_utf8(stdout).expect("text")
 }
 
@@ -369,4 +370,39 @@ fn what_cannot_be_explained_is_refused() {
     mount.ended();
     let path = mount.path("live");
     refused("a dead mount", mount.control_at("explain", &path, &[]), mount.dir().to_str().unwrap());
+}
+
+/// 0 where the mount shows the name, 4 where it says ENOENT, 1 where it says EIO.
+#[test]
+fn the_status_tells_whether_the_name_is_there() {
+    let store = bucket();
+    store.put_expiring("gone", "x", PAST);
+    store.put("gone/below", "x");
+    let mount = store.mounting().with("--on-unparsable error").start();
+    let table = [
+        ("live", 0),
+        ("plain", 0),
+        ("folder", 0),
+        ("gone", 0),
+        ("expired", 4),
+        ("missing", 4),
+        ("unparsable", 1),
+    ];
+    for (name, status) in table {
+        let there = fs::metadata(mount.path(name)).map_err(|e| e.raw_os_error());
+        let wanted = match there {
+            Ok(_) => 0,
+            Err(Some(libc::ENOENT)) => 4,
+            Err(_) => 1,
+        };
+        assert_eq!(wanted, status, "{name}: {there:?}");
+        for args in [&[][..], &["--json"]] {
+            let output = mount.control_at("explain", &mount.path(name), args);
+            assert_eq!(output.status.code(), Some(status), "{name}: {output:?}");
+            assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{name}: {output:?}");
+        }
+    }
+    let url = format!("s3://{}/missing", Embedded::BUCKET);
+    let status = store.endpoint().expirefs("explain", &url, &[]).output().expect("it runs").status;
+    assert_eq!(status.code(), Some(4));
 }

@@ -197,3 +197,21 @@ fn what_cannot_be_listed_is_refused() {
         assert!(stderr.contains(names), "{url}: {stderr}");
     }
 }
+
+/// Where nothing matches at this level and keys lie deeper, a line on standard error says how to
+/// see them.
+#[test]
+fn what_lies_deeper_is_hinted_at() {
+    let store = Embedded::start();
+    store.put_expiring("d/deep/expired", "x", PAST);
+    store.put("d/live", "x");
+    let run = |args: &[&str]| store.endpoint().expirefs("ls", &url("d/"), args).output().unwrap();
+    let Output { status, stdout, stderr } = run(&["--expired"]);
+    let says = String::from_utf8_lossy(&stderr);
+    assert!(status.success() && stdout.is_empty(), "{status}");
+    assert!(says.lines().count() == 1 && says.contains("-r"), "{says}");
+    for args in [&["--expired", "-r"][..], &["--live"], &[]] {
+        let Output { stdout, stderr, .. } = run(args);
+        assert!(!stdout.is_empty() && stderr.is_empty(), "{args:?}: {stderr:?}");
+    }
+}

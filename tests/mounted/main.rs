@@ -29,5 +29,6 @@ mod reading;
 mod refusals;
 mod requests;
 mod saturation;
+mod terminal;
 mod tree;
 mod versions;

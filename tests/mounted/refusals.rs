@@ -169,6 +169,7 @@ fn values_that_mean_nothing() {
         ("--clock", "sundial", "server"),
         ("--file-mode", "rw-r--r--", "0644"),
         ("--max-open-bodies", "many", "number"),
+        ("--fuse-threads", "100000", "64"),
     ] {
         // `=`, or a value with a dash in front would be taken for another option.
         let setup = bucket.mounting().with(&format!("{option}={value}"));
@@ -228,4 +229,42 @@ fn no_helper_and_no_device() {
     assert!(says.contains("/dev/fuse (mode 0600, owner 1:0)"), "{says}");
     let says = refused_after(&bucket.mounting(), &format!("mount -t tmpfs x /dev; {AS_USER}"));
     assert!(says.contains("/dev/fuse") && says.contains("module fuse"), "{says}");
+}
+
+#[test]
+fn a_prefix_that_no_path_can_have() {
+    let bucket = bucket();
+    for (prefix, says) in [
+        ("tools//web", "empty component"),
+        ("../x", "\"..\""),
+        ("a/./b", "\".\""),
+        (&"x".repeat(256), "255"),
+        (&"abcdefg/".repeat(200), "1024"),
+    ] {
+        let setup = Setup::new(bucket.endpoint(), &format!("{}/{prefix}", bucket.name));
+        assert_refused_anywhere(&setup, &["prefix", says]);
+    }
+}
+
+/// A wrong prefix looks as if all objects had expired: one line says so. It is mounted, for keys may
+/// come.
+#[test]
+fn a_prefix_of_no_key_is_warned_of() {
+    let bucket = bucket();
+    bucket.put("folder/object", object("x"));
+    let start =
+        |prefix: &str| Setup::new(bucket.endpoint(), &format!("{}/{prefix}", bucket.name)).start();
+    for (prefix, says) in [
+        ("foldre", "no key begins with foldre/: is the prefix right?"),
+        ("folder/object", "folder/object is an object"),
+    ] {
+        let mount = start(prefix);
+        let said = mount.said();
+        assert_eq!(said.len(), 2, "{said:#?}");
+        assert!(said[0].contains("WARN") && said[0].contains(says), "{said:#?}");
+        assert_eq!(fs::read_dir(mount.dir()).expect("ls").count(), 0);
+    }
+    for prefix in ["", "folder", "folder/"] {
+        assert_eq!(start(prefix).said().len(), 1, "{prefix:?}");
+    }
 }

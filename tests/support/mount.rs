@@ -45,6 +45,7 @@ pub struct Setup {
     nofile: Option<String>,
     ignored: Option<&'static str>,
     no_control: bool,
+    no_runtime_dir: bool,
     life: Duration,
 }
 
@@ -71,6 +72,7 @@ impl Setup {
             nofile: None,
             ignored: None,
             no_control: false,
+            no_runtime_dir: false,
             life: LIFE_BOUND,
         }
     }
@@ -100,9 +102,16 @@ impl Setup {
         self
     }
 
-    /// The daemon has no folder to keep its socket in: `Mount::status` has nobody to ask.
+    /// The path of the daemon's socket would be too long (unix(7), `sun_path`), so it has none:
+    /// `Mount::status` has nobody to ask.
     pub fn without_control(mut self) -> Setup {
         self.no_control = true;
+        self
+    }
+
+    /// The daemon is not told of the runtime folder, as under su(1) or cron.
+    pub fn without_runtime_dir(mut self) -> Setup {
+        self.no_runtime_dir = true;
         self
     }
 
@@ -161,7 +170,18 @@ impl Setup {
             command.args(["env", &format!("--ignore-signal={signal}")]);
         }
         command.args([BINARY, "mount", &self.bucket]).arg(dir).arg("--foreground");
-        environment(&mut command, if self.no_control { Path::new("/dev/null") } else { runtime });
+        let runtime = match self.no_control {
+            false => runtime.to_owned(),
+            true => {
+                let long = runtime.join("x".repeat(120));
+                fs::create_dir_all(&long).expect("a folder with a long name");
+                long
+            }
+        };
+        environment(&mut command, &runtime);
+        if self.no_runtime_dir {
+            command.env_remove("XDG_RUNTIME_DIR");
+        }
         self.endpoint.reached_by(&mut command);
         command.args(&self.args);
         command
@@ -267,10 +287,16 @@ impl Mount {
 
     /// Run `expirefs COMMAND PATH` with the rest of the arguments.
     pub fn control_at(&self, command: &str, path: &Path, args: &[&str]) -> Output {
+        let output = self.control_command(command, path, args).output();
+        output.unwrap_or_else(|e| panic!("{BINARY}: {e}"))
+    }
+
+    /// The same, yet to be run.
+    pub fn control_command(&self, command: &str, path: &Path, args: &[&str]) -> Command {
         let mut expirefs = Command::new(BINARY);
         expirefs.arg(command).arg(path).args(args).stdin(Stdio::null());
         environment(&mut expirefs, &self.place.runtime);
-        expirefs.output().unwrap_or_else(|e| panic!("{BINARY}: {e}"))
+        expirefs
     }
 
     /// What `expirefs status DIR --json` says.
