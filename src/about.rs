@@ -5,6 +5,9 @@ use crate::store::{Headers, Version};
 
 /// What the headers of an object tell people. Most objects of a bucket share theirs: an `Expires`
 /// in its usual form is not repeated here.
+///
+/// No text is longer than [`TEXT`]: whoever may write into the bucket chooses them, up to some
+/// kilobytes an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct About {
     expires: RawExpires,
@@ -21,6 +24,14 @@ enum RawExpires {
     As(String),
 }
 
+/// The most bytes kept of a header.
+pub const TEXT: usize = 256;
+
+/// The first bytes of a text, up to [`TEXT`] and to the end of a character.
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT)].to_owned()
+}
+
 /// The class that S3 does not name (S3 API reference, HeadObject).
 const STANDARD: &str = "STANDARD";
 
@@ -30,13 +41,22 @@ impl About {
         let expires = match (headers.expires.as_deref(), by_expires) {
             (None, _) => RawExpires::None,
             (Some(raw), Expiry::At(at)) if format_http_date(at) == raw => RawExpires::OfExpiry,
-            (Some(raw), _) => RawExpires::As(raw.to_owned()),
+            (Some(raw), _) => RawExpires::As(cut(raw)),
         };
         About {
             expires,
-            content_type: headers.content_type.clone(),
-            storage_class: headers.storage_class.as_deref().unwrap_or(STANDARD).to_owned(),
+            content_type: headers.content_type.as_deref().map(cut),
+            storage_class: cut(headers.storage_class.as_deref().unwrap_or(STANDARD)),
         }
+    }
+
+    /// Bytes of its texts.
+    pub fn text_len(&self) -> usize {
+        let expires = match &self.expires {
+            RawExpires::As(raw) => raw.len(),
+            RawExpires::None | RawExpires::OfExpiry => 0,
+        };
+        expires + self.content_type.as_ref().map_or(0, String::len) + self.storage_class.len()
     }
 }
 
@@ -109,6 +129,11 @@ mod tests {
                 ours(&[("expires", "1994-11-06T08:49:37Z"), ("etag", "e"), ("key", "d/f")]);
             assert_eq!(shown(headers, at, false), listed);
         }
+        let long = format!("{}äß", "x".repeat(TEXT - 1));
+        let headers = Headers { content_type: Some(long), ..Headers::default() };
+        let value = shown(headers, Expiry::Never, true).pop().map(|(_, value)| value);
+        assert_eq!(value, Some("x".repeat(TEXT - 1)), "cut before the character that does not fit");
+
         let never = Headers {
             expires: Some("never".to_owned()),
             storage_class: Some("GLACIER_IR".to_owned()),

@@ -23,9 +23,14 @@ use crate::name;
 use crate::probe::{self, Probes};
 use crate::store::{Headers, ListRequest, Object, Store, Version, any_below};
 use crate::walk::{self, Walks};
+use crate::weighed::{Weighed, Weight};
 
-/// Names remembered, at some 300 bytes each.
-const CAPACITY: NonZeroUsize = NonZeroUsize::new(64 << 10).unwrap();
+/// Bytes of names remembered, where they are believed for a time that is set: seconds, mostly.
+const FACTS: usize = 24 << 20;
+
+/// The same where they are believed until they expire: whatever the kernel may hold is answered
+/// from here, when it asks again.
+const FACTS_UNTIL_EXPIRY: usize = 64 << 20;
 
 /// Descriptions that objects share, remembered so as to be kept once.
 const DESCRIPTIONS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -73,6 +78,19 @@ pub struct Fact {
     opened: bool,
     /// A listing for a walk told it.
     walked: bool,
+}
+
+impl Weight<Arc<str>> for Fact {
+    fn weight(&self, key: &Arc<str>) -> usize {
+        // What a description takes is shared by most that have it, and counted for each.
+        key.len()
+            + match &self.known {
+                Known::File { version, about, .. } => {
+                    300 + version.etag.len() + about.as_ref().map_or(0, |about| about.text_len())
+                }
+                Known::Directory | Known::Absent => 180,
+            }
+    }
 }
 
 impl Fact {
@@ -141,7 +159,7 @@ pub struct Catalog {
     index: Arc<Index>,
     walks: Walks,
     // No lock is held over a wait. Order: `asking` before `facts`.
-    facts: Mutex<LruCache<Arc<str>, Fact>>,
+    facts: Mutex<Weighed<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
     told: Mutex<LruCache<String, ()>>,
     descriptions: Mutex<LruCache<Arc<About>, ()>>,
@@ -156,6 +174,10 @@ impl Catalog {
         rules: Rules,
         index: Arc<Index>,
     ) -> Arc<Catalog> {
+        let room = match rules.trust {
+            Trust::For(_) => FACTS,
+            Trust::UntilExpiry => FACTS_UNTIL_EXPIRY,
+        };
         Arc::new(Catalog {
             store,
             clock,
@@ -164,7 +186,7 @@ impl Catalog {
             probes: Probes::new(rules.probe),
             index,
             walks: Walks::default(),
-            facts: Mutex::new(LruCache::new(CAPACITY)),
+            facts: Mutex::new(Weighed::new(room)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
             descriptions: Mutex::new(LruCache::new(DESCRIPTIONS)),
@@ -265,10 +287,11 @@ impl Catalog {
     }
 
     /// How many first bytes to ask for with a lookup: none of a file whose content is here, or
-    /// with the kernel, or that nobody may see.
+    /// with the kernel, or that nobody may see; none of what was a directory.
     async fn content_wanted(&self, key: &str) -> u64 {
         let known = self.facts().peek(key).cloned();
         match known {
+            Some(Fact { known: Known::Directory, .. }) => 0,
             Some(Fact { known: Known::File { version, expiry, .. }, opened, .. })
                 if opened
                     || !matches!(expiry.at(self.clock.now()), Presence::Live { .. })
@@ -322,7 +345,7 @@ impl Catalog {
 
     /// Remembers what is known of a file. One that has expired and was not met before takes no
     /// place: what is shown is looked up next.
-    fn remember(&self, facts: &mut LruCache<Arc<str>, Fact>, fact: &Fact) {
+    fn remember(&self, facts: &mut Weighed<Arc<str>, Fact>, fact: &Fact) {
         if let Known::File { version, .. } = &fact.known
             && (self.presence(fact) != Presence::Expired || facts.contains(&version.key))
         {
@@ -522,7 +545,7 @@ impl Catalog {
         now.checked_add(ttl).unwrap_or(now)
     }
 
-    fn facts(&self) -> MutexGuard<'_, LruCache<Arc<str>, Fact>> {
+    fn facts(&self) -> MutexGuard<'_, Weighed<Arc<str>, Fact>> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

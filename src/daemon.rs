@@ -40,8 +40,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// What the kernel is given to end the session once nothing is open any more.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Names the kernel is asked to forget at one time.
-const IDLE_NAMES: usize = 1024;
+/// Names the kernel is asked to drop, one after the other, before the chore can be ended.
+const IDLE_NAMES: usize = 64;
 
 /// A mount that is being served.
 pub struct Mounted {
@@ -137,7 +137,7 @@ impl Mounted {
         let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(status);
         let mut chores = JoinSet::new();
         chores.spawn(sample(peak));
-        chores.spawn(have_idle_names_forgotten(fs.clone(), notifier));
+        chores.spawn(have_names_dropped(fs.clone(), notifier));
         if let Some(after) = config.idle_warn {
             chores.spawn(report_forgotten_bodies(fs.clone(), after));
         }
@@ -269,19 +269,20 @@ async fn warn_of_empty(store: &dyn Store, prefix: &Prefix) {
     }
 }
 
-/// Asks the kernel to forget names, while it knows too many.
-async fn have_idle_names_forgotten(fs: Arc<Fs>, notifier: Notifier) {
+/// Has the kernel drop names: where it knows too many, and where one is not to be believed.
+async fn have_names_dropped(fs: Arc<Fs>, notifier: Notifier) {
     loop {
-        let idle = fs.idle(IDLE_NAMES).await;
-        let notifier = notifier.clone();
-        // The kernel locks the directory for it, and may wait for a listing of ours under way.
-        let asked = tokio::task::spawn_blocking(move || {
-            for Idle { parent, name } in idle {
+        let first = fs.idle().await;
+        let (fs, notifier) = (fs.clone(), notifier.clone());
+        // The kernel takes the directory's lock for each, and waits for it.
+        let dropped = tokio::task::spawn_blocking(move || {
+            let more = std::iter::from_fn(|| fs.idle_now()).take(IDLE_NAMES);
+            for Idle { parent, name } in std::iter::once(first).chain(more) {
                 // One that is not there any more is as good.
                 let _ = notifier.inval_entry(INodeNo(parent), OsStr::new(&name));
             }
         });
-        if asked.await.is_err() {
+        if dropped.await.is_err() {
             return;
         }
     }

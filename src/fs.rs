@@ -20,7 +20,7 @@ use crate::expiry::{Expiry, Policy, Presence, rfc3339};
 use crate::explain::{Belief, Explanation, explain};
 use crate::handle::{Handle, Handles};
 use crate::index::Index;
-use crate::inode::{File, Idle, Inodes, Node, ROOT};
+use crate::inode::{File, Idle, Inodes, Node, ROOT, UNKNOWN};
 use crate::listing::{self, DirEntry, Listing, What};
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
@@ -148,6 +148,7 @@ impl Fs {
         let Some(key) = key.filter(|key| key.len() <= name::KEY_MAX) else {
             return Ok(Lookup::Nothing(Duration::ZERO));
         };
+        let _working = self.inodes.working(parent);
         let fact = self.catalog.resolve(&key).await?;
         let ttl = kernel_ttl(self.catalog.ttl(&fact));
         // Asked again: it may have expired while the answer was on its way.
@@ -159,11 +160,11 @@ impl Fs {
                 Ok(Lookup::Nothing(ttl))
             }
             (_, Known::Directory) => {
-                let ino = self.inodes.directory(&Prefix::new(&key));
+                let ino = self.inodes.directory(parent, &Prefix::new(&key));
                 Ok(Lookup::Found(self.directory_attr(ino, ttl)))
             }
             (_, Known::File { version, expiry, about }) => {
-                let (ino, file) = self.inodes.file(version, *expiry, about.as_ref());
+                let (ino, file) = self.inodes.file(parent, version, *expiry, about.as_ref());
                 Ok(Lookup::Found(file_attr(ino, &file, ttl)))
             }
         }
@@ -213,6 +214,7 @@ impl Fs {
             self.catalog.forget(&file.version.key);
             return Err(Error::Stale);
         }
+        self.inodes.opened(ino);
         let first = self.catalog.opened(&file.version);
         let reader = Reader::new(
             self.store.clone(),
@@ -258,9 +260,14 @@ impl Fs {
         self.handles.close(fh)
     }
 
-    /// Waits until the kernel knows of more files than is good, and names some to be forgotten.
-    pub async fn idle(&self, at_most: usize) -> Vec<Idle> {
-        self.inodes.idle(at_most).await
+    /// Waits until there is a name that the kernel should drop, since it knows too many.
+    pub async fn idle(&self) -> Idle {
+        self.inodes.idle().await
+    }
+
+    /// One more such name, if there is one now.
+    pub fn idle_now(&self) -> Option<Idle> {
+        self.inodes.idle_now()
     }
 
     pub fn forget(&self, ino: u64, count: u64) {
@@ -291,6 +298,7 @@ impl Fs {
         mut add: impl FnMut(&Entry<'_>) -> bool + Send,
     ) -> Result<()> {
         let listing = self.directories().get(&fh).cloned().ok_or(Error::BadHandle)?;
+        let _working = self.inodes.working(ino);
         if offset == 0 {
             listing.rewind();
         }
@@ -311,7 +319,7 @@ impl Fs {
             let batch = tokio::time::timeout_at(deadline, listing.from(offset)).await;
             let Some(batch) = batch.unwrap_or(Err(Error::TimedOut(timeout)))? else { break };
             for (next, entry) in batch.entries() {
-                let Some(entry) = self.show(next, entry, plus) else { continue };
+                let Some(entry) = self.show(ino, next, entry, plus) else { continue };
                 if !add(&entry) {
                     if let Some(attr) = entry.attr {
                         self.inodes.forget(attr.ino, 1);
@@ -331,11 +339,17 @@ impl Fs {
     }
 
     /// The entry as it is now: nothing if its time came since it was fetched.
-    fn show<'a>(&self, next: u64, entry: &'a DirEntry, plus: bool) -> Option<Entry<'a>> {
+    fn show<'a>(
+        &self,
+        parent: u64,
+        next: u64,
+        entry: &'a DirEntry,
+        plus: bool,
+    ) -> Option<Entry<'a>> {
         let name = &entry.name;
         let (ino, kind, attr) = match &entry.what {
             What::Directory(prefix, fact) if plus => {
-                let ino = self.inodes.directory(prefix);
+                let ino = self.inodes.directory(parent, prefix);
                 let ttl = kernel_ttl(self.catalog.ttl(fact));
                 (ino, Kind::Directory, Some(self.directory_attr(ino, ttl)))
             }
@@ -343,12 +357,12 @@ impl Fs {
                 (self.inodes.number_of_directory(prefix), Kind::Directory, None)
             }
             // A number that is told with attributes has to be the right one for good.
-            What::Listed(_) if plus => (UNKNOWN_INO, Kind::File, None),
+            What::Listed(_) if plus => (UNKNOWN, Kind::File, None),
             What::Listed(version) => (self.inodes.number_of_file(version), Kind::File, None),
             What::File(fact) => match (self.catalog.presence(fact), &fact.known) {
                 (Presence::Expired, _) => return None,
                 (Presence::Live { .. }, Known::File { version, expiry, about }) if plus => {
-                    let (ino, file) = self.inodes.file(version, *expiry, about.as_ref());
+                    let (ino, file) = self.inodes.file(parent, version, *expiry, about.as_ref());
                     let ttl = kernel_ttl(self.catalog.ttl(fact));
                     (ino, Kind::File, Some(file_attr(ino, &file, ttl)))
                 }
@@ -510,9 +524,6 @@ impl Fs {
         self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// What `d_ino` says where no number is known (FUSE_UNKNOWN_INO).
-const UNKNOWN_INO: u64 = 0xffff_ffff;
 
 fn kernel_ttl(ttl: Duration) -> Duration {
     ttl.saturating_sub(KERNEL_TICK)

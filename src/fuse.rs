@@ -31,9 +31,10 @@ use crate::inode::ROOT;
 /// kernel reads ahead further by itself.
 const BLOCK_SIZE: u32 = 128 << 10;
 
-/// What `df` is told: there is no end to a bucket, so a petabyte, free.
-const STATFS_BLOCKS: u64 = 1 << 38;
-const STATFS_BLOCK_SIZE: u32 = 4096;
+/// What `df` is told: there is no end to a bucket, so a petabyte, free. The number of blocks fits
+/// into 32 bits, or programs compiled for that get EOVERFLOW.
+const STATFS_BLOCKS: u64 = 1 << 30;
+const STATFS_BLOCK_SIZE: u32 = 1 << 20;
 
 /// Reads under way for read-ahead; the default of 16 holds 64 sequential readers back.
 const MAX_BACKGROUND: u16 = 64;

@@ -29,7 +29,6 @@ struct OpenFile(Arc<File>);
 
 impl OpenFile {
     fn new(file: Arc<File>) -> OpenFile {
-        file.opened.store(true, Ordering::Relaxed);
         file.open.fetch_add(1, Ordering::Relaxed);
         OpenFile(file)
     }

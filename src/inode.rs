@@ -1,28 +1,42 @@
 //! Inodes: a number for each object version and each directory the kernel knows of (rule R2).
 //!
-//! A number is a hash of what it stands for, keyed anew for each mount: it stays the same while
-//! the mount lives, however often the kernel forgets and asks again, at no cost in memory.
+//! A number is a hash of what it stands for, keyed anew for each mount, so it is the same after the
+//! kernel has forgotten it and asks again. It fits into 32 bits: a program compiled for 32-bit
+//! numbers gets EOVERFLOW from stat(2) and getdents(2) for a larger one. Where two hash alike, the
+//! later one takes the next number that is free.
+
+mod idle;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::about::About;
 use crate::expiry::Expiry;
 use crate::name::{self, Prefix};
 use crate::store::Version;
+use idle::{Kind, Limits, Lines};
 
 /// The kernel's name for the mount's root (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
 
-/// Inodes above which those of files that nobody has opened are to be forgotten, at some 300 bytes
-/// each: a walk through a large directory leaves one for each name with the kernel, which drops
-/// them only when it is short of memory itself.
-const CROWD: usize = 32 << 10;
+/// What `d_ino` says where no number is known (FUSE_UNKNOWN_INO). No inode has it.
+pub const UNKNOWN: u64 = 0xffff_ffff;
+
+/// The numbers that inodes other than the root have: ROOT + 1 up to UNKNOWN - 1.
+const NUMBERS: u64 = UNKNOWN - 1 - ROOT;
+
+/// In-use inodes looked at before the table is let go of for others.
+const LOOKS: usize = 1024;
+
+/// How long a name waits that cannot be invalidated while a request in its directory waits.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// An object version the kernel knows of.
 #[derive(Debug)]
@@ -37,8 +51,6 @@ pub struct File {
     pub given: AtomicBool,
     /// Open handles.
     pub open: AtomicUsize,
-    /// It was opened once: the kernel may hold its content.
-    pub opened: AtomicBool,
 }
 
 /// What an inode number stands for.
@@ -52,51 +64,94 @@ struct Slot {
     node: Node,
     /// Answers that named it, less what the kernel has forgotten of them.
     lookups: u64,
+    /// The directory it lies in; of the root, the root.
+    parent: u64,
+    /// Known inodes that lie in it: the kernel keeps a directory for as long as it has those.
+    children: u32,
+    /// Requests under way in it, for which the kernel holds its lock (`i_rwsem`).
+    working: u32,
+    kind: Kind,
     /// The kernel was asked to forget it, and has not met it since.
     asked: bool,
+    /// Its name is to be invalidated.
+    doubted: bool,
 }
 
 pub struct Inodes {
     hasher: RandomState,
-    root: Prefix,
     table: Mutex<Table>,
-    crowded: Notify,
+    /// There is, or will soon be, a name to invalidate.
+    changed: Notify,
 }
 
 struct Table {
     slots: HashMap<u64, Slot>,
-    /// Files in the order they were met, and some that are forgotten since.
-    met: VecDeque<u64>,
-    /// How many the kernel was asked to forget and has not yet.
-    asked: usize,
+    /// How many numbers there are.
+    numbers: u64,
+    /// By the number that they would have, those which have another, since it was taken.
+    displaced: HashMap<u64, Vec<u64>>,
+    /// All but the root and those the kernel was asked to forget.
+    lines: Lines,
+    /// Inodes whose names are to be invalidated, whatever their age.
+    doubted: VecDeque<u64>,
 }
 
-/// A directory and the name in it that the kernel may forget.
+/// A directory and a name in it that the kernel should drop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idle {
     pub parent: u64,
     pub name: String,
 }
 
+/// What to do about the names the kernel knows.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Drop(Idle),
+    /// Nothing, but look again then.
+    At(Instant),
+    Nothing,
+}
+
+/// A request under way in a directory. While there is one, no name in the directory is invalidated:
+/// the kernel wants the directory's lock exclusively for that, and would let no lookup past the wait.
+pub struct Working<'a> {
+    inodes: &'a Inodes,
+    directory: u64,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.inodes.table().slots.get_mut(&self.directory) {
+            slot.working -= 1;
+        }
+    }
+}
+
 impl Inodes {
     pub fn new(root: Prefix) -> Inodes {
-        let node = Node::Directory(root.clone());
-        let slots = HashMap::from([(ROOT, Slot { node, lookups: 1, asked: false })]);
-        Inodes {
-            hasher: RandomState::new(),
-            root,
-            table: Mutex::new(Table { slots, met: VecDeque::new(), asked: 0 }),
-            crowded: Notify::new(),
-        }
+        Inodes::limited(root, NUMBERS, Limits::DEFAULT)
+    }
+
+    fn limited(root: Prefix, numbers: u64, limits: Limits) -> Inodes {
+        let slot = Slot::new(Node::Directory(root), ROOT);
+        let table = Table {
+            slots: HashMap::from([(ROOT, slot)]),
+            numbers,
+            displaced: HashMap::new(),
+            lines: Lines::new(limits),
+            doubted: VecDeque::new(),
+        };
+        Inodes { hasher: RandomState::new(), table: Mutex::new(table), changed: Notify::new() }
     }
 
     pub fn get(&self, ino: u64) -> Option<Node> {
         self.table().slots.get(&ino).map(|slot| slot.node.clone())
     }
 
-    /// The inode of a version, counted as looked up once more.
+    /// The inode of a version in the directory `parent`, counted as looked up once more.
     pub fn file(
         &self,
+        parent: u64,
         version: &Arc<Version>,
         expiry: Expiry,
         about: Option<&Arc<About>>,
@@ -108,7 +163,6 @@ impl Inodes {
             delivered: AtomicBool::new(false),
             given: AtomicBool::new(false),
             open: AtomicUsize::new(0),
-            opened: AtomicBool::new(false),
         };
         let same = |node: &Node| match node {
             // The same bytes with another end are another version, within the second that
@@ -118,7 +172,7 @@ impl Inodes {
             }
             _ => None,
         };
-        let (ino, file) = self.look_up(self.number_of_file(version), same, || {
+        let (ino, file) = self.look_up(parent, self.hash_of_file(version), same, || {
             let file = Arc::new(fresh());
             (Node::File(file.clone()), file)
         });
@@ -128,60 +182,91 @@ impl Inodes {
         (ino, file)
     }
 
-    /// The inode of a directory, counted as looked up once more.
-    pub fn directory(&self, prefix: &Prefix) -> u64 {
-        let same = |node: &Node| matches!(node, Node::Directory(p) if p == prefix).then_some(());
+    /// The inode of a directory in the directory `parent`, counted as looked up once more.
+    pub fn directory(&self, parent: u64, prefix: &Prefix) -> u64 {
+        let same = |node: &Node| is_directory(node, prefix).then_some(());
         let fresh = || (Node::Directory(prefix.clone()), ());
-        self.look_up(self.number_of_directory(prefix), same, fresh).0
+        self.look_up(parent, self.hash_of_directory(prefix), same, fresh).0
     }
 
     /// The number a version has, or would have: a hint for who only lists names.
     pub fn number_of_file(&self, version: &Version) -> u64 {
-        self.hasher.hash_one((0u8, version)).max(ROOT + 1)
+        let same = |node: &Node| {
+            matches!(node, Node::File(file) if *file.version == *version).then_some(())
+        };
+        self.table().number(self.hash_of_file(version), same)
     }
 
     /// The number a directory has, or would have.
     pub fn number_of_directory(&self, prefix: &Prefix) -> u64 {
-        self.hasher.hash_one((1u8, prefix)).max(ROOT + 1)
+        let same = |node: &Node| is_directory(node, prefix).then_some(());
+        self.table().number(self.hash_of_directory(prefix), same)
+    }
+
+    fn hash_of_file(&self, version: &Version) -> u64 {
+        hash_of_file(&self.hasher, version)
+    }
+
+    fn hash_of_directory(&self, prefix: &Prefix) -> u64 {
+        hash_of_directory(&self.hasher, prefix)
     }
 
     fn look_up<T>(
         &self,
-        mut ino: u64,
+        parent: u64,
+        hash: u64,
         same: impl Fn(&Node) -> Option<T>,
         fresh: impl FnOnce() -> (Node, T),
     ) -> (u64, T) {
+        let now = Instant::now();
         let mut table = self.table();
-        let Table { slots, met, asked } = &mut *table;
-        loop {
-            match slots.entry(ino) {
-                Entry::Occupied(mut slot) => {
-                    if let Some(found) = same(&slot.get().node) {
-                        slot.get_mut().lookups += 1;
-                        if std::mem::take(&mut slot.get_mut().asked) {
-                            *asked -= 1;
-                            met.push_back(ino);
-                        }
-                        return (ino, found);
-                    }
-                    // Two that hash alike, one in 2^64: the later one takes the next number.
-                    ino = ino.wrapping_add(1).max(ROOT + 1);
-                }
-                Entry::Vacant(slot) => {
-                    let (node, found) = fresh();
-                    if matches!(node, Node::File(_)) {
-                        met.push_back(ino);
-                    }
-                    slot.insert(Slot { node, lookups: 1, asked: false });
-                    if met.len() > 2 * (slots.len() + CROWD) {
-                        met.retain(|ino| slots.contains_key(ino));
-                    }
-                    if slots.len() > CROWD + *asked {
-                        self.crowded.notify_one();
-                    }
-                    return (ino, found);
-                }
-            }
+        let (ino, found) = table.look_up(parent, hash, same, fresh);
+        let crowded = table.meet(ino, now);
+        drop(table);
+        if crowded {
+            self.changed.notify_one();
+        }
+        (ino, found)
+    }
+
+    /// Notes that a file is being opened: the kernel will have its content.
+    pub fn opened(&self, ino: u64) {
+        let mut table = self.table();
+        let Table { slots, lines, .. } = &mut *table;
+        let Some(slot) = slots.get_mut(&ino) else { return };
+        if slot.kind != Kind::Opened && !slot.asked {
+            lines.leave(slot.kind, ino);
+        }
+        slot.kind = Kind::Opened;
+        let crowded = table.meet(ino, Instant::now());
+        drop(table);
+        if crowded {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Notes a request in a directory, for as long as what is returned lives.
+    pub fn working(&self, directory: u64) -> Working<'_> {
+        let mut table = self.table();
+        if let Some(slot) = table.slots.get_mut(&directory) {
+            slot.working += 1;
+        }
+        let crowded = table.meet(directory, Instant::now());
+        drop(table);
+        if crowded {
+            self.changed.notify_one();
+        }
+        Working { inodes: self, directory }
+    }
+
+    /// Has the name of an inode invalidated: what it stands for has to be asked for.
+    pub fn doubt(&self, ino: u64) {
+        let mut table = self.table();
+        let Some(slot) = table.slots.get_mut(&ino) else { return };
+        if ino != ROOT && !std::mem::replace(&mut slot.doubted, true) {
+            table.doubted.push_back(ino);
+            drop(table);
+            self.changed.notify_one();
         }
     }
 
@@ -191,11 +276,10 @@ impl Inodes {
             return;
         }
         let mut table = self.table();
-        if let Entry::Occupied(mut slot) = table.slots.entry(ino) {
-            let left = slot.get().lookups.saturating_sub(count);
-            slot.get_mut().lookups = left;
-            if left == 0 && slot.remove().asked {
-                table.asked -= 1;
+        if let Some(slot) = table.slots.get_mut(&ino) {
+            slot.lookups = slot.lookups.saturating_sub(count);
+            if slot.lookups == 0 {
+                table.remove(ino, &self.hasher);
             }
         }
     }
@@ -205,48 +289,25 @@ impl Inodes {
         self.table().slots.len()
     }
 
-    /// Waits until there are too many, and returns some that the kernel should be asked to forget:
-    /// files that it was told of longest ago, and that nobody has opened.
-    pub async fn idle(&self, at_most: usize) -> Vec<Idle> {
+    /// Waits until there is a name that the kernel should drop.
+    pub async fn idle(&self) -> Idle {
         loop {
-            let idle = self.idle_now(at_most);
-            if !idle.is_empty() {
-                return idle;
+            let changed = self.changed.notified();
+            let next = self.table().next(Instant::now());
+            match next {
+                Next::Drop(idle) => return idle,
+                Next::At(at) => _ = tokio::time::timeout_at(at, changed).await,
+                Next::Nothing => changed.await,
             }
-            self.crowded.notified().await;
         }
     }
 
-    fn idle_now(&self, at_most: usize) -> Vec<Idle> {
-        let mut idle = Vec::new();
-        let mut table = self.table();
-        let Table { slots, met, asked } = &mut *table;
-        // Each is asked for once: where it is in use, the kernel keeps it as long as it likes.
-        while slots.len() > CROWD + *asked
-            && idle.len() < at_most
-            && let Some(ino) = met.pop_front()
-        {
-            if let Some(slot) = slots.get_mut(&ino)
-                && let Node::File(file) = &slot.node
-                && !slot.asked
-                && !file.opened.load(Ordering::Relaxed)
-            {
-                idle.push(self.name_of(&file.version.key));
-                slot.asked = true;
-                *asked += 1;
-            }
+    /// A name that the kernel should drop, if there is one now.
+    pub fn idle_now(&self) -> Option<Idle> {
+        match self.table().next(Instant::now()) {
+            Next::Drop(idle) => Some(idle),
+            Next::At(_) | Next::Nothing => None,
         }
-        idle
-    }
-
-    fn name_of(&self, key: &str) -> Idle {
-        let (prefix, name) = key.split_at(name::directory(key).len());
-        let prefix = Prefix::new(prefix);
-        let parent = match prefix == self.root {
-            true => ROOT,
-            false => self.number_of_directory(&prefix),
-        };
-        Idle { parent, name: name.to_owned() }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -254,68 +315,336 @@ impl Inodes {
     }
 }
 
+fn hash_of_file(hasher: &RandomState, version: &Version) -> u64 {
+    hasher.hash_one((0u8, version))
+}
+
+fn hash_of_directory(hasher: &RandomState, prefix: &Prefix) -> u64 {
+    hasher.hash_one((1u8, prefix))
+}
+
+fn is_directory(node: &Node, prefix: &Prefix) -> bool {
+    matches!(node, Node::Directory(known) if known == prefix)
+}
+
+impl Slot {
+    fn new(node: Node, parent: u64) -> Slot {
+        let kind = match node {
+            Node::Directory(_) => Kind::Directory,
+            Node::File(_) => Kind::Unopened,
+        };
+        Slot {
+            node,
+            lookups: 1,
+            parent,
+            children: 0,
+            working: 0,
+            kind,
+            asked: false,
+            doubted: false,
+        }
+    }
+
+    /// The kernel would not forget it, or not to anybody's good.
+    fn is_in_use(&self) -> bool {
+        match &self.node {
+            Node::Directory(_) => self.children > 0 || self.working > 0,
+            Node::File(file) => file.open.load(Ordering::Relaxed) > 0,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match &self.node {
+            Node::File(file) => name::last(&file.version.key),
+            Node::Directory(prefix) => name::last(prefix.as_str().trim_end_matches('/')),
+        }
+    }
+}
+
+impl Table {
+    /// The number that this hash stands for, unless it is taken.
+    fn home(&self, hash: u64) -> u64 {
+        ROOT + 1 + hash % self.numbers
+    }
+
+    fn find<T>(&self, home: u64, same: impl Fn(&Node) -> Option<T>) -> Option<(u64, T)> {
+        let at = |ino: u64| Some((ino, same(&self.slots.get(&ino)?.node)?));
+        at(home).or_else(|| self.displaced.get(&home)?.iter().find_map(|ino| at(*ino)))
+    }
+
+    fn number(&self, hash: u64, same: impl Fn(&Node) -> Option<()>) -> u64 {
+        let home = self.home(hash);
+        self.find(home, same).map_or(home, |(ino, ())| ino)
+    }
+
+    fn look_up<T>(
+        &mut self,
+        parent: u64,
+        hash: u64,
+        same: impl Fn(&Node) -> Option<T>,
+        fresh: impl FnOnce() -> (Node, T),
+    ) -> (u64, T) {
+        let home = self.home(hash);
+        if let Some((ino, found)) = self.find(home, same) {
+            if let Some(slot) = self.slots.get_mut(&ino) {
+                slot.lookups += 1;
+            }
+            return (ino, found);
+        }
+        let mut ino = home;
+        while self.slots.contains_key(&ino) {
+            ino = self.home(ino - ROOT);
+        }
+        if ino != home {
+            self.displaced.entry(home).or_default().push(ino);
+        }
+        let (node, found) = fresh();
+        self.slots.insert(ino, Slot::new(node, parent));
+        if let Some(parent) = self.slots.get_mut(&parent) {
+            parent.children += 1;
+        }
+        (ino, found)
+    }
+
+    /// Notes that an inode is in use now. Says whether there are too many of its kind with it.
+    fn meet(&mut self, ino: u64, now: Instant) -> bool {
+        let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return false };
+        slot.asked = false;
+        self.lines.meet(slot.kind, ino, now)
+    }
+
+    fn remove(&mut self, ino: u64, hasher: &RandomState) {
+        let Some(slot) = self.slots.remove(&ino) else { return };
+        self.lines.leave(slot.kind, ino);
+        if let Some(parent) = self.slots.get_mut(&slot.parent) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+        let home = self.home(match &slot.node {
+            Node::File(file) => hash_of_file(hasher, &file.version),
+            Node::Directory(prefix) => hash_of_directory(hasher, prefix),
+        });
+        if ino != home
+            && let Entry::Occupied(mut displaced) = self.displaced.entry(home)
+        {
+            displaced.get_mut().retain(|other| *other != ino);
+            if displaced.get().is_empty() {
+                displaced.remove();
+            }
+        }
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        if let Some(idle) = self.next_doubted() {
+            return Next::Drop(idle);
+        }
+        let mut soonest = (!self.doubted.is_empty()).then(|| now + PAUSE);
+        let mut looks = LOOKS;
+        for kind in Kind::ALL {
+            while let Some((ino, from)) = self.lines.next(kind) {
+                // Others want the table meanwhile.
+                let from = if looks == 0 { from.max(now + Duration::from_millis(1)) } else { from };
+                if now < from {
+                    soonest = Some(soonest.map_or(from, |at| at.min(from)));
+                    break;
+                }
+                looks -= 1;
+                match self.slots.get(&ino) {
+                    Some(slot) if slot.is_in_use() || self.is_worked_in(slot.parent) => {
+                        // As if it were met just now.
+                        self.lines.meet(kind, ino, now);
+                    }
+                    Some(slot) => {
+                        let idle = Idle { parent: slot.parent, name: slot.name().to_owned() };
+                        self.lines.leave(kind, ino);
+                        if let Some(slot) = self.slots.get_mut(&ino) {
+                            slot.asked = true;
+                        }
+                        return Next::Drop(idle);
+                    }
+                    None => self.lines.leave(kind, ino),
+                }
+            }
+        }
+        soonest.map_or(Next::Nothing, Next::At)
+    }
+
+    fn next_doubted(&mut self) -> Option<Idle> {
+        for _ in 0..self.doubted.len() {
+            let ino = self.doubted.pop_front()?;
+            // Those that the kernel has forgotten have no name to it.
+            let Some(slot) = self.slots.get(&ino) else { continue };
+            if self.is_worked_in(slot.parent) {
+                self.doubted.push_back(ino);
+                continue;
+            }
+            let idle = Idle { parent: slot.parent, name: slot.name().to_owned() };
+            if let Some(slot) = self.slots.get_mut(&ino) {
+                slot.doubted = false;
+            }
+            return Some(idle);
+        }
+        None
+    }
+
+    fn is_worked_in(&self, directory: u64) -> bool {
+        self.slots.get(&directory).is_some_and(|slot| slot.working > 0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use idle::REST;
     use std::time::SystemTime;
+    use tokio::time::advance;
+
+    fn version_of(key: &str, etag: &str) -> Arc<Version> {
+        let last_modified = SystemTime::UNIX_EPOCH;
+        Arc::new(Version { key: key.into(), etag: etag.into(), last_modified, size: 1 })
+    }
 
     fn version(etag: &str) -> Arc<Version> {
-        let last_modified = SystemTime::UNIX_EPOCH;
-        Arc::new(Version { key: "k".into(), etag: etag.into(), last_modified, size: 1 })
+        version_of("k", etag)
+    }
+
+    const FEW: Limits = Limits { directories: 2, unopened: 4, opened: 3 };
+
+    fn few() -> Inodes {
+        Inodes::limited(Prefix::default(), NUMBERS, FEW)
+    }
+
+    impl Inodes {
+        fn met(&self, parent: u64, key: &str) -> u64 {
+            self.file(parent, &version_of(key, "e"), Expiry::Never, None).0
+        }
+
+        fn names(&self) -> Vec<String> {
+            std::iter::from_fn(|| self.idle_now()).map(|idle| idle.name).collect()
+        }
     }
 
     #[test]
     fn a_version_keeps_its_number_and_another_gets_another() {
         let inodes = Inodes::new(Prefix::default());
-        let (a, file) = inodes.file(&version("a"), Expiry::Never, None);
-        let (b, _) = inodes.file(&version("b"), Expiry::Never, None);
+        let (a, file) = inodes.file(ROOT, &version("a"), Expiry::Never, None);
+        let (b, _) = inodes.file(ROOT, &version("b"), Expiry::Never, None);
         assert_ne!(a, b);
-        let (again, same) = inodes.file(&version("a"), Expiry::Never, None);
+        let (again, same) = inodes.file(ROOT, &version("a"), Expiry::Never, None);
         assert!(a == again && Arc::ptr_eq(&file, &same));
         inodes.forget(a, 2);
         assert!(inodes.get(a).is_none());
-        assert_eq!(inodes.file(&version("a"), Expiry::Never, None).0, a, "after a forget too");
+        let number = inodes.file(ROOT, &version("a"), Expiry::Never, None).0;
+        assert_eq!(number, a, "after a forget too");
     }
 
     #[test]
-    fn of_too_many_the_longest_known_that_nobody_opened_are_to_go() {
-        let inodes = Inodes::new(Prefix::new("p"));
-        let d = inodes.directory(&Prefix::new("p/d"));
-        let name =
-            |i: usize| if i.is_multiple_of(2) { format!("p/{i}") } else { format!("p/d/{i}") };
-        for i in 0..CROWD + 100 {
-            let key = name(i).into();
-            let version = Version { key, ..(*version("a")).clone() };
-            let (_, file) = inodes.file(&Arc::new(version), Expiry::Never, None);
-            file.opened.store(i < 4, Ordering::Relaxed);
+    fn numbers_fit_into_32_bits_and_none_is_the_kernels() {
+        let inodes = Inodes::new(Prefix::default());
+        for i in 0..10_000 {
+            let numbers = [
+                inodes.met(ROOT, &i.to_string()),
+                inodes.directory(ROOT, &Prefix::new(&i.to_string())),
+            ];
+            assert!(numbers.iter().all(|n| (ROOT + 1..UNKNOWN).contains(n)), "{numbers:?}");
         }
-        // With the root and the other directory there are 102 too many.
-        assert_eq!(inodes.count(), CROWD + 102);
-        let idle = inodes.idle_now(3);
-        let want = [(4, ROOT), (5, d), (6, ROOT)];
-        let want = want.map(|(i, parent)| Idle { parent, name: i.to_string() });
-        assert_eq!(idle, want);
-        assert_eq!(inodes.idle_now(1000).len(), 99, "those before are on their way");
-        assert_eq!(inodes.idle_now(1000), []);
-        let again = |i: usize| {
-            let key = name(i).into();
-            Arc::new(Version { key, ..(*version("a")).clone() })
-        };
-        for i in 10..106 {
-            inodes.forget(inodes.number_of_file(&again(i)), 1);
+        let table = inodes.table();
+        assert_eq!(
+            [table.home(0), table.home(u64::MAX - u64::MAX % NUMBERS - 1)],
+            [2, UNKNOWN - 1]
+        );
+    }
+
+    #[test]
+    fn those_that_hash_alike_keep_their_numbers() {
+        // Ten inodes in ten numbers: each has its own, and they collide.
+        let inodes = Inodes::limited(Prefix::default(), 10, FEW);
+        let prefix = |i: usize| Prefix::new(&i.to_string());
+        let version = |i: usize| version_of(&i.to_string(), "e");
+        let files: Vec<u64> = (0..5).map(|i| inodes.met(ROOT, &i.to_string())).collect();
+        let dirs: Vec<u64> = (0..5).map(|i| inodes.directory(ROOT, &prefix(i))).collect();
+        let mut all: Vec<u64> = [files.clone(), dirs.clone()].concat();
+        all.sort_unstable();
+        assert_eq!(all, (2..12).collect::<Vec<u64>>());
+        for i in 0..5 {
+            assert_eq!(inodes.number_of_file(&version(i)), files[i]);
+            assert_eq!(inodes.number_of_directory(&prefix(i)), dirs[i]);
         }
-        assert_eq!(inodes.count(), CROWD + 6);
-        // What the kernel meets again is as new.
-        inodes.file(&again(5), Expiry::Never, None);
-        let idle = inodes.idle_now(1000);
-        assert_eq!(idle, [Idle { parent: ROOT, name: "106".into() }]);
+        // Where those before it in a row of collisions are forgotten, one keeps its number.
+        for gone in 0..4 {
+            inodes.forget(files[gone], 1);
+            inodes.forget(dirs[gone], 1);
+            assert_eq!(inodes.met(ROOT, "4"), files[4]);
+            assert_eq!(inodes.directory(ROOT, &prefix(4)), dirs[4]);
+        }
+        inodes.forget(files[4], 5);
+        inodes.forget(dirs[4], 5);
+        assert_eq!(inodes.count(), 1);
+        assert!(inodes.table().displaced.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_too_many_the_longest_unmet_are_dropped_first() {
+        let inodes = few();
+        let d = inodes.directory(ROOT, &Prefix::new("d"));
+        for i in 0..6 {
+            inodes.met(d, &format!("d/{i}"));
+        }
+        assert_eq!(inodes.names(), [""; 0], "each was met just now: its open may be on its way");
+        advance(REST / 2).await;
+        inodes.met(d, "d/0");
+        advance(REST / 2).await;
+        let idle = inodes.idle().await;
+        assert_eq!(idle, Idle { parent: d, name: "1".into() });
+        assert_eq!(inodes.names(), ["2"], "four may stay");
+        // What was asked for is on its way, in no line; met again it is as new.
+        inodes.met(d, "d/2");
+        advance(REST).await;
+        assert_eq!(inodes.names(), ["3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn directories_opened_files_and_others_have_limits_of_their_own() {
+        let inodes = few();
+        let dirs: Vec<u64> =
+            (0..4).map(|i| inodes.directory(ROOT, &Prefix::new(&format!("d{i}")))).collect();
+        let files: Vec<u64> = (0..8).map(|i| inodes.met(dirs[0], &format!("d0/{i}"))).collect();
+        files[..5].iter().for_each(|ino| inodes.opened(*ino));
+        let Some(Node::File(held)) = inodes.get(files[0]) else { panic!("a file") };
+        held.open.store(1, Ordering::Relaxed);
+        advance(REST).await;
+        // Three of five unopened; of the opened the oldest is open; the oldest directory has files.
+        assert_eq!(inodes.names(), ["1", "2", "d1", "d2"]);
+        advance(REST).await;
+        assert_eq!(inodes.names(), [""; 0]);
+        files.iter().for_each(|ino| inodes.forget(*ino, 1));
+        inodes.directory(ROOT, &Prefix::new("d4"));
+        advance(REST).await;
+        assert_eq!(inodes.names(), ["d3"], "the empty one was in use more lately");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_name_is_dropped_in_a_directory_with_a_request_under_way() {
+        let inodes = few();
+        let [a, b] = ["a", "b"].map(|name| inodes.directory(ROOT, &Prefix::new(name)));
+        let one = inodes.met(a, "a/1");
+        (2..4).for_each(|i| _ = inodes.met(a, &format!("a/{i}")));
+        (0..3).for_each(|i| _ = inodes.met(b, &format!("b/{i}")));
+        let working = inodes.working(a);
+        inodes.doubt(one);
+        advance(REST).await;
+        assert_eq!(inodes.names(), ["0", "1"]);
+        drop(working);
+        assert_eq!(inodes.names(), ["1"], "the one in doubt");
+        inodes.doubt(one);
+        inodes.forget(one, 1);
+        assert_eq!(inodes.names(), [""; 0], "the kernel has no name of it");
     }
 
     #[test]
     fn numbers_live_until_the_last_reference_is_forgotten() {
         let inodes = Inodes::new(Prefix::default());
-        let d = inodes.directory(&Prefix::new("d"));
-        assert_eq!(d, inodes.directory(&Prefix::new("d")));
+        let d = inodes.directory(ROOT, &Prefix::new("d"));
+        assert_eq!(d, inodes.directory(ROOT, &Prefix::new("d")));
         inodes.forget(d, 1);
         assert!(inodes.get(d).is_some());
         inodes.forget(d, 5);

@@ -46,3 +46,4 @@ pub mod signals;
 pub mod status;
 pub mod store;
 pub mod walk;
+pub mod weighed;

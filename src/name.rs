@@ -53,6 +53,11 @@ pub fn directory(key: &str) -> &str {
     key.rfind('/').map_or("", |slash| &key[..=slash])
 }
 
+/// The last component of a key: what comes after its last `/`.
+pub fn last(key: &str) -> &str {
+    &key[directory(key).len()..]
+}
+
 /// Whether `name` can be one component of a path (rule N1).
 pub fn is_legal(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= NAME_MAX && !name.contains(['/', '\0'])

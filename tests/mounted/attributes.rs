@@ -196,3 +196,58 @@ fn getxattr(path: &Path, name: &str, room: usize) -> io::Result<(usize, Vec<u8>)
     value.truncate(length.min(room));
     Ok((length, value))
 }
+
+/// What a program compiled for 32 bits does without `_FILE_OFFSET_BITS`: numbers of 32 bits, or
+/// EOVERFLOW.
+const PROGRAM: &str = r#"
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+static int walk(const char *path) {
+    struct stat st;
+    if (stat(path, &st)) return printf("stat %s: %s\n", path, strerror(errno)), 1;
+    printf("%lu %s\n", (unsigned long)st.st_ino, path);
+    if (!S_ISDIR(st.st_mode)) return 0;
+    DIR *dir = opendir(path);
+    if (!dir) return printf("opendir %s: %s\n", path, strerror(errno)), 1;
+    struct dirent *entry;
+    int failed = 0;
+    while (errno = 0, entry = readdir(dir)) {
+        char below[4096];
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+        snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
+        failed |= walk(below);
+    }
+    if (errno) return printf("readdir %s: %s\n", path, strerror(errno)), 1;
+    closedir(dir);
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    struct statvfs vfs;
+    if (statvfs(argv[1], &vfs)) return printf("statvfs: %s\n", strerror(errno)), 1;
+    return walk(argv[1]);
+}
+"#;
+
+#[test]
+fn a_32_bit_program_sees_what_others_see() {
+    let store = Embedded::start();
+    (0..300).for_each(|i| store.put(&format!("d{}/e/{i}", i % 7), "x"));
+    let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
+    let source = folder.path().join("walk.c");
+    fs::write(&source, PROGRAM).expect("write the program");
+    // Needs the Debian package gcc-multilib.
+    shell(folder.path(), "gcc -m32 -o walk walk.c");
+    for ls in ["exact", "lazy"] {
+        let mount = store.mounting().with(&format!("--ls {ls} --metadata-ttl 60s")).start();
+        let walk = format!("{} .", folder.path().join("walk").display());
+        let got = shell(mount.dir(), &walk);
+        assert_eq!(got.lines().count(), 1 + 7 + 7 + 300);
+        assert_same_lines("walk", &got, &shell(mount.dir(), "find . -printf '%i %p\\n'"));
+    }
+}

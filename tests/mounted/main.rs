@@ -11,6 +11,7 @@ mod attributes;
 mod cap;
 mod claims;
 mod control;
+mod crowds;
 mod death;
 mod expiry;
 mod explain;

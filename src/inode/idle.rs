@@ -1,0 +1,98 @@
+//! Which inodes the kernel should forget next. Pure: the time is an argument.
+//!
+//! The kernel drops inodes only when it is short of memory itself, so a walk through a large tree
+//! leaves one for each name. Each kind has a limit of its own: what of it was met longest ago goes
+//! first.
+
+use std::time::Duration;
+
+use lru::LruCache;
+use tokio::time::Instant;
+
+/// An inode is not asked back for this long after it was met: the kernel looks a name up and opens
+/// it with two requests, and a listing is followed by a stat of each name.
+pub const REST: Duration = Duration::from_secs(2);
+
+/// How many inodes may be known before the kernel is asked to forget some.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Some 300 bytes each.
+    pub directories: usize,
+    /// Files that nobody has opened, at some 400 bytes each. The kernel has nothing of them but
+    /// attributes.
+    pub unopened: usize,
+    /// Files that were opened, at some 400 bytes each. With one the kernel drops its pages too.
+    pub opened: usize,
+}
+
+impl Limits {
+    pub const DEFAULT: Limits =
+        Limits { directories: 128 << 10, unopened: 32 << 10, opened: 128 << 10 };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Directory,
+    Unopened,
+    Opened,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Unopened, Kind::Opened, Kind::Directory];
+}
+
+/// The inodes of one kind and when each was met last, the longest ago first.
+struct Line {
+    limit: usize,
+    met: LruCache<u64, Instant>,
+}
+
+impl Line {
+    fn new(limit: usize) -> Line {
+        Line { limit, met: LruCache::unbounded() }
+    }
+}
+
+/// The inodes of each kind that may be asked back.
+pub struct Lines {
+    directories: Line,
+    unopened: Line,
+    opened: Line,
+}
+
+impl Lines {
+    pub fn new(limits: Limits) -> Lines {
+        Lines {
+            directories: Line::new(limits.directories),
+            unopened: Line::new(limits.unopened),
+            opened: Line::new(limits.opened),
+        }
+    }
+
+    fn line(&mut self, kind: Kind) -> &mut Line {
+        match kind {
+            Kind::Directory => &mut self.directories,
+            Kind::Unopened => &mut self.unopened,
+            Kind::Opened => &mut self.opened,
+        }
+    }
+
+    /// Notes that an inode is in use now. Says whether the limit of its kind is passed with it.
+    pub fn meet(&mut self, kind: Kind, ino: u64, now: Instant) -> bool {
+        let line = self.line(kind);
+        line.met.put(ino, now).is_none() && line.met.len() == line.limit + 1
+    }
+
+    /// Takes an inode out: it is forgotten, or of another kind now.
+    pub fn leave(&mut self, kind: Kind, ino: u64) {
+        self.line(kind).met.pop(&ino);
+    }
+
+    /// The inode of a kind that is to go next, if there are too many of it, and from when on.
+    pub fn next(&mut self, kind: Kind) -> Option<(u64, Instant)> {
+        let line = self.line(kind);
+        let too_many = line.met.len() > line.limit;
+        let (ino, met) = line.met.peek_lru().filter(|_| too_many)?;
+        Some((*ino, *met + REST))
+    }
+}

@@ -1,0 +1,101 @@
+//! A cache of bounded bytes: the least recently used makes room.
+
+use std::hash::Hash;
+
+use lru::LruCache;
+
+/// What a value costs in memory, in bytes. It must not change while the value is cached.
+pub trait Weight<K> {
+    fn weight(&self, key: &K) -> usize;
+}
+
+pub struct Weighed<K, V> {
+    cache: LruCache<K, V>,
+    limit: usize,
+    bytes: usize,
+}
+
+impl<K: Hash + Eq, V: Weight<K>> Weighed<K, V> {
+    /// A cache of up to `limit` bytes.
+    pub fn new(limit: usize) -> Weighed<K, V> {
+        Weighed { cache: LruCache::unbounded(), limit, bytes: 0 }
+    }
+
+    /// Takes a value in, in place of the one of this key. One that is over the limit by itself is
+    /// not kept.
+    pub fn put(&mut self, key: K, value: V) {
+        self.bytes += value.weight(&key);
+        if let Some((key, before)) = self.cache.push(key, value) {
+            self.bytes -= before.weight(&key);
+        }
+        while self.bytes > self.limit
+            && let Some((key, value)) = self.cache.pop_lru()
+        {
+            self.bytes -= value.weight(&key);
+        }
+    }
+
+    /// The value of a key, used most recently from now on.
+    pub fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.cache.get(key)
+    }
+
+    /// The same, to change what does not weigh.
+    pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.cache.get_mut(key)
+    }
+
+    /// The value of a key, used no more recently for that.
+    pub fn peek<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.cache.peek(key)
+    }
+
+    /// The same, to change what does not weigh.
+    pub fn peek_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.cache.peek_mut(key)
+    }
+
+    pub fn contains<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.cache.contains(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Weight<&'static str> for usize {
+        fn weight(&self, key: &&'static str) -> usize {
+            self + key.len()
+        }
+    }
+
+    #[test]
+    fn bytes_are_bounded_not_entries() {
+        let mut cache = Weighed::new(100);
+        cache.put("a", 39);
+        cache.put("b", 39);
+        assert_eq!(cache.get("a"), Some(&39));
+        cache.put("c", 29);
+        assert_eq!((cache.bytes, cache.peek("b")), (70, None), "b was used least recently");
+        cache.put("a", 59);
+        assert_eq!((cache.bytes, cache.peek("c")), (90, Some(&29)));
+        cache.put("d", 100);
+        assert_eq!(cache.bytes, 0, "more than all of it is not kept");
+    }
+}
