@@ -32,4 +32,5 @@ mod requests;
 mod saturation;
 mod terminal;
 mod tree;
+mod users;
 mod versions;
