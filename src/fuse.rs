@@ -36,8 +36,13 @@ const BLOCK_SIZE: u32 = 128 << 10;
 const STATFS_BLOCKS: u64 = 1 << 30;
 const STATFS_BLOCK_SIZE: u32 = 1 << 20;
 
-/// Reads under way for read-ahead; the default of 16 holds 64 sequential readers back.
-const MAX_BACKGROUND: u16 = 64;
+/// Background requests the kernel sends before one is answered. Buffered reads and releases are such
+/// requests (fs/fuse/file.c), so this is how many reads may wait for the store, or for a body, before
+/// all other reads and releases wait behind them. The cap of bodies is no bound of them: handles
+/// beyond it wait as well, and read-ahead has several reads of one handle under way. So it is all
+/// that the protocol can say; what reads hold is bounded here, by bodies and buffer memory. The
+/// kernel stops reading ahead at three quarters of it.
+const MAX_BACKGROUND: u16 = u16::MAX;
 
 /// A version is an inode, so cached pages are right whatever happens to the name; and there is
 /// nothing to flush. FOPEN_CACHE_DIR must never be set: the kernel would list expired names.

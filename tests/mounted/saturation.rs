@@ -11,7 +11,7 @@ use crate::support::content::{KIB, MIB, assert_same_bytes, content, part, scatte
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup};
 use crate::support::proxy::{self, Fault, Proxy};
-use crate::support::wait::{at_most, equal, eventually};
+use crate::support::wait::{at_most, equal, eventually, within};
 
 const FILES: usize = 500;
 /// Far more than comes before it is asked for: a body stays open.
@@ -43,6 +43,12 @@ fn read_right(file: &File, i: usize, offset: usize, len: usize) {
     read.unwrap_or_else(|e| panic!("read {i} at {offset}: {e}"));
     let want = part((i % CONTENTS) as u64, offset..offset + len);
     assert_same_bytes(&format!("{i} at {offset}"), &bytes, &want);
+}
+
+fn open_and_read(mount: &Mount, i: usize) -> File {
+    let file = File::open(mount.path(i.to_string())).unwrap_or_else(|e| panic!("open {i}: {e}"));
+    read_right(&file, i, 0, START);
+    file
 }
 
 /// Opens all files, some at a time, and reads the start of each. The time of the slowest open, too.
@@ -173,4 +179,57 @@ fn eight_bodies_go_round_among_500_handles_while_the_store_fails() {
         equal("CLOSE_WAIT sockets", daemon.close_wait(), 0)?;
         at_most("descriptors", daemon.fds(), fds)
     });
+}
+
+/// B4: reads that wait, for a store that stalls or for a body, hold up no read of another file and no
+/// release, however many they are.
+#[test]
+fn two_hundred_stalled_reads_hold_up_no_other_read_and_no_release() {
+    const STALLED: usize = 200;
+    /// Less than half of `--timeout`, after which a body that stalls is given up.
+    const BOUND: Duration = Duration::from_secs(10);
+    const OTHERS: usize = 4;
+    for (cap, others_have_bodies) in [(STALLED + OTHERS, true), (STALLED / 2, false)] {
+        let mut proxy = Proxy::start(STORE.endpoint(), |_| Fault::None);
+        let setup = Setup::new(proxy.endpoint(), Embedded::BUCKET);
+        // Memory for all of them: a read that waits for the store holds what it will fill.
+        let args = format!("--max-open-bodies {cap} --timeout 60s --buffer-memory 1GiB");
+        let mount = setup.with(&args).start();
+        let open = |i| open_and_read(&mount, i);
+        let files: Vec<_> = (0..STALLED).map(open).collect();
+        let others: Vec<_> = (STALLED..STALLED + OTHERS).map(open).collect();
+        proxy.script(|request| {
+            let is_other = |i: usize| request.is_of(&i.to_string());
+            match request.of_version && !(STALLED..STALLED + OTHERS).any(is_other) {
+                true => Fault::Stall(0),
+                false => Fault::None,
+            }
+        });
+        thread::scope(|scope| {
+            for (i, file) in files.iter().enumerate() {
+                scope.spawn(move || read_right(file, i, START, SIZE - START));
+            }
+            eventually(BOUND, || {
+                let status = mount.status();
+                let handles = status.0["handles_detail"].as_array().expect("handles");
+                let reading = handles.iter().filter(|handle| handle["state"] == "reading");
+                equal("reads under way", reading.count(), STALLED)
+            });
+            if others_have_bodies {
+                within(BOUND, "reading others", || {
+                    for (file, i) in others.iter().zip(STALLED..) {
+                        read_right(file, i, START, SIZE - START);
+                    }
+                });
+            }
+            drop(others);
+            eventually(BOUND, || {
+                equal("handles", mount.status().number("handles"), STALLED as i64)
+            });
+            // Those that stall break, and read on.
+            proxy.behave();
+            proxy.down();
+            proxy.up();
+        });
+    }
 }
