@@ -4,6 +4,10 @@
 //! at R, tells that the store's clock showed D..D+1s at some moment in S..R, so that
 //! `D - R <= offset <= D + 1s - S`. Each answer narrows the interval; a few hundred bring it
 //! down to milliseconds. Where 0 lies inside, the clocks agree as far as anybody can tell.
+//!
+//! Behind one address there may be several hosts whose clocks differ, and whatever has expired by
+//! one of them must not come back by another: the time stands still rather than go back, unless the
+//! answers contradict what is believed for so long that the store's clock must have been set.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +19,13 @@ use tracing::warn;
 /// A skew worth telling the operator about.
 const NOTABLE_SKEW_US: i64 = 30_000_000;
 
+/// So many answers in a row set the clock forward. One alone may come from a host that is wrong.
+const FORWARD: u32 = 3;
+
+/// So many answers in a row, over so long a time, set it back.
+const BACK: u32 = 10;
+const BACK_FOR: Duration = Duration::from_secs(30);
+
 /// One part in how many two clocks drift apart: 100 ppm, a bad quartz.
 const DRIFT: i64 = 10_000;
 
@@ -23,8 +34,10 @@ const DRIFT: i64 = 10_000;
 pub struct Clock {
     local: Local,
     follow: bool,
-    bounds: Mutex<Option<Bounds>>,
+    learned: Mutex<Learned>,
     offset_us: AtomicI64,
+    /// What was told already, in microseconds since 1970: nothing before it is told.
+    floor_us: AtomicI64,
     warned: AtomicBool,
 }
 
@@ -48,6 +61,77 @@ struct Bounds {
     high: i64,
     /// Up to when drift has been allowed for.
     widened: SystemTime,
+}
+
+impl Bounds {
+    /// What both tell, with room for the drift up to `now`; `None` where they contradict each other.
+    fn narrowed(self, low: i64, high: i64, now: SystemTime) -> Option<Bounds> {
+        let drift = diff_us(now, self.widened).max(0) / DRIFT;
+        let narrowed = Bounds {
+            low: low.max(self.low - drift),
+            high: high.min(self.high + drift),
+            widened: if drift > 0 { now } else { self.widened },
+        };
+        (narrowed.low <= narrowed.high).then_some(narrowed)
+    }
+
+    fn offset(self) -> i64 {
+        if (self.low..=self.high).contains(&0) { 0 } else { (self.low + self.high) / 2 }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    bounds: Option<Bounds>,
+    /// The answers since the last one that agreed with `bounds`.
+    contradiction: Option<Contradiction>,
+}
+
+/// Answers that contradict what is believed, and agree with each other.
+#[derive(Clone, Copy, Debug)]
+struct Contradiction {
+    bounds: Bounds,
+    forward: bool,
+    answers: u32,
+    since: SystemTime,
+}
+
+impl Contradiction {
+    fn lasts(&self, now: SystemTime) -> bool {
+        match self.forward {
+            true => self.answers >= FORWARD,
+            false => self.answers >= BACK && now >= self.since + BACK_FOR,
+        }
+    }
+}
+
+impl Learned {
+    /// Takes an answer in. Says whether the clock is to be set back by it.
+    fn take(&mut self, low: i64, high: i64, received: SystemTime) -> bool {
+        let fresh = Bounds { low, high, widened: received };
+        let Some(believed) = self.bounds else {
+            self.bounds = Some(fresh);
+            return false;
+        };
+        if let Some(narrowed) = believed.narrowed(low, high, received) {
+            *self = Learned { bounds: Some(narrowed), contradiction: None };
+            return false;
+        }
+        let forward = low > believed.high;
+        let before = self.contradiction.filter(|before| before.forward == forward);
+        let longer = before.and_then(|before| {
+            let bounds = before.bounds.narrowed(low, high, received)?;
+            Some(Contradiction { bounds, answers: before.answers + 1, ..before })
+        });
+        let once = Contradiction { bounds: fresh, forward, answers: 1, since: received };
+        let contradiction = longer.unwrap_or(once);
+        if !contradiction.lasts(received) {
+            self.contradiction = Some(contradiction);
+            return false;
+        }
+        *self = Learned { bounds: Some(contradiction.bounds), contradiction: None };
+        !forward
+    }
 }
 
 /// CLOCK_BOOTTIME (clock_gettime(2)), which every kernel with FUSE has.
@@ -75,8 +159,9 @@ impl Clock {
         Clock {
             local,
             follow,
-            bounds: Mutex::new(None),
+            learned: Mutex::default(),
             offset_us: AtomicI64::new(0),
+            floor_us: AtomicI64::new(i64::MIN),
             warned: AtomicBool::new(false),
         }
     }
@@ -90,7 +175,11 @@ impl Clock {
 
     /// The store's time, as well as it is known.
     pub fn now(&self) -> SystemTime {
-        shift(self.local_now(), self.offset_us.load(Ordering::Relaxed))
+        let now = shift(self.local_now(), self.offset_us.load(Ordering::Acquire));
+        match self.floor_us.load(Ordering::Relaxed) {
+            i64::MIN => now,
+            floor => now.max(shift(SystemTime::UNIX_EPOCH, floor)),
+        }
     }
 
     /// The uncorrected clock: what [`Clock::learn`] wants its stamps from.
@@ -114,29 +203,18 @@ impl Clock {
         }
         let low = diff_us(date, received);
         let high = diff_us(date, sent) + 1_000_000;
-        let mut bounds = self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = match *bounds {
-            Some(old) => {
-                let drift = diff_us(received, old.widened).max(0) / DRIFT;
-                let narrowed = Bounds {
-                    low: low.max(old.low - drift),
-                    high: high.min(old.high + drift),
-                    widened: if drift > 0 { received } else { old.widened },
-                };
-                // They contradict each other when either clock was set: the newer one counts.
-                if narrowed.low <= narrowed.high {
-                    narrowed
-                } else {
-                    Bounds { low, high, widened: received }
-                }
-            }
-            None => Bounds { low, high, widened: received },
-        };
-        *bounds = Some(next);
-        let offset =
-            if (next.low..=next.high).contains(&0) { 0 } else { (next.low + next.high) / 2 };
-        self.offset_us.store(offset, Ordering::Relaxed);
-        drop(bounds);
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let back = learned.take(low, high, received);
+        let offset = learned.bounds.map_or(0, Bounds::offset);
+        if back {
+            self.floor_us.store(i64::MIN, Ordering::Relaxed);
+        } else if offset < self.offset_us.load(Ordering::Relaxed) {
+            let told = diff_us(self.now(), SystemTime::UNIX_EPOCH) + 1;
+            self.floor_us.store(told, Ordering::Relaxed);
+        }
+        // After the floor, so that nobody meets the new offset without it.
+        self.offset_us.store(offset, Ordering::Release);
+        drop(learned);
         if offset.abs() > NOTABLE_SKEW_US && !self.warned.swap(true, Ordering::Relaxed) {
             warn!(
                 offset_ms = offset / 1000,
@@ -210,13 +288,69 @@ mod tests {
         }
     }
 
+    /// An answer at `at` ms of the local clock, of a host whose clock is `offset` ms ahead.
+    fn answer(clock: &Clock, at: u64, offset: i64) {
+        clock.advance(ms(at).duration_since(clock.local_now()).unwrap_or_default());
+        let date = (at as i64 + offset) / 1000 * 1000;
+        clock.learn(ms(date as u64), ms(at), ms(at));
+    }
+
     #[test]
-    fn a_clock_that_was_set_is_believed_anew() {
+    fn a_clock_that_was_set_forward_is_believed_after_three_answers() {
         let clock = Clock::manual(ms(0));
-        clock.learn(ms(100_000), ms(100_000), ms(100_004));
+        (0..50).for_each(|i| answer(&clock, 100_000 + i * 37, 0));
+        for i in 0..2 {
+            answer(&clock, 102_000 + i * 37, 400_000);
+            assert_eq!(clock.offset_ms(), 0, "one host may be wrong");
+        }
+        answer(&clock, 102_080, 400_000);
+        assert!((clock.offset_ms() - 400_000).abs() <= 510, "{}", clock.offset_ms());
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_believed_once_that_lasts() {
+        let clock = Clock::manual(ms(0));
+        let mut told = SystemTime::UNIX_EPOCH;
+        for second in 0..60u64 {
+            answer(&clock, (1000 + second) * 1000, if second < 10 { 7_200_000 } else { 0 });
+            let lasting = second >= 10 + 30;
+            assert_eq!(clock.now() < told, lasting && second == 40, "after {second} s");
+            assert_eq!(clock.offset_ms() < 7_000_000, lasting, "after {second} s");
+            told = clock.now();
+        }
         assert_eq!(clock.offset_ms(), 0);
-        clock.learn(ms(500_000), ms(101_000), ms(101_004));
-        assert!((clock.offset_ms() - 399_500).abs() <= 10, "{}", clock.offset_ms());
+    }
+
+    /// A number that looks like chance (splitmix64), below `below`.
+    fn chance(seed: &mut u64, below: u64) -> u64 {
+        *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let n = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (n ^ (n >> 31)) % below
+    }
+
+    #[test]
+    fn between_hosts_whose_clocks_differ_nothing_comes_back() {
+        for case in 0..300u64 {
+            let mut seed = case;
+            let apart = 400 + chance(&mut seed, 4600) as i64;
+            let first = chance(&mut seed, 20_000) as i64 - 10_000;
+            // Of a hundred answers so many are of the second host.
+            let share = 10 + chance(&mut seed, 80);
+            let clock = Clock::manual(ms(0));
+            let (mut at, mut told) = (1_000_000, SystemTime::UNIX_EPOCH);
+            for i in 0..2000 {
+                at += 1 + chance(&mut seed, 100);
+                let second = chance(&mut seed, 100) < share;
+                answer(&clock, at, if second { first + apart } else { first });
+                let now = clock.now();
+                assert!(now >= told, "case {case}: {apart} ms apart, answer {i}: back");
+                told = now;
+            }
+            let ahead = diff_us(told, ms(at)) / 1000;
+            let clocks = first - 600..=first + apart + 600;
+            assert!(clocks.contains(&ahead), "case {case}: {ahead} ms, clocks {clocks:?}");
+        }
     }
 
     #[test]
