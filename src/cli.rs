@@ -162,7 +162,8 @@ pub struct StoreArgs {
 #[derive(Debug, Args)]
 pub struct ExpiryArgs {
     /// How long what the store said is believed: a duration, or `expiry`: until the object
-    /// expires (60s for one without an expiry)
+    /// expires (60s for one without an expiry). With `expiry` a replacement, a deletion or a purge
+    /// is not noticed before the old end, unless a read has to ask the store anew
     #[arg(long, value_name = "D|expiry", default_value = "1s", value_parser = trust)]
     pub metadata_ttl: Trust,
     /// How long a name is believed absent

@@ -31,6 +31,10 @@ use crate::store::Store;
 /// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
 const KERNEL_TICK: Duration = Duration::from_millis(10);
 
+/// The longest lifetime given to the kernel. It counts by a clock of its own, which neither follows
+/// the store's nor goes on while the host sleeps; what it asks again is answered from memory.
+const KERNEL_TRUST: Duration = Duration::from_secs(60);
+
 /// What a mount does, apart from where.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -209,10 +213,7 @@ impl Fs {
         }
         let Node::File(file) = self.node(ino)? else { return Err(Error::IsADirectory) };
         if file.expiry.at(self.clock.now()) == Presence::Expired {
-            // Its name may have got a new version by now: the kernel is to look again.
-            self.metrics.expired_hidden.add(1);
-            self.catalog.forget(&file.version.key);
-            return Err(Error::Stale);
+            return Err(self.expired(&file.version.key).await);
         }
         self.inodes.opened(ino);
         let first = self.catalog.opened(&file.version);
@@ -233,7 +234,7 @@ impl Fs {
                     Known::Directory | Known::Absent => return Err(Error::Stale),
                 },
                 Err(error) => {
-                    self.doubt(&file, &error);
+                    self.doubt(ino, &file, &error);
                     return Err(error);
                 }
             }
@@ -245,8 +246,8 @@ impl Fs {
     pub async fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.handles.get(fh)?;
         let file = handle.file();
-        let bytes =
-            handle.reader.read(offset, size).await.inspect_err(|error| self.doubt(file, error))?;
+        let read = handle.reader.read(offset, size).await;
+        let bytes = read.inspect_err(|error| self.doubt(handle.ino, file, error))?;
         file.given.store(true, Ordering::Relaxed);
         if handle.reader.delivered_all() && !file.delivered.swap(true, Ordering::Relaxed) {
             self.catalog.delivered(&file.version);
@@ -485,10 +486,27 @@ impl Fs {
         &self.metrics
     }
 
-    /// A version that turned out to be another or none is not believed in any longer.
-    fn doubt(&self, file: &File, error: &Error) {
+    /// A version that turned out to be another or none is not believed in any longer: the next open
+    /// asks the store, and the kernel looks the name up again.
+    fn doubt(&self, ino: u64, file: &File, error: &Error) {
         if *error == Error::Stale {
             self.catalog.forget(&file.version.key);
+            file.delivered.store(false, Ordering::Relaxed);
+            self.inodes.doubt(ino);
+        }
+    }
+
+    /// What to answer to an open of a version that has expired: `Stale` where its name has got
+    /// something else by now, so that the kernel looks again. Where it has not, `Expired`: a file
+    /// opened by /proc/self/fd or a bind mount has no name to look up, and ESTALE would reach the
+    /// program.
+    async fn expired(&self, key: &str) -> Error {
+        self.metrics.expired_hidden.add(1);
+        self.catalog.forget(key);
+        match self.catalog.resolve(key).await {
+            Ok(fact) if self.catalog.presence(&fact) == Presence::Expired => Error::Expired,
+            Ok(_) => Error::Stale,
+            Err(error) => error,
         }
     }
 
@@ -516,7 +534,7 @@ impl Fs {
     }
 
     fn directory_attr(&self, ino: u64, ttl: Duration) -> Attr {
-        let ttl = if ino == ROOT { Duration::from_secs(3600) } else { ttl };
+        let ttl = if ino == ROOT { KERNEL_TRUST } else { ttl };
         Attr { ino, kind: Kind::Directory, size: 0, mtime: self.mounted_at, ttl }
     }
 
@@ -526,7 +544,7 @@ impl Fs {
 }
 
 fn kernel_ttl(ttl: Duration) -> Duration {
-    ttl.saturating_sub(KERNEL_TICK)
+    ttl.saturating_sub(KERNEL_TICK).min(KERNEL_TRUST)
 }
 
 fn file_attr(ino: u64, file: &File, ttl: Duration) -> Attr {

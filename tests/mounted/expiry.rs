@@ -2,9 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::mount::{MntFlags, MsFlags};
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content};
 use crate::support::embedded::Embedded;
@@ -62,6 +66,36 @@ fn an_object_vanishes_at_its_instant() {
     assert!(!is_there(File::open(&path)), "open after the last close");
     assert_eq!(fs::read_dir(&folder).expect("ls").count(), 0, "names in the folder");
     assert_eq!(bucket.head("folder/short").content_length(), Some(bytes.len() as i64));
+}
+
+/// E1: opened anew by its descriptor or where it is bound to, it has no name that the kernel could
+/// look up again: it is absent there, too, and not stale.
+#[test]
+fn an_expired_file_is_absent_by_its_descriptor_and_where_it_is_bound() {
+    let store = Embedded::start();
+    let mount = store.mounting().with("--metadata-ttl 60s").start();
+    let instant = soon();
+    store.put_expiring("short", "text", expirefs::expiry::format_http_date(instant));
+    let file = File::open(mount.path("short")).expect("open before the instant");
+    let by_descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let target = tempfile::Builder::new().prefix("expirefs-test-").tempfile().expect("a file");
+    let none = None::<&str>;
+    nix::mount::mount(Some(&mount.path("short")), target.path(), none, MsFlags::MS_BIND, none)
+        .expect("bind");
+    let _unbound = Unbound(target.path());
+    let bound = target.path();
+    assert_eq!(fs::read_to_string(bound).expect("read"), "text");
+    watch("its descriptor", instant, || is_there(File::open(&by_descriptor)));
+    assert!(!is_there(File::open(bound)), "where it is bound");
+}
+
+/// Takes a bind mount away when it goes out of scope.
+struct Unbound<'a>(&'a Path);
+
+impl Drop for Unbound<'_> {
+    fn drop(&mut self) {
+        nix::mount::umount2(self.0, MntFlags::MNT_DETACH).expect("unbind");
+    }
 }
 
 /// Ask again and again whether the object is there. It must be until its instant, and not after.

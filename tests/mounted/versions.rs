@@ -5,9 +5,12 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, difference};
+use crate::support::embedded::Embedded;
 use crate::support::s3_server::{object, seaweedfs};
+use crate::support::wait::{equal, eventually};
 
 const SIZE: usize = 24 * MIB;
 
@@ -127,4 +130,44 @@ fn readers_never_see_two_versions_at_once() {
     let (written, readings) = (written.into_inner(), readings.into_inner());
     assert!(readings >= READINGS, "only {readings} readings of {written} versions");
     assert!(written >= 10, "only {written} versions for {readings} readings: no race at all");
+}
+
+/// `--metadata-ttl expiry`: a replacement or deletion is not noticed until the store is read again.
+/// From then on opens get what is there.
+#[test]
+fn what_is_trusted_until_its_end_is_given_up_once_a_read_finds_another() {
+    const LATER: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+    let [old, new] = [1, 2].map(|version| content(version, 300 * KIB));
+    for replaced in [true, false] {
+        let store = Embedded::start();
+        store.put_expiring("file", old.clone(), LATER);
+        let mount = store.mounting().with("--metadata-ttl expiry").start();
+        let path = mount.path("file");
+        assert_same_bytes("before", &fs::read(&path).expect("read"), &old);
+        match replaced {
+            true => store.put_expiring("file", new.clone(), LATER),
+            false => store.delete("file"),
+        }
+        assert_same_bytes("the kernel's pages", &fs::read(&path).expect("read"), &old);
+        let file = File::open(&path).expect("open");
+        let dropped = nix::fcntl::posix_fadvise(
+            &file,
+            0,
+            0,
+            nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        );
+        dropped.expect("posix_fadvise");
+        drop(file);
+        let error = fs::read(&path).expect_err("the old version is nowhere");
+        assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
+        // stat gets by the kernel's cache, of which the name is dropped in the background.
+        let size = |path| fs::metadata(path).map(|meta| meta.len()).map_err(|e| e.raw_os_error());
+        let read = fs::read(&path).map_err(|e| e.raw_os_error());
+        match replaced {
+            true => assert_same_bytes("after", &read.expect("read the new version"), &new),
+            false => assert_eq!(read, Err(Some(libc::ENOENT))),
+        }
+        let want = if replaced { Ok(300 * KIB as u64) } else { Err(Some(libc::ENOENT)) };
+        eventually(Duration::from_secs(5), || equal("its size", size(&path), want));
+    }
 }

@@ -31,8 +31,8 @@ async fn expiring_between_lookup_and_open() {
     rig.store.put("f", "text", expires(2));
     let ino = rig.ino("f").await;
     rig.clock.advance(2 * SECOND);
-    // On ESTALE the kernel looks again, and finds nothing, or what came in its place.
-    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale));
+    // Not ESTALE: that would reach a program that opens it by /proc/self/fd, without a name.
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
     assert_eq!(rig.look("f").await, Ok(None));
     assert_eq!(rig.fs.access(ino), Err(Error::Expired));
     assert_eq!(rig.fs.getattr(ino), Err(Error::Expired));
@@ -52,7 +52,7 @@ async fn expiring_while_it_is_open() {
     rig.clock.advance(60 * SECOND);
     assert_eq!(rig.look("f").await, Ok(None));
     assert_eq!(rig.fs.getattr(ino).unwrap().size, content.len() as u64, "fstat");
-    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale), "a second open");
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired), "a second open");
     assert_eq!(rig.read_all(fh).await.unwrap(), content);
     rig.fs.release(fh).unwrap();
     assert_eq!(rig.fs.getattr(ino), Err(Error::Expired));
@@ -103,6 +103,73 @@ async fn replaced_between_lookup_and_open() {
     assert_eq!(rig.read_all(fh).await.unwrap(), new);
     rig.fs.release(fh).unwrap();
     rig.must_be_at_rest();
+}
+
+#[tokio::test]
+async fn an_expired_file_whose_name_has_another_version_is_looked_up_again() {
+    for (name, content) in [("f", "new"), ("f/g", "below")] {
+        let rig = Rig::default();
+        rig.store.put("f", "old", expires(2));
+        let ino = rig.ino("f").await;
+        rig.clock.advance(2 * SECOND);
+        if name != "f" {
+            rig.store.delete("f");
+        }
+        rig.store.put(name, content, None);
+        assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale), "{name}");
+        assert!(rig.look("f").await.unwrap().is_some(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_replaced_or_deleted_is_asked_for_once_that_is_noticed() {
+    for replaced in [true, false] {
+        let mut make = Make::default();
+        make.settings.trust = Trust::UntilExpiry;
+        let rig = make.rig();
+        rig.store.put("f", "old", expires(3600));
+        let ino = rig.ino("f").await;
+        let fh = rig.fs.open(ino, 1).await.unwrap();
+        assert_eq!(rig.read_all(fh).await.unwrap(), b"old");
+        rig.fs.release(fh).unwrap();
+        rig.store.delete("f");
+        if replaced {
+            rig.store.put("f", "new", expires(3600));
+        }
+        // Nothing tells, until the kernel has dropped its pages and reads again.
+        let fh = rig.fs.open(ino, 1).await.unwrap();
+        assert_eq!(rig.fs.idle_now(), None);
+        assert_eq!(rig.read_all(fh).await, Err(Error::Stale));
+        rig.fs.release(fh).unwrap();
+        let idle = rig.fs.idle_now().expect("the kernel is to drop the name");
+        assert_eq!((idle.parent, idle.name.as_str()), (ROOT, "f"));
+        assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale), "it asks the store");
+        let found = rig.look("f").await.unwrap();
+        assert_eq!(found.is_some(), replaced);
+        if let Some(new) = found {
+            assert_ne!(new.ino, ino);
+            let fh = rig.fs.open(new.ino, 1).await.unwrap();
+            assert_eq!(rig.read_all(fh).await.unwrap(), b"new");
+            rig.fs.release(fh).unwrap();
+        }
+        rig.must_be_at_rest();
+    }
+}
+
+#[tokio::test]
+async fn the_kernel_is_told_for_a_minute_at_most() {
+    let mut make = Make::default();
+    make.settings.trust = Trust::UntilExpiry;
+    let rig = make.rig();
+    rig.store.put("f", "text", expires(7200));
+    let attr = rig.look("f").await.unwrap().unwrap();
+    assert!(attr.ttl <= 60 * SECOND, "{:?}", attr.ttl);
+    assert!(rig.fs.getattr(attr.ino).unwrap().ttl <= 60 * SECOND);
+    assert!(rig.fs.getattr(ROOT).unwrap().ttl <= 60 * SECOND);
+    rig.store.asked();
+    rig.clock.advance(3600 * SECOND);
+    assert_eq!(rig.look("f").await.unwrap().map(|attr| attr.ino), Some(attr.ino));
+    assert_eq!(rig.store.asked(), Requests::default(), "it is answered from memory");
 }
 
 #[tokio::test]

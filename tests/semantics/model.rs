@@ -321,6 +321,7 @@ impl Model {
                 self.handles.push(Handle { fh, ino, key, version, position, fresh, doubtful });
             }
             Err(Error::Stale) => assert!(!there || !live, "R1: {key} is as it was"),
+            Err(Error::Expired) => assert!(!live, "E1: {key} has not expired"),
             Err(Error::TooManyBodies { .. }) => assert!(self.unread(None) >= self.cap, "B4"),
             Err(error) => assert!(self.explains(&error), "R5: open of {key}: {error}"),
         }

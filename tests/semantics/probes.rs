@@ -71,7 +71,7 @@ async fn an_expired_file_is_absent_whatever_came_with_it() {
     rig.store.put("f", "text", expires(10));
     let ino = rig.ino("f").await;
     rig.clock.advance(10 * SECOND);
-    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale));
+    assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
     assert_eq!(rig.look("f").await, Ok(None));
     // It is known to be expired, so its content is not asked for again.
     rig.store.asked();
