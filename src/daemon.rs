@@ -22,7 +22,7 @@ use crate::control::{self, Request};
 use crate::error::Error;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
-use crate::fuse::Fuse;
+use crate::fuse::{Fuse, Pages};
 use crate::index::{Index, IndexFile};
 use crate::inode::Idle;
 use crate::listing::Exactness;
@@ -120,9 +120,12 @@ impl Mounted {
         let fs = Arc::new(Fs::new(store, clock, metrics, accounts, settings, index));
         let (alive, ended) = oneshot::channel();
         let plus = config.settings.listing.exactness == Exactness::Exact;
-        let fuse = Fuse::new(fs.clone(), Handle::current(), config.ownership, plus, alive);
+        let pages = Pages::default();
+        let fuse =
+            Fuse::new(fs.clone(), Handle::current(), config.ownership, plus, pages.clone(), alive);
         let source = config.url();
         let (entry, notifier) = session::mount(fuse, &config, &source).await?;
+        pages.reached_by(notifier.clone());
 
         let peak = Arc::new(Mutex::new(InUse::default()));
         let status = {

@@ -249,11 +249,44 @@ impl Fs {
         let read = handle.reader.read(offset, size).await;
         let bytes = read.inspect_err(|error| self.doubt(handle.ino, file, error))?;
         file.given.store(true, Ordering::Relaxed);
+        self.note_delivered(&handle);
+        self.metrics.bytes_read.add(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    fn note_delivered(&self, handle: &Handle) {
+        let file = handle.file();
         if handle.reader.delivered_all() && !file.delivered.swap(true, Ordering::Relaxed) {
             self.catalog.delivered(&file.version);
         }
-        self.metrics.bytes_read.add(bytes.len() as u64);
-        Ok(bytes)
+    }
+
+    /// Gives the kernel, by `store`, what was fetched of a file beyond what was read, where a read
+    /// of this handle has left any. `store` says whether the kernel took it.
+    ///
+    /// To be called when that read was answered, and `store` must not hold up other reads: the
+    /// kernel makes it wait for those under way in the same pages.
+    pub async fn give_surplus<F>(&self, fh: u64, store: impl Fn(u64, Bytes) -> F)
+    where
+        F: Future<Output = bool>,
+    {
+        // Each time anew, so that a handle is released meanwhile.
+        while let Ok(handle) = self.handles.get(fh)
+            && let Some((range, bytes)) = handle.reader.surplus().await
+        {
+            drop(handle);
+            if !store(range.start, bytes).await {
+                return;
+            }
+            let Ok(handle) = self.handles.get(fh) else { return };
+            handle.reader.took_over(&range).await;
+            self.note_delivered(&handle);
+        }
+    }
+
+    /// Whether [`Fs::give_surplus`] is to be called; says so once.
+    pub fn has_surplus(&self, fh: u64) -> bool {
+        self.handles.get(fh).is_ok_and(|handle| handle.reader.has_surplus())
     }
 
     /// Gives back all that an open took.

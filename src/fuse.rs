@@ -5,23 +5,25 @@
 //! one that waits goes to the runtime. No thread that serves the kernel ever waits for the store.
 
 use std::ffi::OsStr;
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, Notifier,
+    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
-use tracing::{Instrument, Level, Span, debug_span, error, event, warn};
+use tokio::sync::{Semaphore, oneshot};
+use tracing::{Instrument, Level, Span, debug, debug_span, error, event, warn};
 
 use crate::error::Error;
 use crate::fs::{Attr, Entry, Fs, Kind, Lookup};
@@ -43,6 +45,9 @@ const STATFS_BLOCK_SIZE: u32 = 1 << 20;
 /// that the protocol can say; what reads hold is bounded here, by bodies and buffer memory. The
 /// kernel stops reading ahead at three quarters of it.
 const MAX_BACKGROUND: u16 = u16::MAX;
+
+/// Threads that give the kernel pages at one time: each may wait there for a read.
+const STORES: usize = 4;
 
 /// A version is an inode, so cached pages are right whatever happens to the name; and there is
 /// nothing to flush. FOPEN_CACHE_DIR must never be set: the kernel would list expired names.
@@ -85,6 +90,48 @@ impl Ownership {
     }
 }
 
+/// The kernel's page cache of one mount.
+#[derive(Clone)]
+pub struct Pages {
+    /// There once it is mounted.
+    notifier: Arc<OnceLock<Notifier>>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Pages {
+    fn default() -> Pages {
+        Pages { notifier: Arc::default(), turns: Arc::new(Semaphore::new(STORES)) }
+    }
+}
+
+impl Pages {
+    /// From now on the kernel can be told.
+    pub fn reached_by(&self, notifier: Notifier) {
+        // It is mounted once.
+        let _ = self.notifier.set(notifier);
+    }
+
+    /// Puts bytes of a file into it; whether that was done.
+    ///
+    /// FUSE_NOTIFY_STORE locks each page, and a page stays locked while a read of it is under way:
+    /// it runs on a thread that no read waits for, and holds nothing that one may need.
+    async fn store(&self, ino: INodeNo, offset: u64, bytes: Bytes) -> bool {
+        let (Some(notifier), Ok(turn)) =
+            (self.notifier.get().cloned(), self.turns.clone().acquire_owned().await)
+        else {
+            return false;
+        };
+        let stored = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            notifier.store(ino, offset, &bytes)
+        });
+        let stored = stored.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        stored
+            .inspect_err(|error| debug!(%ino, offset, "the kernel takes no pages: {error}"))
+            .is_ok()
+    }
+}
+
 /// Serves one mount.
 pub struct Fuse {
     fs: Arc<Fs>,
@@ -92,6 +139,7 @@ pub struct Fuse {
     owner: Ownership,
     /// Whether listings carry attributes. Lazy ones do not know them.
     plus: bool,
+    pages: Pages,
     /// Dropped with the session.
     _alive: oneshot::Sender<()>,
 }
@@ -103,9 +151,10 @@ impl Fuse {
         runtime: Handle,
         owner: Ownership,
         plus: bool,
+        pages: Pages,
         alive: oneshot::Sender<()>,
     ) -> Fuse {
-        Fuse { fs, runtime, owner, plus, _alive: alive }
+        Fuse { fs, runtime, owner, plus, pages, _alive: alive }
     }
 
     /// Runs an operation: here if it need not wait, else on the runtime. The reply is inside: if
@@ -264,7 +313,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let fs = self.fs.clone();
+        let (fs, pages) = (self.fs.clone(), self.pages.clone());
         let span = debug_span!(
             "read",
             ino = ino.0,
@@ -277,6 +326,9 @@ impl Filesystem for Fuse {
             match fs.read(handle.0, offset, size).await {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => reply.error(refuse(&fs, "read", ino.0, &error)),
+            }
+            if fs.has_surplus(handle.0) {
+                fs.give_surplus(handle.0, |offset, bytes| pages.store(ino, offset, bytes)).await;
             }
         });
     }

@@ -4,7 +4,10 @@
 //! dropping it on any path (expired, refused, cancelled, panicked, unmounted) closes the response
 //! first and gives the permit back next, by the order of its fields.
 
+mod accounts;
+mod buffer;
 mod ledger;
+mod pace;
 mod pattern;
 mod reader;
 mod window;
@@ -15,8 +18,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
+pub use accounts::{Accounts, Patience};
 pub use ledger::{Holder, Ledger, Permit, Unit};
-pub use reader::{Accounts, Patience, Reader, State};
+pub use reader::{Reader, State};
 
 use crate::error::{Error, Result};
 use crate::store::{Content, Object, Store, Version};

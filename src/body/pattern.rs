@@ -1,6 +1,7 @@
 //! How an object is being read, and how much to ask for next. Pure.
 
 use std::ops::Range;
+use std::time::Duration;
 
 /// The first range a random reader is given; each one it reads on from doubles it. Measured: a
 /// range of this length takes as long as one of 4 KiB.
@@ -23,6 +24,9 @@ pub struct Pattern {
     span: u64,
     /// Bytes read in one run.
     run: u64,
+    /// Requests that reads elsewhere than in the window have cost, and the time they took.
+    requests: u32,
+    spent: Duration,
 }
 
 impl Pattern {
@@ -35,8 +39,28 @@ impl Pattern {
         }
     }
 
-    /// The range to ask for so as to read `want`, from `start` on, of an object of `size` bytes.
-    pub fn ask(&mut self, start: u64, want: &Range<u64>, size: u64) -> Range<u64> {
+    /// Takes note of a request that a read elsewhere than in the window has cost.
+    pub fn paid(&mut self, took: Duration) {
+        self.requests += 1;
+        self.spent += took;
+    }
+
+    /// Whether these requests have taken as long as one for the rest of the object would, whose
+    /// bytes come in `transfer` after the first: fetched now, the two together take at most twice
+    /// as long as the better of them alone would have, however reading goes on.
+    pub fn has_paid_for(&self, transfer: Duration) -> bool {
+        // Each began with the wait for a first byte, as that one will.
+        self.requests > 0 && self.spent >= transfer + self.spent / self.requests
+    }
+
+    /// The rest of the object is fetched: what comes next is counted anew.
+    pub fn settle(&mut self) {
+        (self.requests, self.spent) = (0, Duration::ZERO);
+    }
+
+    /// The range to ask for so as to read `want`, from `start` on, of an object of `size` bytes. It
+    /// has at least `least` bytes, up to [`LAST_SPAN`], where the object does.
+    pub fn ask(&mut self, start: u64, want: &Range<u64>, size: u64, least: u64) -> Range<u64> {
         let goes_on = want.start.abs_diff(self.position) <= NEAR;
         if !goes_on {
             self.jumps += 1;
@@ -49,7 +73,7 @@ impl Pattern {
             return start..size;
         }
         self.span = (2 * self.span).max(FIRST_SPAN);
-        start..(start + self.span).max(want.end).min(size)
+        start..(start + self.span.max(least)).max(want.end).min(size)
     }
 }
 
@@ -64,7 +88,7 @@ mod tests {
             .iter()
             .map(|&at| {
                 let want = at..at + 4096;
-                let range = pattern.ask(at, &want, size);
+                let range = pattern.ask(at, &want, size, 0);
                 pattern.read(&want);
                 range.end - range.start
             })
@@ -82,6 +106,41 @@ mod tests {
         let to_end = |at: u64| (1 << 30) - at;
         assert_eq!(asked(&[a]), [to_end(a)]);
         assert_eq!(asked(&[a, b, c]), [to_end(a), FIRST_SPAN, FIRST_SPAN]);
+    }
+
+    #[test]
+    fn a_range_is_as_long_as_is_asked_for_at_least() {
+        let mut pattern = Pattern::default();
+        let size = 100 << 20;
+        for at in [50 << 20, 10 << 20] {
+            pattern.ask(at, &(at..at + 4096), size, LAST_SPAN);
+        }
+        let (at, near_end) = (30 << 20, size - 8192);
+        assert_eq!(pattern.ask(at, &(at..at + 4096), size, LAST_SPAN), at..at + LAST_SPAN);
+        let want = near_end..near_end + 4096;
+        assert_eq!(pattern.ask(near_end, &want, size, LAST_SPAN), near_end..size);
+    }
+
+    /// However many reads come, at whatever cost each: the time of the requests and of fetching the
+    /// rest after them is at most twice that of the better way, and one request.
+    #[test]
+    fn the_rest_is_fetched_when_requests_have_cost_as_much() {
+        for (first_byte, transfer) in [(10, 700), (10, 5), (100, 100), (1, 0), (7, 1000)] {
+            let [first_byte, transfer] = [first_byte, transfer].map(Duration::from_millis);
+            for reads in 1..300 {
+                let (mut pattern, mut took) = (Pattern::default(), Duration::ZERO);
+                for _ in 0..reads {
+                    if pattern.has_paid_for(transfer) {
+                        took += first_byte + transfer;
+                        break;
+                    }
+                    pattern.paid(first_byte);
+                    took += first_byte;
+                }
+                let better = (first_byte * reads).min(first_byte + transfer);
+                assert!(took <= 2 * better + first_byte, "{took:?} for {better:?}");
+            }
+        }
     }
 
     #[test]

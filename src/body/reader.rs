@@ -3,18 +3,18 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tracing::debug;
 
+use super::buffer::{Buffer, kib};
 use super::pattern::{LAST_SPAN, NEAR, Pattern};
-use super::window::{Coverage, Window};
-use super::{Body, Holder, Ledger, Permit, Unit};
+use super::{Accounts, Body, Holder, Patience, Permit, Unit};
 use crate::error::{Error, Result};
-use crate::metrics::Counter;
 use crate::store::{Object, Store, Version};
 
 /// What is missing of an object is taken in whole by the open that asks for it, up to this size:
@@ -31,37 +31,6 @@ const RESUMES: u32 = 16;
 
 /// What a pull may bring beyond what was waited for: a chunk of the HTTP client.
 const OVERSHOOT: u64 = crate::store::CHUNK as u64;
-
-/// What bounds a reader's waits.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// For a permit, at open.
-    pub open_wait: Duration,
-    /// For everything a call asks of the store.
-    pub timeout: Duration,
-}
-
-/// What all readers of a mount share.
-#[derive(Clone, Debug)]
-pub struct Accounts {
-    /// Open bodies, one by one.
-    pub bodies: Arc<Ledger>,
-    /// The bytes in windows, in KiB (`--buffer-memory`).
-    pub memory: Arc<Ledger>,
-    /// Bodies that broke before their end and were asked for again from there.
-    pub resumed: Arc<Counter>,
-}
-
-impl Accounts {
-    /// For `bodies` open bodies, which are parked or not, and `memory` bytes in windows.
-    pub fn new(bodies: usize, parking: bool, memory: u64) -> Accounts {
-        Accounts {
-            bodies: Ledger::new(Unit::Body, bodies, parking),
-            memory: Ledger::new(Unit::Kib, (memory >> 10) as usize, true),
-            resumed: Arc::default(),
-        }
-    }
-}
 
 /// Reads one object version for one handle, through at most one body at a time.
 pub struct Reader {
@@ -82,42 +51,10 @@ struct Stream {
     body: Option<Body>,
     buffer: Buffer,
     pattern: Pattern,
-    delivered: Coverage,
     /// The longest request seen: the measure of what the kernel may reorder.
     request: u64,
     /// How many more times a broken body is resumed: each read that is answered adds one.
     resumes_left: u32,
-}
-
-/// A window, and the right to its memory.
-#[derive(Default)]
-struct Buffer {
-    window: Window,
-    memory: Option<Permit>,
-}
-
-impl Buffer {
-    /// Empties it, at `offset`, and gives its memory back.
-    fn empty(&mut self, offset: u64) {
-        self.window.restart(offset);
-        self.memory = None;
-    }
-
-    /// Gives back the memory beyond what the window holds now.
-    fn settle(&mut self) {
-        match (kib(self.window.len()), &mut self.memory) {
-            (0, memory) => *memory = None,
-            (units, Some(memory)) => {
-                memory.shrink_to(units);
-                memory.touch();
-            }
-            (_, None) => {}
-        }
-    }
-}
-
-fn kib(bytes: u64) -> usize {
-    usize::try_from(bytes.div_ceil(1 << 10)).unwrap_or(usize::MAX)
 }
 
 /// What `status` shows of a reader without waiting for its turn.
@@ -135,6 +72,8 @@ struct Gauges {
     /// Reads under way, those waiting for their turn included.
     reading: AtomicUsize,
     delivered: AtomicBool,
+    /// The rest of the object has come, and nobody is giving it to the kernel yet.
+    surplus: AtomicBool,
 }
 
 /// One of a number of something, for as long as it lives.
@@ -276,24 +215,44 @@ impl Reader {
         };
         stream.resumes_left = (stream.resumes_left + 1).min(RESUMES);
         stream.pattern.read(&want);
-        stream.delivered.add(&want);
-        // The kernel may ask for what lies behind in the wrong order, never far, and not again
-        // for what it has got.
         let behind = want.start.saturating_sub(self.reach(stream.request));
-        let window = &stream.buffer.window;
-        let undelivered = stream.delivered.first_missing(window.start());
-        stream.buffer.window.release_before(undelivered.max(behind));
-        stream.buffer.settle();
+        self.deliver(stream, &want, behind);
         if let Some(body) = &stream.body {
             body.permit.touch();
-        }
-        if stream.delivered.is_all_of(self.version.size) {
-            self.gauges.delivered.store(true, Ordering::Relaxed);
         }
         self.gauges.offset.store(want.end, Ordering::Relaxed);
         self.gauges.last_read.store(self.now(), Ordering::Relaxed);
         self.gauges.answered.store(true, Ordering::Relaxed);
         Ok(bytes)
+    }
+
+    fn deliver(&self, stream: &mut Stream, range: &Range<u64>, behind: u64) {
+        stream.buffer.deliver(range, behind);
+        if stream.buffer.is_all_delivered(self.version.size) {
+            self.gauges.delivered.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the rest of the object has come, for the kernel to be given unasked. Says so once,
+    /// to who will do it: give it each [`Reader::surplus`], and call [`Reader::took_over`].
+    pub fn has_surplus(&self) -> bool {
+        self.gauges.surplus.load(Ordering::Relaxed)
+            && self.gauges.surplus.swap(false, Ordering::Relaxed)
+    }
+
+    /// The next bytes that the kernel has not asked for and may be given.
+    ///
+    /// Who gives them must hold nothing that a read may need: the kernel makes it wait for the
+    /// reads of these pages that are under way.
+    pub async fn surplus(&self) -> Option<(Range<u64>, Bytes)> {
+        self.stream.lock().await.buffer.surplus(self.version.size)
+    }
+
+    /// The kernel has taken these bytes over.
+    pub async fn took_over(&self, range: &Range<u64>) {
+        let _use = Use(self);
+        let mut stream = self.stream.lock().await;
+        self.deliver(&mut stream, range, 0);
     }
 
     /// Has the window hold what is wanted.
@@ -352,23 +311,71 @@ impl Reader {
                 }
             },
         };
+        let asked = Instant::now();
+        if let Some(rest) = self.make_room_for_rest(stream, want) {
+            debug!(start = rest.start, end = rest.end, "asking for the rest");
+            self.take_in(stream, rest, permit).await?;
+            stream.buffer.hold_rest();
+            self.gauges.surplus.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         let window = &stream.buffer.window;
         // A read that comes before the one it follows leaves a gap of one request.
         let on = on && window.len() > 0 && want.start <= window.end() + stream.request;
         let start = if on { window.end() } else { want.start };
-        let range = stream.pattern.ask(start, want, self.version.size);
+        let size = self.version.size;
+        // A range that is long enough to be measured costs as much again as its first byte.
+        let measures = self.may_hold(size) && self.accounts.pace.time_of(size).is_none();
+        let least = if measures { LAST_SPAN } else { 0 };
+        let range = stream.pattern.ask(start, want, size, least);
         debug!(start = range.start, end = range.end, "asking");
         if !on {
-            stream.buffer.window.restart(start);
+            stream.buffer.restart(start);
         }
         let end = range.end;
-        let (body, _) = self.open(range, permit).await?;
-        self.put(stream, Some(body));
-        let bounded = end - start <= LAST_SPAN && end < self.version.size;
-        if bounded && self.find_room(stream, end) {
-            // It is taken in whole, so that its connection is free at once.
-            self.fill(stream, end).await;
+        if end - start <= LAST_SPAN && end < size && self.find_room(stream, end) {
+            // Its connection is free at once.
+            self.take_in(stream, range, permit).await?;
+        } else {
+            let (body, _) = self.open(range, permit).await?;
+            self.put(stream, Some(body));
         }
+        stream.pattern.paid(asked.elapsed());
+        Ok(())
+    }
+
+    /// Starts the window anew where the rest of the object is to come in one go: scattered reads
+    /// have cost as much as that would, and there is room for it. Returns what is to be asked for.
+    fn make_room_for_rest(&self, stream: &mut Stream, want: &Range<u64>) -> Option<Range<u64>> {
+        let rest = stream.buffer.missing(want, self.version.size);
+        let length = rest.end - rest.start;
+        let transfer = self.accounts.pace.time_of(length)?;
+        // One read waits for all of it.
+        let bearable = self.may_hold(length) && transfer <= self.patience.timeout / 4;
+        if !bearable || !stream.pattern.has_paid_for(transfer) {
+            return None;
+        }
+        stream.buffer.restart(rest.start);
+        if !self.find_room(stream, rest.end) {
+            return None;
+        }
+        stream.pattern.settle();
+        Some(rest)
+    }
+
+    /// Whether one handle may hold so many bytes: others want memory, too.
+    fn may_hold(&self, bytes: u64) -> bool {
+        kib(bytes) <= self.accounts.memory.cap() / 2
+    }
+
+    /// Asks for a range that there is room for, and takes it in whole.
+    async fn take_in(&self, stream: &mut Stream, range: Range<u64>, permit: Permit) -> Result<()> {
+        let (body, _) = self.open(range.clone(), permit).await?;
+        self.put(stream, Some(body));
+        let began = Instant::now();
+        self.fill(stream, range.end).await;
+        let come = stream.buffer.window.end().saturating_sub(range.start);
+        self.accounts.pace.measured(come, began.elapsed());
         Ok(())
     }
 

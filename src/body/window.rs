@@ -117,6 +117,15 @@ impl Coverage {
         within.map_or(from, |range| range.end)
     }
 
+    /// The shortest range that holds all that is not covered of an object of `size` bytes.
+    pub fn missing_of(&self, size: u64) -> Range<u64> {
+        let end = match self.0.last() {
+            Some(last) if last.end >= size => last.start,
+            _ => size,
+        };
+        self.first_missing(0).min(end)..end
+    }
+
     /// Whether all of an object of `size` bytes is covered.
     pub fn is_all_of(&self, size: u64) -> bool {
         size == 0 || matches!(&self.0[..], [all] if all.start == 0 && all.end >= size)
@@ -143,6 +152,15 @@ mod tests {
                     (0..80).all(|i| Some(coverage.first_missing(i as u64) as usize) == missing(i))
                 );
                 prop_assert!(coverage.0.windows(2).all(|w| w[0].end < w[1].start));
+                let range = coverage.missing_of(80);
+                let first = bytes.iter().position(|b| !b);
+                let last = bytes.iter().rposition(|b| !b);
+                match (first, last) {
+                    (Some(first), Some(last)) => {
+                        prop_assert_eq!(range, first as u64..last as u64 + 1);
+                    }
+                    _ => prop_assert!(range.is_empty()),
+                }
                 let whole = bytes.iter().position(|b| !b).unwrap_or(80) as u64;
                 prop_assert_eq!(whole == 0 || coverage.is_all_of(whole), coverage.0.len() <= 1 || whole == 0);
             }

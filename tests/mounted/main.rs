@@ -30,6 +30,7 @@ mod reading;
 mod refusals;
 mod requests;
 mod saturation;
+mod scattered;
 mod terminal;
 mod tree;
 mod users;

@@ -8,6 +8,7 @@ mod memory;
 mod model;
 mod names;
 mod probes;
+mod scattered;
 mod walks;
 
 use std::ffi::OsStr;

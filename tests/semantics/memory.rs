@@ -42,6 +42,8 @@ pub enum Mood {
     FailsAt(usize, Error),
     /// GET answers headers; then no byte comes.
     Stalls,
+    /// Contents take this long to their first byte, and this long for each MiB.
+    Slow(Duration, Duration),
     /// GET panics.
     Panics,
     /// Contents break after so many bytes, and say so or end early.
@@ -63,6 +65,8 @@ pub struct Memory {
     etags: AtomicUsize,
     open: Arc<AtomicUsize>,
     most_open: Arc<AtomicUsize>,
+    /// Bytes of contents sent.
+    sent: Arc<AtomicUsize>,
     chunk: usize,
 }
 
@@ -105,6 +109,11 @@ impl Memory {
 
     pub fn most_open(&self) -> usize {
         self.most_open.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of contents that were taken since this was called last.
+    pub fn sent(&self) -> usize {
+        self.sent.swap(0, Ordering::Relaxed)
     }
 
     fn count(&self, add: impl Fn(&mut Requests)) -> Result<Mood> {
@@ -173,6 +182,9 @@ impl Store for Memory {
         assert!(range.start < range.end && range.end <= asked.size, "{range:?} of {asked:?}");
         let mood = self.count(|r| r.get += 1)?;
         tokio::task::yield_now().await;
+        if let Mood::Slow(first_byte, _) = mood {
+            tokio::time::sleep(first_byte).await;
+        }
         let stored = self.find(&asked.key).map_err(|_| Error::Stale)?;
         if version(&asked.key, &stored) != *asked {
             return Err(Error::Stale);
@@ -189,6 +201,18 @@ impl Store for Memory {
         }
         let content = match mood {
             Mood::Stalls => futures_util::stream::pending().boxed(),
+            Mood::Slow(_, per_mib) => {
+                let (began, mut bytes) = (tokio::time::Instant::now(), 0);
+                let chunks = chunks.into_iter().map(move |chunk: Result<Bytes>| {
+                    bytes += chunk.as_ref().map_or(0, Bytes::len);
+                    (began + per_mib.mul_f64(bytes as f64 / (1 << 20) as f64), chunk)
+                });
+                let come = |(at, chunk)| async move {
+                    tokio::time::sleep_until(at).await;
+                    chunk
+                };
+                futures_util::stream::iter(chunks).then(come).boxed()
+            }
             Mood::Panics => panic!("as told"),
             Mood::Breaks(after, how) => {
                 let mut pieces = Vec::new();
@@ -203,8 +227,10 @@ impl Store for Memory {
             }
             _ => futures_util::stream::iter(chunks).boxed(),
         };
+        let sent = self.sent.clone();
         let content = content.map(move |chunk| {
             let _open = &open;
+            sent.fetch_add(chunk.as_ref().map_or(0, Bytes::len), Ordering::Relaxed);
             chunk
         });
         let expires = stored.expires_on_get.clone().or(stored.expires.clone());

@@ -67,6 +67,9 @@ pub fn window(data: &[u8]) {
                     assert!(!exact || first == missing(from), "{first} from {from}: {coverage:?}");
                 }
                 let all = delivered.iter().all(|d| *d);
+                let range = coverage.missing_of(SIZE);
+                let lost = (0..SIZE).any(|i| !delivered[i as usize] && !range.contains(&i));
+                assert!(!lost, "{range:?} of {coverage:?}");
                 assert!(all || !coverage.is_all_of(SIZE), "{coverage:?}");
                 assert!(!(exact && all) || coverage.is_all_of(SIZE), "{coverage:?}");
             }
@@ -76,7 +79,7 @@ pub fn window(data: &[u8]) {
                 let start = if range.contains(&held.end) { held.end } else { a };
                 // In KiB, so that it is long enough for patterns.
                 let (start, want) = (start << 10, range.start << 10..range.end << 10);
-                let asked = pattern.ask(start, &want, SIZE << 10);
+                let asked = pattern.ask(start, &want, SIZE << 10, 0);
                 assert_eq!(asked.start, start);
                 let enough = want.end <= asked.end && asked.end <= SIZE << 10;
                 assert!(enough, "{asked:?} for {want:?}");

@@ -1,0 +1,42 @@
+//! What bounds the readers of a mount: the accounts they share, and how long each may wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pace::Pace;
+use super::{Ledger, Unit};
+use crate::metrics::Counter;
+
+/// What bounds a reader's waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a permit, at open.
+    pub open_wait: Duration,
+    /// For everything a call asks of the store.
+    pub timeout: Duration,
+}
+
+/// What all readers of a mount share.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    /// Open bodies, one by one.
+    pub bodies: Arc<Ledger>,
+    /// The bytes in windows, in KiB (`--buffer-memory`).
+    pub memory: Arc<Ledger>,
+    /// Bodies that broke before their end and were asked for again from there.
+    pub resumed: Arc<Counter>,
+    /// How fast bodies have come so far.
+    pub pace: Arc<Pace>,
+}
+
+impl Accounts {
+    /// For `bodies` open bodies, which are parked or not, and `memory` bytes in windows.
+    pub fn new(bodies: usize, parking: bool, memory: u64) -> Accounts {
+        Accounts {
+            bodies: Ledger::new(Unit::Body, bodies, parking),
+            memory: Ledger::new(Unit::Kib, (memory >> 10) as usize, true),
+            resumed: Arc::default(),
+            pace: Arc::default(),
+        }
+    }
+}
