@@ -139,8 +139,9 @@ pub struct ObjectArgs {
 
 #[derive(Debug, Args)]
 pub struct StoreArgs {
-    /// S3 endpoint other than AWS: http://HOST:PORT or https://HOST
-    #[arg(long, value_name = "URL", value_parser = url, env = "AWS_ENDPOINT_URL_S3")]
+    /// S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI,
+    /// by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]
+    #[arg(long, value_name = "URL")]
     pub endpoint_url: Option<String>,
     /// Region of the bucket
     #[arg(long)]
@@ -363,14 +364,6 @@ fn mode(text: &str) -> Result<u16, String> {
         .ok_or_else(|| "expected permissions in octal, such as 0644".to_owned())
 }
 
-fn url(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-    match host {
-        Some(host) if !host.is_empty() && !host.starts_with(['/', ':']) => Ok(text.to_owned()),
-        _ => Err("expected http://HOST[:PORT] or https://HOST[:PORT]".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -399,7 +392,6 @@ mod tests {
             ("--buffer-memory", "1MiB", "at least 4MiB"),
             ("--file-mode", "rw", "0644"),
             ("--dir-mode", "1777", "octal"),
-            ("--endpoint-url", "localhost:9000", "http://HOST"),
             ("--on-unparsable", "hide", "fresh"),
             ("--addressing-style", "dns", "virtual"),
             ("--clock", "ntp", "server"),

@@ -29,7 +29,7 @@ use crate::listing::Exactness;
 use crate::metrics::Metrics;
 use crate::mounts::{self, MountEntry};
 use crate::name::Prefix;
-use crate::s3::{BRIEF_OUTAGE, Endpoint, S3};
+use crate::s3::{BRIEF_OUTAGE, S3, Site};
 use crate::session;
 use crate::status::{Status, process_of};
 use crate::store::{ListRequest, Store, any_below};
@@ -97,11 +97,13 @@ impl Mounted {
         let timeout = config.settings.patience.timeout;
         let store = async {
             let (clock, metrics) = (clock.clone(), metrics.clone());
-            let s3 = S3::new(config.endpoint.clone(), &budget, timeout, clock, metrics).await?;
+            let site = config.endpoint.clone().locate().await?;
+            let s3 = S3::new(&site, &budget, timeout, clock, metrics).await?;
             let impatient = s3.with_outage(BRIEF_OUTAGE);
-            check_bucket(&impatient, &config).await.map(|()| (Arc::new(s3), Arc::new(impatient)))
+            check_bucket(&impatient, &site, &config).await?;
+            Ok::<_, String>((site, Arc::new(s3), Arc::new(impatient)))
         };
-        let (store, impatient) = tokio::select! {
+        let (site, store, impatient) = tokio::select! {
             store = store => store?,
             () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
         };
@@ -109,7 +111,7 @@ impl Mounted {
         let index_file = match config.index.clone() {
             None => None,
             Some(path) => {
-                let of = source_of(&config.endpoint);
+                let of = site.identity();
                 let open = tokio::task::spawn_blocking(move || IndexFile::open(&path, &of));
                 open.await.map_err(|e| format!("the index: {e}"))?
             }
@@ -231,27 +233,17 @@ impl Mounted {
     }
 }
 
-/// What an index is of: a bucket, at the place where it is asked for.
-fn source_of(endpoint: &Endpoint) -> String {
-    let at = endpoint.endpoint_url.as_deref().unwrap_or("AWS");
-    format!("{} at {}", endpoint.bucket, at.trim_end_matches('/'))
-}
-
 /// Lists one key: that needs the bucket, access to it, credentials, the region and the endpoint.
-async fn check_bucket(store: &dyn Store, config: &Config) -> Result<(), String> {
+async fn check_bucket(store: &dyn Store, site: &Site, config: &Config) -> Result<(), String> {
     let prefix = config.settings.prefix.as_str();
     let request = ListRequest { max_keys: 1, ..ListRequest::level(prefix) };
     let listed = store.list(request).await;
-    let at = match &config.endpoint.endpoint_url {
-        Some(url) => format!(" at {url}"),
-        None => String::new(),
-    };
     let page = listed.map_err(|error| {
         let why = match error {
             Error::NotFound => "no such bucket".to_owned(),
             other => other.to_string(),
         };
-        format!("cannot list {}{at}: {why}", config.url())
+        format!("cannot list {}{}: {why}", config.url(), site.at())
     })?;
     if page.objects.is_empty() && page.prefixes.is_empty() {
         warn_of_empty(store, &config.settings.prefix).await;

@@ -116,3 +116,17 @@ impl Error {
         }
     }
 }
+
+/// An error and its causes, in one line; a cause that only repeats its effect is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line += &format!(": {text}");
+        }
+        cause = error.source();
+    }
+    line.replace('\n', " ")
+}

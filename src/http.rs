@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +24,13 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use futures_util::future::BoxFuture;
 use http_body_util::Limited;
+use hyper::Version;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{
     CaptureConnection, Connected, Connection, HttpConnector as TcpConnector, capture_connection,
 };
-use hyper_util::client::legacy::{Client, connect};
+use hyper_util::client::legacy::{self, Client, connect};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -36,6 +38,7 @@ use tower_service::Service;
 
 use crate::metrics::Metrics;
 use crate::store::CHUNK;
+use crate::tls::{self, NoConnection, TlsWanted};
 
 /// Idle connections leave this much of the ceiling to hosts other than the bucket's, such as
 /// those that credentials come from.
@@ -59,12 +62,16 @@ pub struct Limits {
 /// A client for the SDK.
 ///
 /// # Errors
-/// Where the system has no root certificates.
-pub fn client(limits: Limits, metrics: Arc<Metrics>) -> io::Result<impl HttpClient + 'static> {
+/// Where there are no certificates to trust, in words for the operator.
+pub fn client(
+    limits: Limits,
+    ca_bundle: Option<&Path>,
+    metrics: Arc<Metrics>,
+) -> Result<impl HttpClient + 'static, String> {
     let mut tcp = TcpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    let tls = HttpsConnectorBuilder::new().with_native_roots()?;
+    let tls = HttpsConnectorBuilder::new().with_tls_config(tls::config(ca_bundle)?);
     let connector = Bounded {
         inner: tls.https_or_http().enable_http1().wrap_connector(tcp),
         permits: Arc::new(Semaphore::new(limits.sockets)),
@@ -110,9 +117,17 @@ impl HttpConnector for Hyper {
             if let Some(smithy) = request.extensions().get::<CaptureSmithyConnection>() {
                 smithy.set_connection_retriever(move || condemnable(&captured));
             }
+            let uri = request.uri().clone();
             // Whatever goes wrong on the wire may go well on another connection.
-            let response =
-                client.request(request).await.map_err(|e| ConnectorError::io(Box::new(e)))?;
+            let failed = |error: legacy::Error| match tls::is_no_http(&error) {
+                true => ConnectorError::io(NoConnection::new(&uri, error.into()).into()),
+                false => ConnectorError::io(error.into()),
+            };
+            let response = client.request(request).await.map_err(failed)?;
+            if response.status() == 400 && response.version() == Version::HTTP_10 {
+                let failure = NoConnection::new(&uri, TlsWanted.into());
+                return Err(ConnectorError::io(failure.into()));
+            }
             if let Some(uses) = response.extensions().get::<Uses>() {
                 uses.one_more();
             }
@@ -162,13 +177,14 @@ impl Service<hyper::Uri> for Bounded {
     fn call(&mut self, uri: hyper::Uri) -> Self::Future {
         let (permits, metrics, timeout) =
             (self.permits.clone(), self.metrics.clone(), self.timeout);
-        let connecting = self.inner.call(uri);
+        let connecting = self.inner.call(uri.clone());
         Box::pin(async move {
             // A request that waits here takes a connection that falls idle, if one does first.
             let permit = permits.acquire_owned().await?;
             let stream = tokio::time::timeout(timeout, connecting)
                 .await
-                .map_err(|_| format!("no connection within {timeout:?}"))??;
+                .unwrap_or_else(|_| Err(format!("none within {timeout:?}").into()))
+                .map_err(|error| NoConnection::new(&uri, error))?;
             metrics.connections_opened.add(1);
             let uses = Uses { answered: Arc::default(), metrics: metrics.clone() };
             Ok(Socket { stream, uses, metrics, _permit: permit })

@@ -45,5 +45,6 @@ pub mod shown;
 pub mod signals;
 pub mod status;
 pub mod store;
+pub mod tls;
 pub mod walk;
 pub mod weighed;

@@ -6,20 +6,26 @@ use std::io;
 
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::shown;
 
-/// Starts to log what `filter` lets through (`--log`).
+/// Starts to log what `filter` lets through (`--log`), and no more than the directive `quiet` does
+/// of its module.
 ///
 /// # Errors
 /// Where `filter` is none, in words for the operator.
-pub fn start(filter: &str) -> Result<(), String> {
-    let parsed = EnvFilter::try_new(filter).map_err(|e| {
+pub fn start(filter: &str, quiet: &str) -> Result<(), String> {
+    let mut parsed = EnvFilter::try_new(filter).map_err(|e| {
         format!("--log {filter:?}: {e}; expected a level such as `info`, or `expirefs=debug,warn`")
     })?;
+    if parsed.max_level_hint().is_none_or(|level| level == LevelFilter::TRACE) {
+        let quiet = quiet.parse().map_err(|e| format!("{quiet}: {e}"))?;
+        parsed = parsed.add_directive(quiet);
+    }
     tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(io::stderr)

@@ -26,7 +26,7 @@ use expirefs::log;
 use expirefs::metrics::Metrics;
 use expirefs::mounts;
 use expirefs::output::{Reader, print, print_json, say};
-use expirefs::s3::{BRIEF_OUTAGE, S3};
+use expirefs::s3::{BRIEF_OUTAGE, QUIET, S3};
 use expirefs::signals::Signals;
 use expirefs::status::Status;
 use expirefs::store::Store;
@@ -38,7 +38,7 @@ static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match log::start(&cli.log).and_then(|()| run(cli.command)) {
+    match log::start(&cli.log, QUIET).and_then(|()| run(cli.command)) {
         Ok(status) => status,
         Err(error) => {
             say(&format!("expirefs: {error}"));
@@ -135,8 +135,8 @@ async fn bucket(query: &Query) -> Result<(Arc<dyn Store>, Arc<Clock>), String> {
     let clock = Arc::new(if query.local_clock { Clock::local() } else { Clock::server() });
     let budget = daemon::budget_without_mount(query.metadata_concurrency)?;
     let metrics = Arc::new(Metrics::default());
-    let store =
-        S3::new(query.endpoint.clone(), &budget, query.timeout, clock.clone(), metrics).await?;
+    let site = query.endpoint.clone().locate().await?;
+    let store = S3::new(&site, &budget, query.timeout, clock.clone(), metrics).await?;
     Ok((Arc::new(store.with_outage(BRIEF_OUTAGE)), clock))
 }
 

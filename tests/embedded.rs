@@ -473,5 +473,5 @@ async fn stopping_or_dropping_closes_listener_and_connections() {
 fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
     let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
     let limits = expirefs::http::Limits { sockets: 64, idle, connect };
-    expirefs::http::client(limits, Arc::default()).expect("an HTTP client")
+    expirefs::http::client(limits, None, Arc::default()).expect("an HTTP client")
 }

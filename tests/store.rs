@@ -48,7 +48,8 @@ async fn rig(timeout: Duration) -> (Rig, Budget) {
     let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
     let (metrics, clock) = (Arc::new(Metrics::default()), Arc::new(Clock::server()));
     let endpoint = open_to_all(server.endpoint());
-    let store = S3::new(endpoint, &budget, timeout, clock.clone(), metrics.clone()).await.unwrap();
+    let site = endpoint.locate().await.unwrap();
+    let store = S3::new(&site, &budget, timeout, clock.clone(), metrics.clone()).await.unwrap();
     (Rig { server, metrics, clock, store }, budget)
 }
 
@@ -240,7 +241,8 @@ fn keeps_the_contract_in_a_process_of_its_own(name: &str, server: fn() -> &'stat
     runtime.block_on(async {
         let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
         let clock = Arc::new(Clock::server());
-        let store = S3::new(endpoint, &budget, Duration::from_secs(10), clock, Arc::default());
+        let site = endpoint.locate().await.unwrap();
+        let store = S3::new(&site, &budget, Duration::from_secs(10), clock, Arc::default());
         keeps_the_contract(&store.await.unwrap(), &bucket).await;
     });
 }
@@ -365,7 +367,8 @@ async fn a_server_under_nagle_is_not_kept_waiting_for_delayed_acks() {
     let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
     let (endpoint, clock) = (open_to_all(nagling().await), Arc::new(Clock::server()));
     let metrics = Arc::new(Metrics::default());
-    let store = S3::new(endpoint, &budget, Duration::from_secs(10), clock, metrics.clone());
+    let site = endpoint.locate().await.unwrap();
+    let store = S3::new(&site, &budget, Duration::from_secs(10), clock, metrics.clone());
     let store = store.await.unwrap();
     let start = Instant::now();
     for _ in 0..REQUESTS {

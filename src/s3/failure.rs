@@ -8,7 +8,8 @@ use aws_sdk_s3::operation::{RequestId, get_object::GetObjectError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::S3;
-use crate::error::Error;
+use crate::error::{Error, chain};
+use crate::tls::NoConnection;
 
 /// The storage class of an object that has to be restored before it can be read.
 pub fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String> {
@@ -35,7 +36,10 @@ impl S3 {
             SdkError::TimeoutError(_) => Error::TimedOut(self.retry.timeout),
             _ if is_out_of_descriptors(&error) => Error::OutOfDescriptors(chain(&error)),
             SdkError::ResponseError(_) => Error::Protocol(chain(&error)),
-            _ => Error::Unreachable(chain(&error)),
+            _ => match find_cause::<NoConnection>(&error) {
+                Some(failure) => Error::Unreachable(failure.to_string()),
+                None => Error::Unreachable(chain(&error)),
+            },
         }
     }
 }
@@ -94,18 +98,4 @@ fn find_cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) ->
         cause = error.source();
     }
     None
-}
-
-/// An error and its causes, in one line; a cause that only repeats its effect is left out.
-pub fn chain(error: &dyn StdError) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line += &format!(": {text}");
-        }
-        cause = error.source();
-    }
-    line.replace('\n', " ")
 }

@@ -7,6 +7,7 @@
 mod failure;
 mod gate;
 mod retry;
+mod site;
 mod witness;
 
 use std::ops::Range;
@@ -30,14 +31,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::fd_budget::Budget;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
-use failure::{archived, chain};
+use failure::archived;
 use gate::Gate;
 use retry::{LeaveOutages, Retry};
+pub use site::{QUIET, Site};
 use witness::Witness;
 
 /// How long a connection is kept for the next request.
@@ -98,7 +100,7 @@ impl S3 {
     /// # Errors
     /// Where no HTTP client can be made, in words for the operator.
     pub async fn new(
-        endpoint: Endpoint,
+        site: &Site,
         budget: &Budget,
         timeout: Duration,
         clock: Arc<Clock>,
@@ -109,29 +111,28 @@ impl S3 {
             idle: POOL_IDLE,
             connect: timeout.min(Duration::from_secs(5)),
         };
-        let http = http::client(limits, metrics.clone())
-            .map_err(|e| format!("no HTTP client: {} (are there root certificates?)", chain(&e)))?;
+        let http = http::client(limits, site.ca_bundle.as_deref(), metrics.clone())
+            .map_err(|e| format!("no HTTP client: {e}"))?;
 
+        let Site { endpoint, region, .. } = site.clone();
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         if endpoint.region.is_some() || endpoint.endpoint_url.is_some() {
             // Where the endpoint is named, the region only goes into the signature: the instance
             // metadata service is not asked for it.
             let region = RegionProviderChain::first_try(endpoint.region.map(Region::new))
                 .or_else(EnvironmentVariableRegionProvider::new())
+                .or_else(region.map(Region::new))
                 .or_else("us-east-1");
             loader = loader.region(region);
         }
         if let Some(profile) = endpoint.profile {
             loader = loader.profile_name(profile);
         }
-        if let Some(url) = endpoint.endpoint_url {
-            loader = loader.endpoint_url(url);
-        }
         if endpoint.no_sign_request {
             loader = loader.no_credentials();
         }
         let shared = loader.load().await;
-        let elsewhere = shared.endpoint_url().is_some();
+        let elsewhere = endpoint.endpoint_url.is_some();
         let path_style = match endpoint.addressing {
             Addressing::Auto => elsewhere,
             Addressing::Path => true,
@@ -145,7 +146,9 @@ impl S3 {
             .build();
         let retries =
             RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF);
-        let config = aws_sdk_s3::config::Builder::from(&shared)
+        let mut config = aws_sdk_s3::config::Builder::from(&shared);
+        config.set_endpoint_url(endpoint.endpoint_url);
+        let config = config
             .force_path_style(path_style)
             .timeout_config(timeouts)
             .retry_config(retries)

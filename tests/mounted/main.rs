@@ -13,6 +13,7 @@ mod claims;
 mod control;
 mod crowds;
 mod death;
+mod endpoints;
 mod expiry;
 mod explain;
 mod faults;

@@ -8,6 +8,7 @@ pub mod process;
 pub mod proxy;
 pub mod s3_server;
 pub mod stuck;
+pub mod tls;
 pub mod tools;
 pub mod wait;
 

@@ -40,8 +40,10 @@ const LIFE_BOUND: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct Setup {
     bucket: String,
-    endpoint: Endpoint,
+    /// `None`: the command is not told where the server is.
+    endpoint: Option<Endpoint>,
     args: Vec<String>,
+    env: Vec<(String, String)>,
     nofile: Option<String>,
     ignored: Option<&'static str>,
     no_control: bool,
@@ -64,11 +66,16 @@ impl Embedded {
 impl Setup {
     /// `bucket` may have a prefix: `bucket/prefix`.
     pub fn new(endpoint: &Endpoint, bucket: &str) -> Setup {
-        let bucket = bucket.to_owned();
+        Setup { endpoint: Some(endpoint.clone()), ..Setup::anywhere(bucket) }
+    }
+
+    /// Of a bucket at the place that environment and profile name.
+    pub fn anywhere(bucket: &str) -> Setup {
         Setup {
-            bucket,
-            endpoint: endpoint.clone(),
+            bucket: bucket.to_owned(),
+            endpoint: None,
             args: Vec::new(),
+            env: Vec::new(),
             nofile: None,
             ignored: None,
             no_control: false,
@@ -80,6 +87,12 @@ impl Setup {
     /// More arguments for `expirefs mount`, as one would type them.
     pub fn with(mut self, args: &str) -> Setup {
         self.args.extend(args.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// A variable of the daemon's environment.
+    pub fn env(mut self, name: &str, value: &str) -> Setup {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -182,8 +195,10 @@ impl Setup {
         if self.no_runtime_dir {
             command.env_remove("XDG_RUNTIME_DIR");
         }
-        self.endpoint.reached_by(&mut command);
-        command.args(&self.args);
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.reached_by(&mut command);
+        }
+        command.args(&self.args).envs(self.env.iter().cloned());
         command
     }
 }

@@ -203,5 +203,5 @@ impl Bucket {
 fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
     let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
     let limits = expirefs::http::Limits { sockets: 64, idle, connect };
-    expirefs::http::client(limits, Arc::default()).expect("an HTTP client")
+    expirefs::http::client(limits, None, Arc::default()).expect("an HTTP client")
 }

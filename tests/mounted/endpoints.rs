@@ -1,0 +1,141 @@
+//! Where the store is asked, as for the AWS CLI: by options, environment and profile; over TLS; and
+//! what is said where it cannot be reached.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::support::Endpoint;
+use crate::support::embedded::Embedded;
+use crate::support::mount::{Mount, Setup};
+use crate::support::tls::{Tls, ToPlain};
+
+fn server() -> Embedded {
+    let server = Embedded::start();
+    server.put("file", "x");
+    server
+}
+
+fn port_of(server: &Embedded) -> u16 {
+    server.endpoint().url.rsplit_once(':').expect("a port").1.parse().expect("a number")
+}
+
+fn at(url: &str) -> Setup {
+    Setup::new(&Endpoint { url: url.to_owned(), credentials: None }, Embedded::BUCKET)
+}
+
+/// A configuration file of the AWS CLI.
+fn aws_config(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config");
+    fs::write(&path, text).expect("a file");
+    (folder, path)
+}
+
+/// One line that names all of this.
+#[track_caller]
+fn assert_refused(setup: &Setup, names: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = setup.refused_on(folder.path());
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for name in names {
+        assert!(said.contains(name), "no {name:?} in: {said}");
+    }
+    said
+}
+
+#[track_caller]
+fn assert_works(mount: &Mount) {
+    assert_eq!(fs::read_to_string(mount.path("file")).expect("read"), "x");
+}
+
+/// The AWS CLI's own: AWS_CA_BUNDLE, and ca_bundle of the profile.
+#[test]
+fn a_private_authority_is_trusted_by_its_bundle() {
+    let server = server();
+    let tls = Tls::before(port_of(&server), ToPlain::Alert);
+    let url = format!("https://localhost:{}", tls.port);
+    let place = format!("localhost:{}", tls.port);
+    assert_refused(&at(&url), &[&place, "AWS_CA_BUNDLE"]);
+    let bundle = tls.authority();
+    let bundle = bundle.to_str().expect("a path in UTF-8");
+    assert_works(&at(&url).env("AWS_CA_BUNDLE", bundle).start());
+    let (_folder, config) = aws_config(&format!("[profile p]\nca_bundle = {bundle}\n"));
+    let config = config.to_str().expect("a path in UTF-8");
+    assert_works(&at(&url).env("AWS_CONFIG_FILE", config).with("--profile p").start());
+    let absent = at(&url).env("AWS_CA_BUNDLE", "/no/such/bundle.pem");
+    assert_refused(&absent, &["/no/such/bundle.pem", "AWS_CA_BUNDLE"]);
+}
+
+/// Path style, messages and the index go by an endpoint wherever it is set.
+#[test]
+fn an_endpoint_of_environment_or_profile_is_one() {
+    let server = server();
+    let url = &server.endpoint().url;
+    let services = format!(
+        "[profile p]\nservices = s\nregion = eu-west-3\n[services s]\ns3 =\n  endpoint_url = {url}\n"
+    );
+    let (folder, config) = aws_config(&services);
+    let config = config.to_str().expect("a path in UTF-8");
+    let plain = Setup::anywhere(Embedded::BUCKET).with("--no-sign-request");
+    let by_profile = plain.clone().env("AWS_CONFIG_FILE", config).with("--profile p");
+    assert_works(&by_profile.start());
+    for variable in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
+        assert_works(&plain.clone().env(variable, url).start());
+    }
+    // Two places, two indexes: one that is of another is set aside.
+    let index = folder.path().join("index");
+    let with_index = format!("--index {}", index.display());
+    assert_works(&by_profile.clone().with(&with_index).start());
+    let aside = |of: &Path| fs::read_dir(of).expect("ls").count();
+    let before = aside(folder.path());
+    assert_works(&plain.clone().env("AWS_ENDPOINT_URL", url).with(&with_index).start());
+    assert_eq!(aside(folder.path()), before, "the index is of this place");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nobody = format!("http://{}", free.local_addr().expect("its address"));
+    drop(free);
+    assert_refused(&plain.env("AWS_ENDPOINT_URL", &nobody), &[&nobody, "refused"]);
+}
+
+#[test]
+fn what_to_try_is_said_where_the_store_cannot_be_reached() {
+    let server = server();
+    let plain = port_of(&server);
+    let says = format!("try http://127.0.0.1:{plain}");
+    assert_refused(&at(&format!("https://127.0.0.1:{plain}")), &[&says]);
+    for to_plain in [ToPlain::Alert, ToPlain::BadRequest] {
+        let tls = Tls::before(plain, to_plain);
+        let says = format!("try https://127.0.0.1:{}", tls.port);
+        assert_refused(&at(&format!("http://127.0.0.1:{}", tls.port)), &[&says]);
+    }
+    assert_refused(&at("http://no-such-host.invalid:9000"), &["no-such-host.invalid:9000", "dns"]);
+}
+
+/// M4: a password in a URL comes from nowhere into any output, at the most talkative.
+#[test]
+fn a_password_in_a_url_is_refused_and_shown_nowhere() {
+    const URL: &str = "http://user:secret-word@127.0.0.1:9";
+    let (_folder, config) = aws_config(&format!("[default]\nendpoint_url = {URL}\n"));
+    let plain = || Setup::anywhere(Embedded::BUCKET).with("--no-sign-request --log trace");
+    let setups = [
+        at(URL).with("--log trace"),
+        plain().env("AWS_ENDPOINT_URL", URL),
+        plain().env("AWS_ENDPOINT_URL_S3", URL),
+        plain().env("AWS_CONFIG_FILE", config.to_str().expect("a path in UTF-8")),
+    ];
+    for setup in setups {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = setup.refused_on(folder.path());
+        let said = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("password") && !said.contains("secret-word"), "{said}");
+    }
+    let mut help = Command::new(env!("CARGO_BIN_EXE_expirefs"));
+    let help = help.args(["mount", "--help"]).env("AWS_ENDPOINT_URL_S3", URL).stdin(Stdio::null());
+    let help = help.output().expect("it runs").stdout;
+    assert!(!String::from_utf8(help).expect("text").contains("secret-word"));
+}
