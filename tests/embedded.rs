@@ -2,7 +2,8 @@
 #![cfg(feature = "demo")]
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -474,4 +475,17 @@ fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
     let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
     let limits = expirefs::http::Limits { sockets: 64, idle, connect };
     expirefs::http::client(limits, None, Arc::default()).expect("an HTTP client")
+}
+
+/// It checks no signatures, so no other host may reach it.
+#[tokio::test]
+async fn it_listens_on_loopback_alone() {
+    let server = Server::start().await.unwrap();
+    let address = server.endpoint().strip_prefix("http://").unwrap().parse::<SocketAddr>().unwrap();
+    assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
+    assert!(TcpStream::connect(address).await.is_ok());
+    // Would be answered by a server that listens on all addresses.
+    let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), address.port()));
+    let error = TcpStream::connect(other).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }

@@ -141,6 +141,16 @@ async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
     let listed = store.list(request).await.unwrap().objects;
     assert_eq!(listed, std::slice::from_ref(&head.version), "as its headers have it");
 
+    // Every name that is listed is the name of an object, of the version that was listed.
+    let request = ListRequest { recursive: true, ..ListRequest::level("") };
+    for version in store.list(request).await.unwrap().objects {
+        let (object, _) = store.probe(&version.key, 10).await.unwrap();
+        assert_eq!(
+            (object.version, store.head(&version.key).await.unwrap().version),
+            (version.clone(), version)
+        );
+    }
+
     // From some name on, of one level.
     let after = |start_after: String| async move {
         let start_after = Some(start_after.as_str());

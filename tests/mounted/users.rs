@@ -39,7 +39,10 @@ start() {
 # What that user can do, and that the mount is theirs.
 works() {
   [[ $(findmnt -no FSTYPE "$work/mnt") == fuse.expirefs ]] || fail "mounted as $(findmnt -no FSTYPE "$work/mnt")"
-  [[ $(findmnt -no OPTIONS "$work/mnt") == *user_id=$uid,* ]] || fail "mounted with $(findmnt -no OPTIONS "$work/mnt")"
+  options=,$(findmnt -no OPTIONS "$work/mnt"),
+  for option in ro nosuid nodev user_id=$uid default_permissions; do
+    [[ $options == *,$option,* ]] || fail "mounted with $options, not $option"
+  done
   [[ $(mine ls "$work/mnt") == file ]] || fail "ls: $(mine ls "$work/mnt")"
   [[ $(mine cat "$work/mnt/file") == content ]] || fail "cat: $(mine cat "$work/mnt/file")"
   [[ $(mine stat -c %u "$work/mnt/file") == "$uid" ]] || fail "whose: $(mine stat -c %u "$work/mnt/file")"
@@ -74,7 +77,25 @@ for other in 0 65534; do
   [[ $(as $other cat "$work/mnt/file") == content ]] || fail "uid $other cannot read"
 done
 ended fusermount3 -u "$work/mnt"
+
+start --allow-other --file-mode 0400 || fail "did not mount: $said"
+works
+! as 65534 cat "$work/mnt/file" 2>/dev/null || fail "another user reads what only its owner may"
+ended "$work/expirefs" umount "$work/mnt"
 "#;
+
+#[test]
+fn every_mount_is_read_only_nosuid_and_nodev() {
+    let store = Embedded::start();
+    let mount = store.mounting().start();
+    let mut findmnt = Command::new("findmnt");
+    let output = findmnt.args(["-no", "OPTIONS"]).arg(mount.dir()).output().expect("findmnt(8)");
+    let options = String::from_utf8(output.stdout).expect("text");
+    let options: Vec<&str> = options.trim().split(',').collect();
+    for option in ["ro", "nosuid", "nodev", "default_permissions"] {
+        assert!(options.contains(&option), "{options:?}: no {option}");
+    }
+}
 
 #[test]
 fn a_user_mounts_reads_and_unmounts() {
