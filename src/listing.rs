@@ -4,6 +4,8 @@
 //! the others only the token that fetches them again and a hash per entry, 8 bytes, by which each
 //! entry finds its place again whatever came or went meanwhile.
 
+mod pages;
+
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
@@ -15,12 +17,14 @@ use lru::LruCache;
 use tokio::task::JoinSet;
 use tracing::{Instrument, warn};
 
-use crate::catalog::{Catalog, Fact};
+use crate::catalog::{Catalog, Fact, Known};
 use crate::error::{Error, Result};
 use crate::expiry::Presence;
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix, Shadows};
 use crate::store::{ListRequest, Store, Version};
+pub use pages::Pages;
+use pages::Share;
 
 /// Pages fetched ahead of the one that is read. A page's LIST starts when that of the page before
 /// is answered, beside the HEADs of both.
@@ -72,6 +76,7 @@ pub struct Listing {
     source: Arc<Source>,
     // Held for moments only, never over a wait.
     state: Arc<Mutex<State>>,
+    share: Share,
 }
 
 /// What fetching a page needs.
@@ -91,6 +96,8 @@ struct State {
     tokens: HashSet<u64>,
     /// The page that was asked for last.
     reading: usize,
+    /// Pages to fetch ahead of it: none before a second read, which many handles never see.
+    ahead: usize,
     /// Counts rewinds: what was under way before one is nobody's.
     pass: u64,
 }
@@ -103,6 +110,7 @@ impl State {
             loads: LruCache::new(KEPT),
             tokens: HashSet::new(),
             reading: 0,
+            ahead: 0,
             pass,
         }
     }
@@ -127,6 +135,24 @@ struct Loaded {
     entries: Vec<Option<DirEntry>>,
     /// What the pages after it may be hidden by.
     shadows: Shadows,
+    /// What it takes in memory, some bytes more or less.
+    bytes: usize,
+}
+
+/// What an entry takes beside its name, in bytes.
+const ENTRY: usize = 200;
+
+fn bytes_of(entries: &[Option<DirEntry>]) -> usize {
+    let bytes = |entry: &DirEntry| {
+        let about = match &entry.what {
+            What::File(Fact { known: Known::File { about: Some(about), .. }, .. }) => {
+                about.text_len()
+            }
+            _ => 0,
+        };
+        2 * entry.name.len() + about
+    };
+    entries.iter().map(|entry| ENTRY + entry.as_ref().map_or(0, bytes)).sum()
 }
 
 /// The entries of one page from some offset on, each with the offset after it.
@@ -170,10 +196,11 @@ impl Listing {
         metrics: Arc<Metrics>,
         prefix: Prefix,
         rules: Rules,
+        pages: &Arc<Pages>,
     ) -> Listing {
         let hasher = RandomState::new();
         let source = Arc::new(Source { store, catalog, metrics, prefix, rules, hasher });
-        Listing { source, state: Arc::new(Mutex::new(State::new(0))) }
+        Listing { source, state: Arc::new(Mutex::new(State::new(0))), share: Share::of(pages) }
     }
 
     /// Forgets what was read: the next page is the first, as the store has it now.
@@ -185,15 +212,15 @@ impl Listing {
     }
 
     /// The entries from `offset` on that lie in one page; `None` at the end. The pages after it
-    /// are being fetched by the time this returns.
+    /// are being fetched by the time this returns, unless these are the first entries.
     pub async fn from(&self, offset: u64) -> Result<Option<Batch>> {
         let (page, first) = place(offset);
-        let Some((load, fetched_ahead)) = self.load(page) else { return Ok(None) };
+        let Some((load, fetched_ahead)) = self.load(page, first) else { return Ok(None) };
         let mut loaded = load.await;
         if loaded.is_err() && fetched_ahead {
             // What failed while nobody waited for it is tried again.
             locked(&self.state).loads.pop(&page);
-            let Some((again, _)) = self.load(page) else { return Ok(None) };
+            let Some((again, _)) = self.load(page, first) else { return Ok(None) };
             loaded = again.await;
         }
         let mut state = locked(&self.state);
@@ -203,16 +230,26 @@ impl Listing {
         if let Some(next) = state.marks.get_mut(page + 1) {
             next.shadows = Some(loaded.shadows.clone());
         }
+        // Those under way become as large as this one.
+        let bytes = |load: &Load| match load.peek() {
+            Some(Ok(loaded)) => loaded.bytes,
+            Some(Err(_)) => 0,
+            None => loaded.bytes,
+        };
+        let held = state.loads.iter().map(|(_, load)| bytes(load)).sum();
+        drop(state);
+        self.share.holds(&self.state, held);
         Ok(Some(Batch { page, first, loaded }))
     }
 
     /// The page, being fetched, and whether it was before; `None` where there is none. Those that
     /// are to be fetched ahead of it are under way then, as far as it is known where they begin.
-    fn load(&self, page: usize) -> Option<(Load, bool)> {
+    fn load(&self, page: usize, first: usize) -> Option<(Load, bool)> {
         let mut state = locked(&self.state);
         state.reading = page;
+        state.ahead = if (page, first) == (0, 0) { 0 } else { AHEAD };
         let load = load(&self.source, &self.state, &mut state, page)?;
-        for ahead in page + 1..=page + AHEAD {
+        for ahead in page + 1..=page + state.ahead {
             load_ahead(&self.source, &self.state, &mut state, ahead);
         }
         Some(load)
@@ -293,7 +330,7 @@ impl Answered {
             }
             state.marks.push(Mark { token: Some(token.to_owned()), ..Mark::default() });
         }
-        if next <= state.reading + AHEAD {
+        if next <= state.reading + state.ahead {
             load_ahead(&self.source, &shared, &mut state, next);
         }
         Ok(())
@@ -345,7 +382,9 @@ impl Source {
             }
             shown.push(entry);
         }
-        Ok(Loaded { entries: self.arrange(shown, &order), shadows })
+        let entries = self.arrange(shown, &order);
+        let bytes = bytes_of(&entries);
+        Ok(Loaded { entries, shadows, bytes })
     }
 
     /// The names of a page in byte order, up to what was its last key when it was met first, and

@@ -6,7 +6,10 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use expirefs::embedded::Object;
+
 use crate::support::content::{KIB, MIB, assert_content, content};
+use crate::support::dir_stream::DirStream;
 use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
 use crate::support::tools::shell;
@@ -116,5 +119,42 @@ fn open_and_unread_handles_share_what_there_is() {
         let mut got = Vec::new();
         file.read_to_end(&mut got).unwrap_or_else(|e| panic!("read {i}: {e}"));
         assert!(got == want, "the bytes of {i}");
+    }
+}
+
+/// What whoever may write into the bucket puts into headers takes no memory beyond its first bytes.
+#[test]
+fn long_headers_take_little() {
+    const FILES: usize = 20_000;
+    let store = Embedded::start();
+    for i in 0..FILES {
+        let long = format!("text/{i}{}", "x".repeat(7000));
+        store.put_object(&format!("d/{i}"), Object::new("x").content_type(long));
+    }
+    let mount = store.mounting().with("--metadata-ttl expiry").start();
+    assert_eq!(shell(mount.dir(), "ls -l d | wc -l"), format!("{}\n", FILES + 1));
+    let peak = peak_mib(&mount);
+    assert!(peak <= 80, "{peak} MiB");
+}
+
+/// Directory handles that are held open, each read once, share what there is for pages; what was
+/// dropped is fetched again.
+#[test]
+fn directory_handles_held_open_share_what_there_is() {
+    const FILES: usize = 3000;
+    let store = Embedded::start();
+    (0..FILES).for_each(|i| store.put(&format!("d/{i:04}-{}", "x".repeat(200)), "x"));
+    let args = "--expires-from list --default-ttl 3650d";
+    let mount = store.mounting().with(args).start();
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        let mut stream = DirStream::open(&mount.path("d")).expect("opendir");
+        stream.next().expect("readdir").expect("an entry");
+        held.push(stream);
+    }
+    let peak = peak_mib(&mount);
+    assert!(peak <= 128, "{peak} MiB for {} handles", held.len());
+    for stream in held.iter_mut().step_by(50) {
+        assert_eq!(stream.rest().expect("readdir").len(), FILES + 1);
     }
 }

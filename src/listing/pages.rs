@@ -1,0 +1,80 @@
+//! How much memory the pages of all directory handles take together. Those of the handle that was
+//! read least recently go first: they can be fetched again.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use lru::LruCache;
+
+use super::State;
+
+/// Bytes of pages kept. One directory that is read holds up to a mebibyte.
+const BYTES: usize = 64 << 20;
+
+#[derive(Default)]
+pub struct Pages {
+    // Never held together with the lock of a listing.
+    held: Mutex<Held>,
+    last: AtomicU64,
+}
+
+struct Held {
+    /// By handle, the least recently read last.
+    listings: LruCache<u64, (Weak<Mutex<State>>, usize)>,
+    bytes: usize,
+}
+
+impl Default for Held {
+    fn default() -> Held {
+        Held { listings: LruCache::unbounded(), bytes: 0 }
+    }
+}
+
+/// The pages of one directory handle, for as long as it lives.
+pub struct Share {
+    pages: Arc<Pages>,
+    id: u64,
+}
+
+impl Share {
+    pub fn of(pages: &Arc<Pages>) -> Share {
+        Share { pages: pages.clone(), id: pages.last.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Notes that a handle is read and holds so many bytes now, and drops pages of others where all
+    /// of them are too much.
+    pub(super) fn holds(&self, state: &Arc<Mutex<State>>, bytes: usize) {
+        let mut dropped = Vec::new();
+        let mut held = self.pages.held();
+        held.bytes += bytes;
+        if let Some((_, before)) = held.listings.put(self.id, (Arc::downgrade(state), bytes)) {
+            held.bytes -= before;
+        }
+        while held.bytes > BYTES
+            && held.listings.len() > 1
+            && let Some((_, (state, bytes))) = held.listings.pop_lru()
+        {
+            held.bytes -= bytes;
+            dropped.push(state);
+        }
+        drop(held);
+        for state in dropped.iter().filter_map(Weak::upgrade) {
+            super::locked(&state).loads.clear();
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.pages.held();
+        if let Some((_, bytes)) = held.listings.pop(&self.id) {
+            held.bytes -= bytes;
+        }
+    }
+}
+
+impl Pages {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
