@@ -289,13 +289,13 @@ pub struct FileArgs {
 }
 
 /// Longer than anybody waits, and far from what instants and timers can count.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86400);
+const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86400);
 
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration <= LONGEST => Ok(duration),
         Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
-            Err("expected a duration of at most 36500d".to_owned())
+            Err("expected a duration of at most 365000d".to_owned())
         }
         Err(_) => Err("expected a duration such as 90s, 10m or 1h30m".to_owned()),
     }
@@ -401,8 +401,8 @@ mod tests {
             ("--metadata-concurrency", "99999999999", "10000"),
             ("--fuse-threads", "100000", "from 1 to 64"),
             ("--max-open-bodies", "99999999999999999999", "from 1"),
-            ("--open-wait", "101y", "36500d"),
-            ("--default-ttl", "99999999999999999999y", "36500d"),
+            ("--open-wait", "1001y", "365000d"),
+            ("--default-ttl", "99999999999999999999y", "365000d"),
         ];
         for (option, value, right) in table {
             let says = refused(&[option, value]);
