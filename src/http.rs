@@ -23,7 +23,6 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use futures_util::future::BoxFuture;
-use http_body_util::Limited;
 use hyper::Version;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -36,6 +35,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
+use crate::document;
 use crate::metrics::Metrics;
 use crate::store::CHUNK;
 use crate::tls::{self, NoConnection, TlsWanted};
@@ -43,10 +43,6 @@ use crate::tls::{self, NoConnection, TlsWanted};
 /// Idle connections leave this much of the ceiling to hosts other than the bucket's, such as
 /// those that credentials come from.
 const OTHER_HOSTS: usize = 2;
-
-/// The longest listing or error that is read into memory, in bytes: a page of 1,000 keys of 1,024
-/// bytes, each of them escaped, is half of it.
-const DOCUMENT: usize = 16 << 20;
 
 /// What the client is made with.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +108,7 @@ impl HttpConnector for Hyper {
         HttpConnectorFuture::new(async move {
             let mut request =
                 request.try_into_http1x().map_err(|e| ConnectorError::user(Box::new(e)))?;
-            let is_document = request.uri().query().is_some_and(|q| q.contains("list-type="));
+            let is_listing = request.uri().query().is_some_and(|q| q.contains("list-type="));
             let captured = capture_connection(&mut request);
             if let Some(smithy) = request.extensions().get::<CaptureSmithyConnection>() {
                 smithy.set_connection_retriever(move || condemnable(&captured));
@@ -131,9 +127,10 @@ impl HttpConnector for Hyper {
             if let Some(uses) = response.extensions().get::<Uses>() {
                 uses.one_more();
             }
-            let response = match is_document || !response.status().is_success() {
-                true => response.map(|body| SdkBody::from_body_1_x(Limited::new(body, DOCUMENT))),
-                false => response.map(SdkBody::from_body_1_x),
+            let response = match (response.status().is_success(), is_listing) {
+                (false, _) => response.map(document::error),
+                (true, true) => response.map(document::listing),
+                (true, false) => response.map(SdkBody::from_body_1_x),
             };
             HttpResponse::try_from(response).map_err(|e| ConnectorError::other(Box::new(e), None))
         })

@@ -18,6 +18,7 @@ pub mod control;
 pub mod daemon;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod document;
 #[cfg(feature = "demo")]
 pub mod embedded;
 pub mod error;

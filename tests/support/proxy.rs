@@ -93,6 +93,9 @@ pub enum Fault {
     Reset(u64),
     /// Closed (FIN) after so many bytes of the body.
     Truncate(u64),
+    /// The body without its length, ended with the connection after so many bytes: as whole, by
+    /// HTTP/1.1, as any other.
+    Cut(u64),
     /// Half closed after so many bytes of the body, or after all of it: nothing more comes, and the
     /// socket stays until the client closes it.
     HalfClose(u64),
@@ -119,6 +122,7 @@ impl Fault {
             Fault::Close => "close",
             Fault::Reset(_) => "reset",
             Fault::Truncate(_) => "truncate",
+            Fault::Cut(_) => "cut",
             Fault::HalfClose(_) => "half-close",
             Fault::Stall(_) => "stall",
             Fault::Dribble(_) => "dribble",
@@ -142,6 +146,12 @@ impl Fault {
             answer = answer.header("retry-after", seconds.to_string());
         }
         Fault::Answer(answer.body(body))
+    }
+
+    /// What an ingress answers while no server is behind it.
+    pub fn stray_404() -> Fault {
+        let answer = Answer::new(404).header("content-type", "text/plain; charset=utf-8");
+        Fault::Answer(answer.body("404 page not found\n"))
     }
 
     /// Elsewhere, with 301 or 307.

@@ -167,10 +167,18 @@ impl Sides<'_> {
                 self.note(name);
             }
         }
+        if let Fault::Cut(_) = fault {
+            answer.remove("content-length");
+            answer.set("connection", b"close");
+        }
         self.client.write_all(&answer.bytes()).await?;
 
         let until = match fault {
-            Fault::Reset(k) | Fault::Truncate(k) | Fault::Stall(k) | Fault::Dribble(k) => k,
+            Fault::Reset(k)
+            | Fault::Truncate(k)
+            | Fault::Cut(k)
+            | Fault::Stall(k)
+            | Fault::Dribble(k) => k,
             Fault::HalfClose(k) if !bodiless => k.min(length),
             _ => u64::MAX,
         };

@@ -1,0 +1,120 @@
+//! The documents of a store, such as listings and errors: read into memory, so bounded; and a
+//! listing only up to its last tag, so that one that was cut off is an error.
+//!
+//! A body without Content-Length may end with its connection, and XML cut off between two elements
+//! parses: what is missing of such a listing would look deleted.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use http_body_util::Limited;
+use hyper::body::{Body, Frame, SizeHint};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The longest listing or error that is read into memory, in bytes: a page of 1,000 keys of 1,024
+/// bytes, each of them escaped, is half of it.
+const LONGEST: usize = 16 << 20;
+
+/// How a listing ends (S3 API reference, ListObjectsV2); white space may follow.
+const LAST_TAG: &[u8] = b"</ListBucketResult>";
+
+/// What is kept of the bytes before the end: the last tag, and white space after it.
+const TAIL: usize = 64;
+
+/// The document of an error.
+pub fn error<B>(body: B) -> SdkBody
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
+{
+    SdkBody::from_body_1_x(Limited::new(body, LONGEST))
+}
+
+/// The document of a page of a listing.
+pub fn listing<B>(body: B) -> SdkBody
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
+{
+    SdkBody::from_body_1_x(Whole { inner: Limited::new(body, LONGEST), tail: Vec::new() })
+}
+
+/// A body that fails unless it ends with [`LAST_TAG`].
+struct Whole<B> {
+    inner: Limited<B>,
+    tail: Vec<u8>,
+}
+
+impl<B> Whole<B> {
+    fn note(&mut self, data: &[u8]) {
+        self.tail.extend_from_slice(&data[data.len().saturating_sub(TAIL)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+    }
+}
+
+impl<B> Body for Whole<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.note(data);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None if !self.tail.trim_ascii_end().ends_with(LAST_TAG) => {
+                // Said once: the end follows it.
+                self.tail = LAST_TAG.to_vec();
+                Poll::Ready(Some(Err("the listing is cut off before its end".into())))
+            }
+            other => Poll::Ready(other),
+        }
+    }
+
+    // Not the inner one's: the end is always to be asked for.
+    fn is_end_stream(&self) -> bool {
+        false
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, StreamBody};
+
+    async fn read(document: &str, piece: usize) -> Result<usize, String> {
+        let pieces: Vec<Result<_, std::convert::Infallible>> = document
+            .as_bytes()
+            .chunks(piece)
+            .map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece))))
+            .collect();
+        let body = StreamBody::new(futures_util::stream::iter(pieces));
+        let read = Whole { inner: Limited::new(body, LONGEST), tail: Vec::new() }.collect().await;
+        read.map(|all| all.to_bytes().len()).map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_listing_ends_with_its_last_tag() {
+        let whole = "<ListBucketResult><Name>b</Name></ListBucketResult>\r\n ";
+        for piece in [1, 7, 1000] {
+            assert_eq!(read(whole, piece).await, Ok(whole.len()));
+            for end in 0..whole.len() - 3 {
+                let cut = read(&whole[..end], piece).await;
+                assert!(cut.is_err_and(|why| why.contains("cut off")), "{end} bytes");
+            }
+        }
+    }
+}
