@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -21,7 +22,7 @@ use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::name;
 use crate::probe::{self, Probes};
-use crate::store::{Headers, ListRequest, Object, Store, Version, any_below};
+use crate::store::{Headers, ListRequest, Object, Store, Version, head_of_listed, settle};
 use crate::walk::{self, Walks};
 use crate::weighed::{Weighed, Weight};
 
@@ -42,8 +43,14 @@ const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// kernel sends both for one open(2).
 const OPEN_AFTER_LOOKUP: Duration = Duration::from_secs(1);
 
-/// After so long no other object can have its Last-Modified: two clocks of whole seconds.
+/// After so long no other object can have its Last-Modified: two clocks of whole seconds. Not so of
+/// multipart uploads, see `index.rs`.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// How often a lookup asks again for an object that is listed and answered by a 404 of another's,
+/// and the pause before the first time, which doubles.
+const CONFIRMATIONS: usize = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long an object without an expiry is trusted under `--metadata-ttl=expiry`.
 const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
@@ -238,9 +245,20 @@ impl Catalog {
         Question { id, asked, answer }
     }
 
+    /// Asks again where the object is listed, and a HEAD or GET was answered by a 404 that is not the
+    /// store's own: what is in the way may let the next one pass.
+    async fn ask(&self, key: &str) -> Result<Fact> {
+        let once = || self.ask_once(key);
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_times(CONFIRMATIONS)
+            .with_jitter();
+        once.retry(pauses).when(|error| matches!(error, Error::Unconfirmed(_))).await
+    }
+
     /// The object first, a LIST only where there is no live file: it costs some twelve times as
     /// much.
-    async fn ask(&self, key: &str) -> Result<Fact> {
+    async fn ask_once(&self, key: &str) -> Result<Fact> {
         let most = self.content_wanted(key).await;
         if most == 0
             && self.walks.is_worth_a_listing(key)
@@ -255,7 +273,7 @@ impl Catalog {
         if most > 0 && matches!(answer, Err(Error::NotFound)) {
             self.probes.took_nothing();
         }
-        let gone = match answer {
+        let (gone, below) = match answer {
             Ok((object, first)) => {
                 if most == 0 && self.is_known(&object.version) {
                     self.walks.missed(key);
@@ -264,6 +282,7 @@ impl Catalog {
                 let presence = self.presence(&fact);
                 if let (Known::File { version, .. }, Presence::Live { .. }) =
                     (&fact.known, presence)
+                    && version.is_resumable()
                 {
                     self.probes.keep(version, first);
                 }
@@ -271,13 +290,11 @@ impl Catalog {
                     return Ok(fact);
                 }
                 // What has expired stays known: no listing asks for its headers again.
-                fact.known
+                (fact.known, settle(&*self.store, key, Error::NotFound).await?)
             }
-            Err(Error::NotFound) => Known::Absent,
-            Err(error) => return Err(error),
+            Err(error) => (Known::Absent, settle(&*self.store, key, error).await?),
         };
-        let prefix = format!("{key}/");
-        Ok(match any_below(&*self.store, &prefix).await? {
+        Ok(match below {
             true => self.directory(),
             false => {
                 let until = self.after(self.rules.negative_ttl);
@@ -448,9 +465,11 @@ impl Catalog {
         Ok(found.and_then(|(_, fact)| fact).filter(live))
     }
 
-    /// Asks the store for a listed object that [`Catalog::confirm`] knows nothing of.
-    pub async fn head(&self, key: &str) -> Result<Fact> {
-        Ok(self.learn(self.store.head(key).await?))
+    /// Asks the store for a listed object that [`Catalog::confirm`] knows nothing of; `None` where
+    /// it is gone since.
+    pub async fn head(&self, key: &str) -> Result<Option<Fact>> {
+        let object = head_of_listed(&*self.store, key).await?;
+        Ok(object.map(|object| self.learn(object)))
     }
 
     /// Notes that `key` is a directory with no live file of its name beside it.

@@ -80,6 +80,7 @@ impl Config {
                 listing: listing::Rules {
                     page: store::PAGE,
                     fan_out: limits.metadata_concurrency,
+                    patience: limits.timeout / 4,
                     exactness: listing.ls,
                 },
             },

@@ -19,7 +19,6 @@ use crate::body::Accounts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{self, Request};
-use crate::error::Error;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::fuse::{Fuse, Pages};
@@ -238,13 +237,8 @@ async fn check_bucket(store: &dyn Store, site: &Site, config: &Config) -> Result
     let prefix = config.settings.prefix.as_str();
     let request = ListRequest { max_keys: 1, ..ListRequest::level(prefix) };
     let listed = store.list(request).await;
-    let page = listed.map_err(|error| {
-        let why = match error {
-            Error::NotFound => "no such bucket".to_owned(),
-            other => other.to_string(),
-        };
-        format!("cannot list {}{}: {why}", config.url(), site.at())
-    })?;
+    let page =
+        listed.map_err(|error| format!("cannot list {}{}: {error}", config.url(), site.at()))?;
     if page.objects.is_empty() && page.prefixes.is_empty() {
         warn_of_empty(store, &config.settings.prefix).await;
     }

@@ -234,6 +234,13 @@ impl Handle {
         self.state().requests
     }
 
+    /// The number of the request, in the form that S3 gives to its ids.
+    fn next_request_id(&self) -> HeaderValue {
+        let Requests { get, head, list, put, delete, other } = self.requests();
+        let number = get + head + list + put + delete + other;
+        HeaderValue::from_str(&format!("{number:016X}")).expect("hexadecimal digits")
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("nothing panics under this lock")
     }
@@ -322,5 +329,8 @@ async fn answer(
     }
     let response = s3.call(request.map(s3s::Body::from));
     // s3s logs every refusal as an error; here a 404 is an ordinary answer.
-    response.with_subscriber(Dispatch::none()).await
+    let mut response = response.with_subscriber(Dispatch::none()).await?;
+    // By it clients know that the answer is the store's own.
+    response.headers_mut().insert("x-amz-request-id", handle.next_request_id());
+    Ok(response)
 }

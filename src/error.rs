@@ -9,18 +9,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation has no answer. Cheap to clone: one answer may go to many callers.
 ///
-/// `NotFound` and `Expired` are the store's own word. A failure to reach the store is neither:
-/// "absent" is never said on a failure (rule R5).
+/// `NotFound` and `Expired` are the store's own word. A failure to reach the store is neither, nor
+/// is a 404 that something else may have sent: "absent" is never said on a failure (rule R5).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("no such object")]
     NotFound,
+    /// A 404 that may come from something between here and the store: a proxy, an ingress whose
+    /// backend restarts. Whether the object exists, only a listing tells.
+    #[error("404, but not in the store's own words (is a proxy in the way?): {0}")]
+    Unconfirmed(String),
+    #[error("no such bucket")]
+    NoSuchBucket,
     #[error("expired")]
     Expired,
     #[error("its Expires cannot be read (--on-unparsable=error)")]
     Unparsable,
     #[error("replaced or deleted since it was looked up")]
     Stale,
+    #[error("the store gives no ETag, so the rest could be of another version")]
+    NotResumable,
     #[error("access denied: {0}")]
     Denied(String),
     #[error("archived in storage class {0}: restore it first")]
@@ -71,7 +79,10 @@ impl Error {
             Error::Stale => libc::ESTALE,
             Error::Denied(_) => libc::EACCES,
             Error::TooManyBodies { .. } | Error::OutOfDescriptors(_) => libc::ENFILE,
-            Error::Unparsable
+            Error::Unconfirmed(_)
+            | Error::NoSuchBucket
+            | Error::Unparsable
+            | Error::NotResumable
             | Error::Archived(_)
             | Error::TimedOut(_)
             | Error::Unreachable(_)
@@ -89,6 +100,15 @@ impl Error {
         }
     }
 
+    /// What reading a directory says: never ENOENT, which readdir(3) of glibc takes for the end of
+    /// the directory, so that a failure would look like an empty one.
+    pub fn errno_of_readdir(&self) -> c_int {
+        match self.errno() {
+            libc::ENOENT => libc::EIO,
+            errno => errno,
+        }
+    }
+
     /// How loudly it is logged: what happens on a healthy mount is not an error.
     pub fn level(&self) -> Level {
         match self {
@@ -98,14 +118,17 @@ impl Error {
             | Error::NotADirectory
             | Error::NameTooLong
             | Error::ReadOnly
-            // Logged where the key is met first, once.
-            | Error::Unparsable => Level::DEBUG,
+            // Logged once, where it is met first.
+            | Error::Unparsable
+            | Error::NotResumable => Level::DEBUG,
             Error::Stale | Error::ShuttingDown => Level::INFO,
             Error::Denied(_)
             | Error::Archived(_)
             | Error::TooManyBodies { .. }
             | Error::Throttled(_) => Level::WARN,
-            Error::OutOfDescriptors(_)
+            Error::Unconfirmed(_)
+            | Error::NoSuchBucket
+            | Error::OutOfDescriptors(_)
             | Error::TimedOut(_)
             | Error::Unreachable(_)
             | Error::Refused(_)

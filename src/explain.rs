@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expiry::{
     Basis, CacheControl, OnUnparsable, Policy, Presence, Term, Terms, instant, rfc3339,
 };
 use crate::name::{self, Prefix};
 use crate::shown::Shown;
-use crate::store::{Object, Store, any_below};
+use crate::store::{Object, Store, any_below, settle};
 
 /// Field names are part of the interface. Instants are as RFC 3339 has them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -138,16 +138,16 @@ pub async fn explain(
 ) -> Result<Explanation> {
     // The root has no key, and is there whatever lies below it.
     let is_root = key.is_empty();
-    let found = match is_root {
-        true => None,
+    let (found, below) = match is_root {
+        true => (None, true),
         false => match store.head(key).await {
-            Ok(object) => Some(object),
-            Err(Error::NotFound) => None,
-            Err(error) => return Err(error),
+            Ok(object) => {
+                let prefix = Prefix::new(key);
+                (Some(object), any_below(store, prefix.as_str()).await?)
+            }
+            Err(error) => (None, settle(store, key, error).await?),
         },
     };
-    let prefix = Prefix::new(key);
-    let below = is_root || any_below(store, prefix.as_str()).await?;
     let now = clock.now();
     let terms = found.as_ref().map(|object| Terms::read(object.headers.stamps(), now));
     let judgement = found.as_ref().zip(terms.as_ref());

@@ -178,6 +178,12 @@ fn refuse(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
     refuse_name(fs, operation, ino, OsStr::new(""), error)
 }
 
+/// The same of a directory that is being read.
+fn refuse_readdir(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
+    refuse(fs, operation, ino, error);
+    Errno::from_i32(error.errno_of_readdir())
+}
+
 /// The same of `name` in the directory `ino`.
 fn refuse_name(fs: &Fs, operation: &'static str, ino: u64, name: &OsStr, error: &Error) -> Errno {
     macro_rules! log {
@@ -379,7 +385,7 @@ impl Filesystem for Fuse {
             };
             match fs.readdir(ino.0, handle.0, offset, false, add).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse(&fs, "readdir", ino.0, &error)),
+                Err(error) => reply.error(refuse_readdir(&fs, "readdir", ino.0, &error)),
             }
         });
     }
@@ -409,7 +415,7 @@ impl Filesystem for Fuse {
             };
             match fs.readdir(ino.0, handle.0, offset, true, add).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse(&fs, "readdirplus", ino.0, &error)),
+                Err(error) => reply.error(refuse_readdir(&fs, "readdirplus", ino.0, &error)),
             }
         });
     }

@@ -2,8 +2,13 @@
 //! HEAD for each, so it is kept: in memory up to a bound, and in a file where one is given
 //! (`--index`), for the next mount.
 //!
-//! A version never changes what it says, so nothing here goes stale. (A lifecycle rule may change;
-//! what it says of an object is learnt again when that is looked up.) Nothing here is needed
+//! A version never changes what it says, so nothing here goes stale. Two exceptions are known. A
+//! lifecycle rule may change; what it says of an object is learnt again when that is looked up. And
+//! the same bytes, put again with another end, are another version only by Last-Modified, in whole
+//! seconds: objects younger than two seconds are not kept here, but the Last-Modified of a multipart
+//! upload is the time at which it was begun (S3 user guide, "Multipart upload"), so two uploads of
+//! equal bytes that begin within one second are taken for one version however late they end. A
+//! listing may then show the first one's end; a lookup or open asks the object itself. Nothing here is needed
 //! either: where the file cannot be used, a line says why, and it is done without.
 
 use std::fs;

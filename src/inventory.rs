@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Basis, Judgement, Policy, Presence, Terms, rfc3339};
 use crate::shown::Shown;
-use crate::store::{Headers, ListRequest, Store, Version};
+use crate::store::{Headers, ListRequest, Store, Version, head_of_listed};
 
 /// Where to look, and how to judge.
 pub struct Inventory {
@@ -62,6 +62,8 @@ pub enum State {
 enum Listed {
     Object(Version),
     Prefix(String),
+    /// As it was sent.
+    Undecodable(String),
 }
 
 impl Inventory {
@@ -75,6 +77,11 @@ impl Inventory {
                 match listed? {
                     Listed::Prefix(key) => Ok(Some(Item::prefix(key))),
                     Listed::Object(version) => self.object(version).await,
+                    Listed::Undecodable(key) => Ok(Some(Item {
+                        state: State::Unknown,
+                        error: Some("the key is no UTF-8, and shown as it was sent".to_owned()),
+                        ..Item::prefix(key)
+                    })),
                 }
             })
             .buffered(self.fan_out)
@@ -94,8 +101,10 @@ impl Inventory {
                 return Err(Error::Protocol("a listing that goes round in a circle".into()));
             }
             let objects = page.objects.into_iter().map(Listed::Object);
-            let mut names: Vec<_> =
-                objects.chain(page.prefixes.into_iter().map(Listed::Prefix)).collect();
+            let mut names: Vec<_> = objects
+                .chain(page.prefixes.into_iter().map(Listed::Prefix))
+                .chain(page.undecodable.into_iter().map(Listed::Undecodable))
+                .collect();
             names.sort_by(|a, b| a.name().cmp(b.name()));
             let begins = names.first().map(|first| first.name().to_owned());
             if begins.is_some_and(|first| !seen.insert(first)) {
@@ -108,10 +117,18 @@ impl Inventory {
     async fn object(&self, listed: Version) -> Result<Option<Item>> {
         let (version, headers) = match self.policy.needs_headers() {
             false => (listed, Headers::default()),
-            true => match self.store.head(&listed.key).await {
-                Ok(object) => (object.version, object.headers),
-                Err(Error::NotFound) => return Ok(None),
-                Err(error @ (Error::Denied(_) | Error::Refused(_) | Error::Protocol(_))) => {
+            true => match head_of_listed(&*self.store, &listed.key).await {
+                Ok(Some(object)) => (object.version, object.headers),
+                Ok(None) => return Ok(None),
+                // One object that cannot be asked for does not hide the others.
+                Err(
+                    error @ (Error::Denied(_)
+                    | Error::Refused(_)
+                    | Error::Unconfirmed(_)
+                    | Error::Protocol(_)
+                    | Error::Store(_)
+                    | Error::Throttled(_)),
+                ) => {
                     return Ok(Some(Item {
                         error: Some(error.to_string()),
                         ..Item::of(listed, State::Unknown)
@@ -138,7 +155,7 @@ impl Listed {
     fn name(&self) -> &str {
         match self {
             Listed::Object(version) => &version.key,
-            Listed::Prefix(prefix) => prefix,
+            Listed::Prefix(text) | Listed::Undecodable(text) => text,
         }
     }
 }

@@ -6,10 +6,11 @@
 
 mod pages;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Shared};
 use futures_util::{FutureExt, StreamExt, stream};
@@ -43,6 +44,8 @@ pub struct Rules {
     pub page: u16,
     /// HEAD requests for one page under way at one time.
     pub fan_out: usize,
+    /// How long the last HEAD requests of a page are waited for after the others were answered.
+    pub patience: Duration,
     pub exactness: Exactness,
 }
 
@@ -359,7 +362,7 @@ impl Source {
         let last = mark.last.or_else(|| raw.last().map(|(key, _)| key.as_str().into()));
         answered.with(&order, last.as_ref(), next.as_deref())?;
 
-        let found = self.entries(raw).await?;
+        let found = self.entries(raw, next.is_some()).await?;
         let mut shadows = match (mark.shadows, before) {
             (Some(shadows), _) => shadows,
             (None, Some(before)) => before.await?.shadows.clone(),
@@ -399,6 +402,7 @@ impl Source {
             if page.next.is_some() && page.next == token {
                 return Err(Error::Protocol("a listing that does not go on".into()));
             }
+            page.undecodable.iter().for_each(|key| self.skip(key));
             raw.extend(page.objects.into_iter().map(|v| (v.key.to_string(), Raw::File(v))));
             raw.extend(page.prefixes.into_iter().map(|p| (p, Raw::Directory)));
             if raw.len() >= 1 << 16 {
@@ -439,80 +443,142 @@ impl Source {
         if name::is_legal(name) {
             return Some(name.to_owned());
         }
+        self.skip(key);
+        None
+    }
+
+    /// Counts a key that cannot be a path, and logs one of them per directory (rule N1).
+    fn skip(&self, key: &str) {
         self.metrics.unnameable.add(1);
         if self.catalog.is_news(format!("unnameable: {}", self.prefix)) {
             warn!(key, directory = %self.prefix, "keys that cannot be a path are not shown, as this one");
         }
-        None
     }
 
-    /// What is shown of the names of a page, now; nothing of an expired one.
-    async fn entries(&self, raw: Vec<(String, Raw)>) -> Result<Vec<DirEntry>> {
+    /// What is shown of the names of a page, now; nothing of an expired one. `more`: other pages
+    /// follow it.
+    async fn entries(&self, raw: Vec<(String, Raw)>, more: bool) -> Result<Vec<DirEntry>> {
         let named: Vec<(String, Raw)> =
             raw.into_iter().filter_map(|(key, raw)| Some((self.name(&key, &raw)?, raw))).collect();
-        let versions: Vec<&Version> = named
+        let files: Vec<(&str, &Version)> = named
             .iter()
-            .filter_map(|(_, raw)| match raw {
-                Raw::File(version) => Some(version),
+            .filter_map(|(name, raw)| match raw {
+                Raw::File(version) => Some((name.as_str(), version)),
                 Raw::Directory => None,
             })
             .collect();
-        let mut known = self.catalog.confirm(&versions).await.into_iter();
-        let named = named.into_iter().map(|(name, raw)| match raw {
-            Raw::Directory => (name, None, None),
-            Raw::File(version) => (name, Some(version), known.next().flatten()),
-        });
-        let asked = stream::iter(named.enumerate()).map(|(i, (name, version, fact))| async move {
-            let entry = match version {
-                None => Ok(Some(self.directory(name))),
-                Some(version) => self.file(name, version, fact).await,
-            };
-            entry.map(|entry| entry.map(|entry| (i, entry)))
-        });
-        // In whatever order the answers come, so that none waits for one before it.
-        let mut asked = asked.buffer_unordered(self.rules.fan_out);
-        let mut found = Vec::new();
-        while let Some(entry) = asked.next().await {
-            found.extend(entry?);
-        }
-        found.sort_unstable_by_key(|(i, _)| *i);
-        Ok(found.into_iter().map(|(_, entry)| entry).collect())
-    }
-
-    fn directory(&self, name: String) -> DirEntry {
-        let prefix = Prefix::new(&self.prefix.key(&name));
-        DirEntry { name, what: What::Directory(prefix, self.catalog.directory()) }
-    }
-
-    /// Asks for the headers of a file that nothing is known of, where the listing is to be exact.
-    async fn file(
-        &self,
-        name: String,
-        version: Version,
-        known: Option<Fact>,
-    ) -> Result<Option<DirEntry>> {
-        let fact = match (known, self.rules.exactness) {
-            (Some(fact), _) => fact,
-            (None, Exactness::Lazy) => {
-                return Ok(Some(DirEntry { name, what: What::Listed(version) }));
-            }
-            (None, Exactness::Exact) => match self.catalog.head(&version.key).await {
-                Ok(fact) => fact,
-                Err(Error::NotFound) => return Ok(None),
-                // One object that cannot be asked for does not hide the others.
-                Err(error @ (Error::Denied(_) | Error::Refused(_) | Error::Protocol(_))) => {
-                    if self.catalog.is_news(format!("refused: {}", version.key)) {
-                        warn!(key = %version.key, "only its name can be shown: {error}");
-                    }
-                    return Ok(Some(DirEntry { name, what: What::Listed(version) }));
-                }
-                Err(error) => return Err(error),
-            },
+        let versions: Vec<&Version> = files.iter().map(|(_, version)| *version).collect();
+        let known = self.catalog.confirm(&versions).await.into_iter();
+        let mut answers: Vec<Answer> =
+            known.map(|fact| fact.map_or(Answer::NameOnly, Answer::Fact)).collect();
+        let clashing = match self.rules.exactness {
+            Exactness::Exact => None,
+            Exactness::Lazy => Some(clashing(&named, more)),
         };
-        if self.catalog.presence(&fact) == Presence::Expired {
-            self.metrics.expired_hidden.add(1);
-            return Ok(None);
+        let unknown = files.iter().enumerate().filter(|(i, (name, _))| {
+            matches!(answers[*i], Answer::NameOnly)
+                && clashing.as_ref().is_none_or(|clashing| clashing.contains(name))
+        });
+        let unknown: Vec<_> = unknown.map(|(i, (_, version))| (i, version.key.clone())).collect();
+        self.ask(unknown, &mut answers).await?;
+
+        let mut answers = answers.into_iter();
+        let mut found = Vec::new();
+        for (name, raw) in named {
+            let what = match raw {
+                Raw::Directory => {
+                    let prefix = Prefix::new(&self.prefix.key(&name));
+                    What::Directory(prefix, self.catalog.directory())
+                }
+                Raw::File(version) => match answers.next() {
+                    Some(Answer::Fact(fact)) => {
+                        if self.catalog.presence(&fact) == Presence::Expired {
+                            self.metrics.expired_hidden.add(1);
+                            continue;
+                        }
+                        What::File(fact)
+                    }
+                    Some(Answer::Gone) => continue,
+                    Some(Answer::NameOnly) | None => What::Listed(version),
+                },
+            };
+            found.push(DirEntry { name, what });
         }
-        Ok(Some(DirEntry { name, what: What::File(fact) }))
+        Ok(found)
     }
+
+    /// Asks for the headers of these files, and puts each answer in its place.
+    ///
+    /// An object that cannot be asked for does not hide the others: its name is shown alone. Where
+    /// none of a page can be, the page is an error.
+    async fn ask(&self, unknown: Vec<(usize, Arc<str>)>, answers: &mut [Answer]) -> Result<()> {
+        let mut answered = unknown.len() < answers.len();
+        let mut pending: BTreeMap<usize, Arc<str>> = unknown.iter().cloned().collect();
+        let head =
+            |(i, key): (usize, Arc<str>)| async move { (i, self.catalog.head(&key).await, key) };
+        // In whatever order the answers come, so that none waits for one before it.
+        let mut heads = stream::iter(unknown).map(head).buffer_unordered(self.rules.fan_out);
+        let mut failure = None;
+        loop {
+            let stragglers = answered && pending.len() <= self.rules.fan_out;
+            let next = match stragglers {
+                false => heads.next().await,
+                // All that is missing is under way, and the others need not wait for it for long.
+                true => match tokio::time::timeout(self.rules.patience, heads.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
+            };
+            let Some((i, answer, key)) = next else { break };
+            pending.remove(&i);
+            match answer {
+                Ok(fact) => {
+                    answered = true;
+                    answers[i] = fact.map_or(Answer::Gone, Answer::Fact);
+                }
+                Err(error) => {
+                    // Who may list and not read gets the names.
+                    answered |= matches!(error, Error::Denied(_) | Error::Refused(_));
+                    self.note_unanswered(&key, &error);
+                    failure = Some(error);
+                }
+            }
+        }
+        for key in pending.into_values() {
+            self.note_unanswered(&key, &Error::TimedOut(self.rules.patience));
+        }
+        failure.filter(|_| !answered).map_or(Ok(()), Err)
+    }
+
+    fn note_unanswered(&self, key: &str, error: &Error) {
+        if self.catalog.is_news(format!("unanswered: {key}")) {
+            warn!(key, "listed by its name alone, whether it has expired or not: {error}");
+        }
+    }
+}
+
+/// What is known of a file that the store lists.
+enum Answer {
+    Fact(Fact),
+    /// It was deleted since it was listed.
+    Gone,
+    NameOnly,
+}
+
+/// The files of a page whose end decides whether a directory of the same name is shown (rule N2):
+/// the directory is on this page, or may be on one of those that follow.
+fn clashing(named: &[(String, Raw)], more: bool) -> HashSet<&str> {
+    let mut clashing = HashSet::new();
+    let mut shadows = Shadows::default();
+    for (name, raw) in named {
+        match raw {
+            Raw::File(_) => shadows.file(name),
+            Raw::Directory => _ = shadows.hides(name).then(|| clashing.insert(name.as_str())),
+        }
+    }
+    if more {
+        let open = |name: &&str| shadows.names().any(|open| open == *name);
+        clashing.extend(named.iter().map(|(name, _)| name.as_str()).filter(open));
+    }
+    clashing
 }

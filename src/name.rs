@@ -84,6 +84,11 @@ impl Shadows {
         self.0.last().is_some_and(|file| file == name)
     }
 
+    /// The files whose directory may still come.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// Forgets the files whose directory would have come before `name`.
     fn pass(&mut self, name: &str) {
         while self.0.last().is_some_and(|file| !name.starts_with(file.as_str())) {

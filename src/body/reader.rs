@@ -387,6 +387,9 @@ impl Reader {
     }
 
     async fn open(&self, range: Range<u64>, permit: Permit) -> Result<(Body, Object)> {
+        if self.gauges.begun.load(Ordering::Relaxed) && !self.version.is_resumable() {
+            return Err(Error::NotResumable);
+        }
         let opened = Body::open(&*self.store, &self.version, range, permit).await?;
         self.gauges.begun.store(true, Ordering::Relaxed);
         self.gauges.parked.store(false, Ordering::Relaxed);
@@ -508,6 +511,10 @@ impl Reader {
 
 impl Holder for Reader {
     fn park(&self, unit: Unit) -> bool {
+        // What could not be asked for again is not given up.
+        if !self.version.is_resumable() {
+            return false;
+        }
         let Ok(mut stream) = self.stream.try_lock() else { return false };
         let next = stream.body.as_ref().map(|body| body.next);
         match unit {

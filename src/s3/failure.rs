@@ -4,7 +4,10 @@ use std::error::Error as StdError;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::{RequestId, get_object::GetObjectError};
+use aws_sdk_s3::operation::RequestId;
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use aws_sdk_s3::operation::head_object::HeadObjectError;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Error;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::S3;
@@ -42,17 +45,43 @@ impl S3 {
             },
         }
     }
+
+    /// The same of a HEAD, whose answer has no document that says `NoSuchKey`: the store's own 404
+    /// is known by the id that S3 gives to each request (S3 API reference, "Common response
+    /// headers"). Some stores give none (Garage, moto).
+    pub(super) fn head_failure(&self, error: SdkError<HeadObjectError, HttpResponse>) -> Error {
+        let raw = error.raw_response();
+        let is_marked = raw.is_some_and(|raw| raw.headers().contains_key("x-amz-request-id"));
+        match self.failure(error) {
+            Error::Unconfirmed(_) if is_marked => Error::NotFound,
+            other => other,
+        }
+    }
+
+    /// The same of a LIST, which knows no key that could be missing.
+    pub(super) fn list_failure(&self, error: SdkError<ListObjectsV2Error, HttpResponse>) -> Error {
+        match self.failure(error) {
+            Error::NotFound => Error::Unreachable(not_the_store("NoSuchKey (404)")),
+            Error::Unconfirmed(says) => Error::Unreachable(not_the_store(&says)),
+            other => other,
+        }
+    }
+}
+
+/// A 404 where a store has no reason to send one: an ingress whose backend restarts, for example.
+pub fn not_the_store(says: &str) -> String {
+    format!("something else answers in its place: {says}")
 }
 
 fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -> Error {
     let status = raw.status().as_u16();
-    let code = error.code().unwrap_or(match status {
-        301 => "PermanentRedirect",
-        403 => "Forbidden",
-        404 => "NotFound",
-        _ => "an error",
-    });
-    let mut says = format!("{code} ({status})");
+    let mut says = match (error.code(), status) {
+        (Some(code), _) => format!("{code} ({status})"),
+        (None, 200..=299) => format!("{status}, with a document that cannot be read"),
+        (None, 301) => "PermanentRedirect (301)".to_owned(),
+        (None, 403) => "Forbidden (403)".to_owned(),
+        (None, _) => format!("an error ({status})"),
+    };
     if let Some(message) = error.message() {
         says += &format!(": {message}");
     }
@@ -63,7 +92,12 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         says += &format!("; request id {id}");
     }
     match status {
-        404 if matches!(code, "NoSuchKey" | "NotFound") => Error::NotFound,
+        404 => match error.code() {
+            Some("NoSuchKey") => Error::NotFound,
+            Some("NoSuchBucket") => Error::NoSuchBucket,
+            // A proxy answers so too, with a page of its own or with none.
+            _ => Error::Unconfirmed(says),
+        },
         401 | 403 => Error::Denied(says),
         412 => Error::Stale,
         429 | 503 => Error::Throttled(says),

@@ -4,8 +4,10 @@
 //! requests, each of which has a permit before it asks: so sockets stay within the descriptor
 //! budget, and no request waits for another's for longer than a socket takes to close.
 
+mod etag;
 mod failure;
 mod gate;
+mod page;
 mod retry;
 mod site;
 mod witness;
@@ -26,7 +28,7 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::RequestPayer;
+use aws_sdk_s3::types::{EncodingType, RequestPayer};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
@@ -36,7 +38,8 @@ use crate::fd_budget::Budget;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
-use failure::archived;
+use etag::Etags;
+use failure::{archived, not_the_store};
 use gate::Gate;
 use retry::{LeaveOutages, Retry};
 pub use site::{QUIET, Site};
@@ -90,6 +93,7 @@ pub struct S3 {
     retry: Retry,
     /// HEAD and LIST requests under way are bounded, as bodies are.
     gate: Arc<Gate>,
+    etags: Arc<Etags>,
     metrics: Arc<Metrics>,
 }
 
@@ -166,6 +170,7 @@ impl S3 {
             requester_pays: endpoint.requester_pays,
             retry: Retry { timeout, outage: timeout },
             gate,
+            etags: Arc::default(),
             metrics,
         })
     }
@@ -182,8 +187,10 @@ impl S3 {
     /// The headers of an object, within somebody's turn.
     async fn headers(&self, key: &str) -> Result<Object> {
         let head = self.client.head_object().bucket(&self.bucket).key(key);
-        let out = head.set_request_payer(self.payer()).send().await.map_err(|e| self.failure(e))?;
+        let out = head.set_request_payer(self.payer()).send().await;
+        let out = out.map_err(|e| self.head_failure(e))?;
         let size = length(out.content_length)?;
+        self.etags.note(key, out.e_tag.as_deref());
         let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
         let headers = Headers {
             expires: out.expires_string,
@@ -199,7 +206,7 @@ impl S3 {
     async fn content(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
         let whole = range == (0..asked.size);
         let mut get = self.client.get_object().bucket(&self.bucket).key(&*asked.key);
-        if !asked.etag.is_empty() {
+        if !asked.etag.is_empty() && !self.etags.are_weak() {
             get = get.if_match(format!("\"{}\"", asked.etag));
         }
         if !whole {
@@ -210,6 +217,7 @@ impl S3 {
             Some(class) => Error::Archived(class),
             None => match self.failure(error) {
                 Error::NotFound => Error::Stale,
+                Error::Unconfirmed(says) => Error::Unreachable(not_the_store(&says)),
                 other => other,
             },
         })?;
@@ -279,6 +287,7 @@ impl Store for S3 {
                     _ => return Err(Error::Protocol(format!("{text:?} for the first bytes"))),
                 },
             };
+            self.etags.note(key, out.e_tag.as_deref());
             let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
             let headers = headers(&mut out);
             let body = received(out.body, self.metrics.clone());
@@ -303,23 +312,12 @@ impl Store for S3 {
                 .prefix(request.prefix)
                 .set_delimiter((!request.recursive).then(|| "/".to_owned()))
                 .max_keys(i32::from(request.max_keys))
+                // XML 1.0 cannot hold all keys (S3 API reference, ListObjectsV2).
+                .encoding_type(EncodingType::Url)
                 .set_continuation_token(request.token.map(str::to_owned))
                 .set_start_after(request.start_after.map(str::to_owned))
                 .set_request_payer(self.payer());
-            let out = list.send().await.map_err(|e| self.failure(e))?;
-            let objects = out
-                .contents
-                .unwrap_or_default()
-                .into_iter()
-                .map(|o| {
-                    let key = o.key.as_deref().unwrap_or_default();
-                    version(key, o.e_tag.as_deref(), o.last_modified, length(o.size)?)
-                })
-                .collect::<Result<_>>()?;
-            let prefixes = out.common_prefixes.unwrap_or_default();
-            let prefixes = prefixes.into_iter().filter_map(|p| p.prefix).collect();
-            let next = out.next_continuation_token.filter(|_| out.is_truncated == Some(true));
-            Ok(Page { objects, prefixes, next })
+            page::read(list.send().await.map_err(|e| self.list_failure(e))?)
         };
         self.metadata(ask).await
     }
@@ -380,7 +378,7 @@ fn version(
     let seconds = modified.map_or(0, |at| at.secs());
     let at = SystemTime::try_from(DateTime::from_secs(seconds))
         .map_err(|e| Error::Protocol(format!("a Last-Modified of {seconds}: {e}")))?;
-    let etag = etag.unwrap_or_default().trim_matches('"');
+    let etag = etag::opaque(etag.unwrap_or_default());
     Ok(Version { key: key.into(), etag: etag.into(), last_modified: at, size })
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, difference};
 use crate::support::embedded::Embedded;
+use crate::support::mount::{Mount, Setup};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3_server::{object, seaweedfs};
 use crate::support::wait::{equal, eventually};
 
@@ -170,4 +172,44 @@ fn what_is_trusted_until_its_end_is_given_up_once_a_read_finds_another() {
         let want = if replaced { Ok(300 * KIB as u64) } else { Err(Some(libc::ENOENT)) };
         eventually(Duration::from_secs(5), || equal("its size", size(&path), want));
     }
+}
+
+/// A proxy that compresses makes strong ETags weak, which If-Match never matches (RFC 9110 §13.1.1).
+#[test]
+fn files_with_weak_etags_are_read_and_their_replacement_is_noticed() {
+    let store = Embedded::start();
+    let proxy = Proxy::start(store.endpoint(), |_| {
+        Fault::rewrite(|head| {
+            if let Some(etag) = head.text("etag") {
+                head.set("etag", format!("W/{etag}").as_bytes());
+            }
+        })
+    });
+    let mount = Setup::new(proxy.endpoint(), Embedded::BUCKET).with("--metadata-ttl 0s").start();
+    for seed in 1..4 {
+        let bytes = content(seed, 2 * MIB);
+        store.put("f", bytes.clone());
+        assert_eq!(fs::read_dir(mount.dir()).expect("ls").count(), 1);
+        assert_same_bytes("f", &fs::read(mount.path("f")).expect("f"), &bytes);
+    }
+    assert_said_once(&mount, "weak ETags");
+}
+
+#[test]
+fn a_file_without_an_etag_is_read_from_start_to_end() {
+    let store = Embedded::start();
+    let proxy = Proxy::start(store.endpoint(), |_| Fault::rewrite(|head| head.remove("etag")));
+    let bytes = content(1, 2 * MIB);
+    ["f", "g"].iter().for_each(|key| store.put(key, bytes.clone()));
+    let mount = Setup::new(proxy.endpoint(), Embedded::BUCKET).start();
+    for key in ["f", "g"] {
+        assert_same_bytes(key, &fs::read(mount.path(key)).expect(key), &bytes);
+    }
+    assert_said_once(&mount, "no ETag");
+}
+
+#[track_caller]
+fn assert_said_once(mount: &Mount, what: &str) {
+    let said = mount.said();
+    assert_eq!(said.iter().filter(|line| line.contains(what)).count(), 1, "{said:#?}");
 }

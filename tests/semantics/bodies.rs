@@ -394,3 +394,33 @@ proptest! {
         });
     }
 }
+
+/// Bytes of a second request could be of another version with the same second and size.
+#[tokio::test(start_paused = true)]
+async fn without_an_etag_a_file_is_read_by_one_request_or_not_at_all() {
+    let rig = Make { cap: 1, chunk: 64 << 10, ..Make::default() }.rig();
+    let bytes = pattern(1, 1 << 20);
+    for key in ["whole", "broken", "scattered"] {
+        rig.store.put(key, bytes.clone(), None);
+        rig.store.drop_etag(key);
+    }
+    let fh = rig.open("whole").await.unwrap();
+    assert_eq!(rig.read_all(fh).await.unwrap(), bytes);
+    rig.fs.release(fh).unwrap();
+
+    rig.store.be(Mood::Breaks(300 << 10, Break::Reset));
+    let fh = rig.open("broken").await.unwrap();
+    rig.store.asked();
+    assert_eq!(rig.read_all(fh).await, Err(Error::NotResumable));
+    assert_eq!(rig.store.asked().get, 0);
+    rig.fs.release(fh).unwrap();
+    rig.store.be(Mood::Well);
+
+    let fh = rig.open("scattered").await.unwrap();
+    assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), bytes[..4096]);
+    // It is not parked, since it could not be resumed.
+    assert!(matches!(rig.open("broken").await, Err(Error::TooManyBodies { .. })));
+    assert_eq!(rig.fs.read(fh, 900 << 10, 4096).await, Err(Error::NotResumable));
+    rig.fs.release(fh).unwrap();
+    rig.must_be_at_rest();
+}

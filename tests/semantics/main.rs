@@ -1,6 +1,7 @@
 //! The rules of the file system, over a store in memory, with a clock that is moved by hand.
 //! No kernel, no network, no sleep.
 
+mod absence;
 mod bodies;
 mod directories;
 mod expiry;
@@ -78,7 +79,12 @@ impl Default for Make {
             negative_ttl: Duration::ZERO,
             patience: Patience { open_wait: 5 * SECOND, timeout: 30 * SECOND },
             probe: probe::Limits { size: 64 << 10, cache: 32 << 20 },
-            listing: listing::Rules { page: 1000, fan_out: 64, exactness: Exactness::Exact },
+            listing: listing::Rules {
+                page: 1000,
+                fan_out: 64,
+                patience: 7 * SECOND,
+                exactness: Exactness::Exact,
+            },
         };
         Make { cap: 4, parking: true, chunk: 64 << 10, memory: 128 << 20, index: 1 << 20, settings }
     }

@@ -40,6 +40,10 @@ pub enum Mood {
     Fails(Error),
     /// One request in so many does.
     FailsAt(usize, Error),
+    /// Requests fail as this says.
+    Refuses(Arc<dyn Fn(Asked<'_>) -> Option<Error> + Send + Sync>),
+    /// HEADs of this key are never answered.
+    StallsAt(String),
     /// GET answers headers; then no byte comes.
     Stalls,
     /// Contents take this long to their first byte, and this long for each MiB.
@@ -48,6 +52,15 @@ pub enum Mood {
     Panics,
     /// Contents break after so many bytes, and say so or end early.
     Breaks(usize, Break),
+}
+
+/// A request, by its key or prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    Head(&'a str),
+    Probe(&'a str),
+    Get(&'a str),
+    List(&'a str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +98,11 @@ impl Memory {
         self.objects.lock().unwrap().insert(key.into(), stored);
     }
 
+    /// The store gives no ETag for this object from now on.
+    pub fn drop_etag(&self, key: &str) {
+        self.objects.lock().unwrap().get_mut(key).unwrap().etag.clear();
+    }
+
     pub fn delete(&self, key: &str) {
         self.objects.lock().unwrap().remove(key);
     }
@@ -116,12 +134,22 @@ impl Memory {
         self.sent.swap(0, Ordering::Relaxed)
     }
 
-    fn count(&self, add: impl Fn(&mut Requests)) -> Result<Mood> {
+    pub fn refuse(&self, how: impl Fn(Asked<'_>) -> Option<Error> + Send + Sync + 'static) {
+        self.be(Mood::Refuses(Arc::new(how)));
+    }
+
+    fn count(&self, asked: Asked<'_>) -> Result<Mood> {
         let mut requests = self.requests.lock().unwrap();
-        add(&mut requests);
+        *match asked {
+            Asked::Head(_) => &mut requests.head,
+            Asked::Probe(_) => &mut requests.probe,
+            Asked::Get(_) => &mut requests.get,
+            Asked::List(_) => &mut requests.list,
+        } += 1;
         let Requests { head, probe, get, list } = *requests;
         match self.mood.lock().unwrap().clone() {
             Mood::Fails(error) => Err(error),
+            Mood::Refuses(how) => how(asked).map_or(Ok(Mood::Well), Err),
             Mood::FailsAt(n, error) if (head + probe + get + list) % n == 0 => Err(error),
             mood => Ok(mood),
         }
@@ -157,7 +185,11 @@ impl Drop for Open {
 #[async_trait]
 impl Store for Memory {
     async fn head(&self, key: &str) -> Result<Object> {
-        self.count(|r| r.head += 1)?;
+        if let Mood::StallsAt(stalled) = self.count(Asked::Head(key))?
+            && stalled == key
+        {
+            futures_util::future::pending::<()>().await;
+        }
         let stored = self.find(key);
         // The answer is on its way for a while, as those of all stores are.
         tokio::task::yield_now().await;
@@ -166,7 +198,7 @@ impl Store for Memory {
     }
 
     async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {
-        let mood = self.count(|r| r.probe += 1)?;
+        let mood = self.count(Asked::Probe(key))?;
         let stored = self.find(key);
         tokio::task::yield_now().await;
         let stored = stored?;
@@ -180,7 +212,7 @@ impl Store for Memory {
 
     async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
         assert!(range.start < range.end && range.end <= asked.size, "{range:?} of {asked:?}");
-        let mood = self.count(|r| r.get += 1)?;
+        let mood = self.count(Asked::Get(&asked.key))?;
         tokio::task::yield_now().await;
         if let Mood::Slow(first_byte, _) = mood {
             tokio::time::sleep(first_byte).await;
@@ -239,7 +271,7 @@ impl Store for Memory {
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
-        self.count(|r| r.list += 1)?;
+        self.count(Asked::List(request.prefix))?;
         tokio::task::yield_now().await;
         let objects = self.objects.lock().unwrap();
         let after = request.token.or(request.start_after).unwrap_or("").to_owned();

@@ -1,0 +1,111 @@
+//! A page of a listing, as the store sent it: decoded, and checked to be whole.
+
+use std::borrow::Cow;
+
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::types::EncodingType;
+use percent_encoding::percent_decode_str;
+
+use super::{length, version};
+use crate::error::{Error, Result};
+use crate::store::Page;
+
+/// # Errors
+/// `Protocol` where entries are missing, or the rest of the listing cannot be asked for: what is
+/// missing of a page would look deleted.
+pub fn read(out: ListObjectsV2Output) -> Result<Page> {
+    let encoded = out.encoding_type == Some(EncodingType::Url);
+    let contents = out.contents.unwrap_or_default();
+    let common = out.common_prefixes.unwrap_or_default();
+    check_count(out.key_count, contents.len(), common.len())?;
+    let mut page = Page::default();
+    for object in contents {
+        match decode(object.key.as_deref().unwrap_or_default(), encoded) {
+            Ok(key) => {
+                let size = length(object.size)?;
+                let etag = object.e_tag.as_deref();
+                page.objects.push(version(&key, etag, object.last_modified, size)?);
+            }
+            Err(key) => page.undecodable.push(key.to_owned()),
+        }
+    }
+    for prefix in &common {
+        match decode(prefix.prefix.as_deref().unwrap_or_default(), encoded) {
+            Ok(prefix) => page.prefixes.push(prefix.into_owned()),
+            Err(prefix) => page.undecodable.push(prefix.to_owned()),
+        }
+    }
+    page.next = match (out.is_truncated, out.next_continuation_token) {
+        (Some(true), None) => {
+            return Err(Error::Protocol("a page that others follow, without their token".into()));
+        }
+        (Some(true), next) => next,
+        _ => None,
+    };
+    Ok(page)
+}
+
+/// `KeyCount` counts keys and common prefixes (S3 API reference, ListObjectsV2). A store that
+/// counts the keys alone is understood too; one that leaves it out is believed.
+fn check_count(count: Option<i32>, keys: usize, prefixes: usize) -> Result<()> {
+    let agrees = |n: usize| count.is_none_or(|count| usize::try_from(count) == Ok(n));
+    match agrees(keys + prefixes) || agrees(keys) {
+        true => Ok(()),
+        false => Err(Error::Protocol(format!(
+            "a page of {keys} keys and {prefixes} common prefixes that says it has {}",
+            count.unwrap_or_default()
+        ))),
+    }
+}
+
+/// A key or prefix of a page. As in a query, `+` stands for a space: S3 encodes
+/// so, and botocore decodes so. `Err` with what was sent where that is no UTF-8, which keys have to be.
+fn decode(text: &str, encoded: bool) -> Result<Cow<'_, str>, &str> {
+    if !encoded {
+        return Ok(text.into());
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| text)?;
+    Ok(decoded.into_owned().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_s3::operation::list_objects_v2::builders::ListObjectsV2OutputBuilder;
+    use aws_sdk_s3::types::{CommonPrefix, Object};
+
+    fn one(key: &str, prefix: &str) -> ListObjectsV2OutputBuilder {
+        let object = Object::builder().key(key).size(1).build();
+        let prefix = CommonPrefix::builder().prefix(prefix).build();
+        ListObjectsV2Output::builder().contents(object).common_prefixes(prefix)
+    }
+
+    #[test]
+    fn keys_and_prefixes_are_decoded_where_the_store_says_that_it_encoded_them() {
+        let out = || one("d/a%01+%2B%25", "d/%EF%BF%BE/");
+        let plain = read(out().build()).unwrap();
+        assert_eq!(&*plain.objects[0].key, "d/a%01+%2B%25");
+        let decoded = read(out().encoding_type(EncodingType::Url).build()).unwrap();
+        assert_eq!(&*decoded.objects[0].key, "d/a\u{1} +%");
+        assert_eq!(decoded.prefixes, ["d/\u{fffe}/"]);
+        let out = one("%ff", "%c3%28/").encoding_type(EncodingType::Url);
+        let page = read(out.build()).unwrap();
+        assert_eq!((page.objects.len(), page.prefixes.len()), (0, 0));
+        assert_eq!(page.undecodable, ["%ff", "%c3%28/"]);
+    }
+
+    #[test]
+    fn a_page_that_is_not_whole_is_an_error() {
+        for (count, right) in [(2, true), (1, true), (3, false), (0, false), (-1, false)] {
+            let page = read(one("a", "b/").key_count(count).build());
+            assert_eq!(page.is_ok(), right, "{count}: {page:?}");
+        }
+        let next = |token: Option<&str>| {
+            let out = one("a", "b/").is_truncated(true);
+            read(out.set_next_continuation_token(token.map(str::to_owned)).build())
+        };
+        assert_eq!(next(Some("t")).unwrap().next.as_deref(), Some("t"));
+        assert!(matches!(next(None), Err(Error::Protocol(_))));
+    }
+}
