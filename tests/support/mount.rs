@@ -146,7 +146,7 @@ impl Setup {
         let mut mount =
             Mount { watchdog: Watchdog::over(daemon.pid(), &place.dir, self.life), daemon, place };
         if !mount.daemon.output.wait_for(START_BOUND, is_ready) {
-            let status = mount.daemon.child.try_wait();
+            let status = mount.daemon.ended_within(Duration::ZERO);
             panic!("no line {READY:?} within {START_BOUND:?} (status {status:?})");
         }
         mount
