@@ -356,7 +356,8 @@ fn a_body_that_stalls_is_given_up_in_time() {
     }
 }
 
-/// R4 for names: a lookup or a listing that hangs ends with EIO, and others go on meanwhile.
+/// R4 for names: a lookup that hangs ends with EIO, and others go on meanwhile; a listing shows the
+/// names of objects that do not answer.
 #[test]
 fn a_name_that_stalls_is_given_up_in_time() {
     let (bucket, proxy) = faulty();
@@ -382,7 +383,8 @@ fn a_name_that_stalls_is_given_up_in_time() {
     let list = within(HANGS, "ls", || {
         fs::read_dir(mount.dir()).and_then(|d| d.collect::<Result<Vec<_>, _>>())
     });
-    assert_eq!(errno(list), Some(libc::EIO), "ls: the headers of a file never come");
+    let list = list.expect("ls: others than the one that does not answer do");
+    assert!(list.iter().any(|entry| entry.file_name() == "file"), "{list:?}");
     assert_all_given_back(&mount, daemon, fds);
 }
 
