@@ -7,10 +7,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 /// Fewer descriptors than this and there is no room for a single reader worth having.
-pub const MIN_LIMIT: usize = 40;
+pub const MIN_LIMIT: usize = 44;
 
 /// DNS, root certificates, a log being opened, a second address being tried: for moments.
 const TRANSIENT: usize = 8;
+/// Sockets to the hosts that credentials come from, which are not kept open.
+const CREDENTIALS: usize = 2;
 /// Sockets whose body has been dropped and that the kernel has yet to close (≤ 20 ms).
 const CLOSING: usize = 8;
 /// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the index, the
@@ -27,6 +29,8 @@ pub struct Budget {
     pub daemon: usize,
     /// HEAD and LIST requests under way at one time.
     pub metadata: usize,
+    /// Sockets to hosts other than the bucket's, at most.
+    pub credentials: usize,
     pub transient: usize,
     pub closing: usize,
     /// What is left for bodies, before `--max-open-bodies`.
@@ -61,7 +65,7 @@ impl Budget {
     ) -> Result<Budget, BudgetError> {
         // Small limits get fewer metadata connections rather than no bodies.
         let metadata = metadata.min((limit / 8).max(4));
-        let reserve = inherited + DAEMON + metadata + TRANSIENT + CLOSING;
+        let reserve = inherited + DAEMON + metadata + CREDENTIALS + TRANSIENT + CLOSING;
         let available = limit.saturating_sub(reserve);
         if limit < MIN_LIMIT || available == 0 {
             return Err(BudgetError::TooLow { limit, inherited });
@@ -78,6 +82,7 @@ impl Budget {
             inherited,
             daemon: DAEMON,
             metadata,
+            credentials: CREDENTIALS,
             transient: TRANSIENT,
             closing: CLOSING,
             available,
@@ -85,7 +90,7 @@ impl Budget {
         })
     }
 
-    /// Sockets to the store, idle ones included, at most.
+    /// Sockets to the bucket, idle ones included, at most.
     pub fn connections(&self) -> usize {
         self.cap + self.metadata
     }
@@ -95,12 +100,13 @@ impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} descriptors - {} inherited - {} daemon - {} metadata - {} transient - {} closing \
+            "{} descriptors - {} inherited - {} daemon - {} metadata - {} credentials - {} transient - {} closing \
              = {} for bodies, cap {}",
             self.limit,
             self.inherited,
             self.daemon,
             self.metadata,
+            self.credentials,
             self.transient,
             self.closing,
             self.available,
@@ -156,7 +162,8 @@ mod tests {
             for inherited in [3, 5, 20] {
                 let Ok(b) = Budget::plan(limit, inherited, None, 64) else { continue };
                 assert!(limit >= MIN_LIMIT && b.cap >= 1);
-                let reserve = b.inherited + b.daemon + b.metadata + b.transient + b.closing;
+                let sockets = b.metadata + b.credentials + b.transient + b.closing;
+                let reserve = b.inherited + b.daemon + sockets;
                 assert_eq!(reserve + b.cap, limit);
                 assert_eq!(b.connections(), b.cap + b.metadata);
             }

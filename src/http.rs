@@ -40,47 +40,46 @@ use crate::metrics::Metrics;
 use crate::store::CHUNK;
 use crate::tls::{self, NoConnection, TlsWanted};
 
-/// Idle connections leave this much of the ceiling to hosts other than the bucket's, such as
-/// those that credentials come from.
-const OTHER_HOSTS: usize = 2;
-
-/// What the client is made with.
+/// What a client is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Sockets at one time, idle ones included.
     pub sockets: usize,
-    /// How long a connection is kept for the next request.
-    pub idle: Duration,
+    /// How long a connection is kept for the next request; `None`: not at all.
+    pub idle: Option<Duration>,
     /// For DNS, TCP and TLS together.
     pub connect: Duration,
 }
 
-/// A client for the SDK.
+/// Clients for the SDK, each with sockets of its own.
 ///
 /// # Errors
 /// Where there are no certificates to trust, in words for the operator.
-pub fn client(
-    limits: Limits,
+pub fn clients<const N: usize>(
+    limits: [Limits; N],
     ca_bundle: Option<&Path>,
     metrics: Arc<Metrics>,
-) -> Result<impl HttpClient + 'static, String> {
+) -> Result<[impl HttpClient + use<N> + 'static; N], String> {
     let mut tcp = TcpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     let tls = HttpsConnectorBuilder::new().with_tls_config(tls::config(ca_bundle)?);
-    let connector = Bounded {
-        inner: tls.https_or_http().enable_http1().wrap_connector(tcp),
-        permits: Arc::new(Semaphore::new(limits.sockets)),
-        timeout: limits.connect,
-        metrics,
-    };
-    let client = Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(limits.idle)
-        .pool_max_idle_per_host(limits.sockets.saturating_sub(OTHER_HOSTS).max(1))
-        .http1_max_buf_size(CHUNK)
-        .build(connector);
-    Ok(Hyper(client))
+    let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
+    Ok(limits.map(|limits| {
+        let connector = Bounded {
+            inner: connector.clone(),
+            permits: Arc::new(Semaphore::new(limits.sockets)),
+            timeout: limits.connect,
+            metrics: metrics.clone(),
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(limits.idle)
+            .pool_max_idle_per_host(limits.idle.map_or(0, |_| limits.sockets))
+            .http1_max_buf_size(CHUNK)
+            .build(connector);
+        Hyper(client)
+    }))
 }
 
 #[derive(Clone)]

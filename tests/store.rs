@@ -2,6 +2,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, io};
 
@@ -9,18 +10,18 @@ use bytes::Bytes;
 use expirefs::clock::Clock;
 use expirefs::embedded::{Handle, Object, Server};
 use expirefs::error::Error;
-use expirefs::expiry::http_date;
+use expirefs::expiry::{http_date, rfc3339};
 use expirefs::fd_budget::Budget;
 use expirefs::metrics::Metrics;
 use expirefs::s3::{Endpoint, S3};
-use expirefs::store::{Content, ListRequest, Store, settle};
+use expirefs::store::{Content, ListRequest, Store, Version, settle};
 use expirefs::walk::just_before;
 use futures_util::TryStreamExt;
 use memory::Memory;
 use support::proxy::{Fault, Proxy};
 use support::s3_server::{Bucket, S3Server, SCRIPT, given, moto, object, seaweedfs};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 #[path = "semantics/memory.rs"]
 #[allow(dead_code)]
@@ -388,6 +389,18 @@ async fn sockets_stay_under_the_ceiling() {
     assert_eq!(sockets(), budget.connections() as u64);
 }
 
+/// Reads the head of a request. False where none comes any more.
+async fn read_request(client: &mut BufReader<TcpStream>) -> io::Result<bool> {
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        if client.read_line(&mut line).await? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A server that writes the head of an answer and its body apart, under Nagle's algorithm, as Ceph's
 /// gateway does: the kernel holds the body back until the head has been acknowledged.
 async fn nagling() -> String {
@@ -401,17 +414,11 @@ async fn nagling() -> String {
             client.set_nodelay(false).unwrap();
             let mut client = BufReader::new(client);
             tokio::spawn(async move {
-                loop {
-                    let mut line = String::new();
-                    while line != "\r\n" {
-                        line.clear();
-                        if client.read_line(&mut line).await? == 0 {
-                            return io::Result::Ok(());
-                        }
-                    }
+                while read_request(&mut client).await? {
                     client.write_all(HEAD.as_bytes()).await?;
                     client.write_all(b"0123456789").await?;
                 }
+                io::Result::Ok(())
             });
         }
     });
@@ -437,4 +444,85 @@ async fn a_server_under_nagle_is_not_kept_waiting_for_delayed_acks() {
     assert_eq!(metrics.connections_opened.get(), 1, "the first acknowledgements are never delayed");
     // A delayed acknowledgement takes 40 ms at least.
     assert!(took < REQUESTS * Duration::from_millis(25), "{REQUESTS} requests took {took:?}");
+}
+
+/// A server of an object that it does not send: all its answers are heads.
+async fn withholding() -> String {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: \"e\"\r\n\
+        Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut clients = Vec::new();
+        while let Ok((client, _)) = listener.accept().await {
+            let mut client = BufReader::new(client);
+            assert!(read_request(&mut client).await.unwrap());
+            client.write_all(HEAD.as_bytes()).await.unwrap();
+            clients.push(client);
+        }
+    });
+    url
+}
+
+/// Gives out credentials that are to be refreshed at each use. The number of times it did.
+fn short_lived_credentials() -> (String, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let given = Arc::new(AtomicUsize::new(0));
+    let times = given.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut lines = io::BufRead::lines(io::BufReader::new(client.try_clone().unwrap()));
+            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let end = rfc3339(SystemTime::now() + Duration::from_secs(5));
+            let json = format!(
+                r#"{{"AccessKeyId":"A","SecretAccessKey":"S","Token":"T","Expiration":"{end}"}}"#
+            );
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json";
+            let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{json}", json.len());
+            io::Write::write_all(&mut client, answer.as_bytes()).unwrap();
+            times.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (url, given)
+}
+
+/// Runs once more in a process of its own, where the environment says whence credentials come.
+#[test]
+fn credentials_are_refreshed_while_bodies_hold_all_sockets() {
+    const FROM: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+    let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
+    if env::var_os(FROM).is_none() {
+        let (url, given) = short_lived_credentials();
+        let mut again = Command::new(env::current_exe().expect("this program"));
+        again.args(["credentials_are_refreshed", "--nocapture"]).env(FROM, url);
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+            again.env_remove(name);
+        }
+        for file in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"] {
+            again.env(file, "/dev/null");
+        }
+        assert!(again.status().expect("it runs").success(), "see above");
+        // For each body, and for one request more, which no socket is left for.
+        let given = given.load(Ordering::Relaxed);
+        assert!(given > budget.connections(), "{given} of {}", budget.connections());
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let endpoint = Endpoint { no_sign_request: false, ..open_to_all(withholding().await) };
+        let clock = Arc::new(Clock::server());
+        let patience = Duration::from_secs(5);
+        let site = endpoint.locate().await.unwrap();
+        let store = S3::new(&site, &budget, patience, clock, Arc::default()).await.unwrap();
+        let last_modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let version = Version { key: "f".into(), etag: "e".into(), last_modified, size: 10 };
+        let mut bodies = Vec::new();
+        for _ in 0..budget.connections() {
+            bodies.push(store.get(&version, 0..10).await.unwrap());
+        }
+        let one_more = store.get(&version, 0..10).await.err();
+        assert_eq!(one_more, Some(Error::TimedOut(patience)));
+    });
 }

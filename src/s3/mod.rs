@@ -1,8 +1,9 @@
 //! The store over aws-sdk-s3: the only place that knows the SDK.
 //!
-//! One HTTP client serves everything. Its ceiling on sockets lies at bodies plus metadata
+//! One HTTP client serves the bucket. Its ceiling on sockets lies at bodies plus metadata
 //! requests, each of which has a permit before it asks: so sockets stay within the descriptor
-//! budget, and no request waits for another's for longer than a socket takes to close.
+//! budget, and no request waits for another's for longer than a socket takes to close. Another
+//! one, with a few sockets of its own, serves the hosts that credentials come from.
 
 mod etag;
 mod failure;
@@ -110,16 +111,19 @@ impl S3 {
         clock: Arc<Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<S3, String> {
-        let limits = http::Limits {
+        let bucket = http::Limits {
             sockets: budget.connections(),
-            idle: POOL_IDLE,
+            idle: Some(POOL_IDLE),
             connect: timeout.min(Duration::from_secs(5)),
         };
-        let http = http::client(limits, site.ca_bundle.as_deref(), metrics.clone())
+        // Credentials come from elsewhere: no number of bodies keeps a refresh waiting.
+        let elsewhere = http::Limits { sockets: budget.credentials, idle: None, ..bucket };
+        let ca_bundle = site.ca_bundle.as_deref();
+        let [bucket, elsewhere] = http::clients([bucket, elsewhere], ca_bundle, metrics.clone())
             .map_err(|e| format!("no HTTP client: {e}"))?;
 
         let Site { endpoint, region, .. } = site.clone();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(elsewhere);
         if endpoint.region.is_some() || endpoint.endpoint_url.is_some() {
             // Where the endpoint is named, the region only goes into the signature: the instance
             // metadata service is not asked for it.
@@ -153,6 +157,7 @@ impl S3 {
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         config.set_endpoint_url(endpoint.endpoint_url);
         let config = config
+            .http_client(bucket)
             .force_path_style(path_style)
             .timeout_config(timeouts)
             .retry_config(retries)
