@@ -16,6 +16,22 @@ pub struct Patience {
     pub timeout: Duration,
 }
 
+/// For how long a body keeps its permit though no read is under way (rule B4).
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// After a read: programs come back for the next one. Without it, files that are read at one
+    /// time by more than there are bodies cost a request for each read.
+    pub read: Duration,
+    /// After its opening, before the first read.
+    pub unread: Duration,
+}
+
+impl Default for Keep {
+    fn default() -> Keep {
+        Keep { read: Duration::from_millis(20), unread: Duration::from_millis(100) }
+    }
+}
+
 /// What all readers of a mount share.
 #[derive(Clone, Debug)]
 pub struct Accounts {
@@ -25,6 +41,7 @@ pub struct Accounts {
     pub memory: Arc<Ledger>,
     /// Bodies that broke before their end and were asked for again from there.
     pub resumed: Arc<Counter>,
+    pub keep: Keep,
     /// How fast bodies have come so far.
     pub pace: Arc<Pace>,
 }
@@ -36,6 +53,7 @@ impl Accounts {
             bodies: Ledger::new(Unit::Body, bodies, parking),
             memory: Ledger::new(Unit::Kib, (memory >> 10) as usize, true),
             resumed: Arc::default(),
+            keep: Keep::default(),
             pace: Arc::default(),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A [`Permit`] lives inside what it stands for and goes back when that is dropped, so that no
 //! path can keep one. At the cap, who asks for more takes over from the least recently read idle
-//! holder; where none is idle it waits its turn, first come first served, for a bounded time.
+//! holder, next from the one that has been open the longest without a read; where there is neither
+//! it waits its turn, first come first served, for a bounded time.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,11 +25,23 @@ pub enum Unit {
     Kib,
 }
 
+/// How often who waits looks for holders that have become idle by the passing of time.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Who is asked to give up a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Who has answered a read and is answering none now.
+    Read,
+    /// Who was opened some time ago and has answered none.
+    Unread,
+}
+
 /// Somebody who holds a permit and may be asked to give it up.
 pub trait Holder: Send + Sync {
-    /// Gives back all it holds of this unit, if nobody is using it now. Must not block. Returns
-    /// whether it did.
-    fn park(&self, unit: Unit) -> bool;
+    /// Gives back all it holds of this unit, if it is idle in this way and nobody is using it now.
+    /// Must not block. Returns whether it did.
+    fn park(&self, unit: Unit, idle: Idle) -> bool;
 }
 
 /// Who holds how many units.
@@ -41,7 +54,7 @@ pub struct Ledger {
     cap: usize,
     parking: bool,
     free: Arc<Semaphore>,
-    /// Those who may be asked to give up what they hold, the least recently read last.
+    /// Those who may be asked to give up what they hold, the least recently opened or read last.
     ///
     /// Lock order: nothing else is locked, and no holder dropped, while this is held.
     holders: Mutex<Held>,
@@ -99,7 +112,8 @@ impl Ledger {
     /// ledger's: two who hold some and wait for more would wait for each other. For the same reason
     /// nobody waits for a body who holds memory; the other way round is right.
     ///
-    /// Nobody is asked to give a permit up before its first [`Permit::touch`].
+    /// Nobody is asked to give a permit up before its first [`Permit::touch`], which is due when it
+    /// has what the permit stands for.
     pub async fn acquire(
         self: &Arc<Self>,
         holder: Weak<dyn Holder>,
@@ -123,7 +137,7 @@ impl Ledger {
     fn try_take(&self, units: u32) -> Option<OwnedSemaphorePermit> {
         let take = || self.free.clone().try_acquire_many_owned(units).ok();
         take().or_else(|| {
-            self.park_least_recently_read(self.missing(units));
+            self.park_idle(self.missing(units));
             take()
         })
     }
@@ -151,11 +165,21 @@ impl Ledger {
         if let Some(Ok(taken)) = (&mut turn).now_or_never() {
             return Some(taken);
         }
-        self.park_least_recently_read(missing);
-        tokio::time::timeout(patience, turn).await.ok()?.ok()
+        self.park_idle(missing);
+        let waiting = async {
+            loop {
+                match tokio::time::timeout(LOOK, &mut turn).await {
+                    Ok(taken) => return taken.ok(),
+                    Err(_) => self.park_idle(missing),
+                }
+            }
+        };
+        tokio::time::timeout(patience, waiting).await.ok()?
     }
 
-    fn park_least_recently_read(&self, units: usize) {
+    /// Parks idle holders until `units` have become free or all have been asked: those that were
+    /// read, the least recently read first; then those that were not, the longest open first.
+    fn park_idle(&self, units: usize) {
         if !self.parking {
             return;
         }
@@ -163,18 +187,19 @@ impl Ledger {
         // unseen between a wait that finds none and the end of the read that kept it busy.
         fence(Ordering::SeqCst);
         let mut freed = 0;
-        // Those that are read meanwhile change places: once more, while that frees anything.
-        while freed < units {
-            match self.park_idle(units - freed) {
-                0 => return,
-                more => freed += more,
+        for idle in [Idle::Read, Idle::Unread] {
+            // Those that are read meanwhile change places: once more, while that frees anything.
+            while freed < units {
+                match self.park_some(units - freed, idle) {
+                    0 => break,
+                    more => freed += more,
+                }
             }
         }
     }
 
-    /// Parks idle holders, the least recently read first, until `units` have become free or all
-    /// have been asked. Returns how many have.
-    fn park_idle(&self, units: usize) -> usize {
+    /// Asks holders once each, until `units` have become free. Returns how many have.
+    fn park_some(&self, units: usize, idle: Idle) -> usize {
         let (mut freed, mut busy) = (0, 0);
         loop {
             let asked: Vec<_> = {
@@ -186,7 +211,7 @@ impl Ledger {
                 return freed;
             }
             for (holder, held) in asked {
-                match holder.is_some_and(|holder| holder.park(self.unit)) {
+                match holder.is_some_and(|holder| holder.park(self.unit, idle)) {
                     true => freed += held,
                     false => busy += 1,
                 }
@@ -202,7 +227,7 @@ impl Ledger {
     pub fn idle(&self, holder: &dyn Holder) {
         fence(Ordering::SeqCst);
         if self.parking && self.waiting.load(Ordering::SeqCst) > 0 {
-            holder.park(self.unit);
+            let _ = holder.park(self.unit, Idle::Read) || holder.park(self.unit, Idle::Unread);
         }
     }
 
@@ -216,7 +241,7 @@ impl Permit {
         self.units.num_permits()
     }
 
-    /// Notes that its holder was read just now: of all it is the last to be parked.
+    /// Notes that its holder was opened or read just now: of all it is the last to be parked.
     pub fn touch(&self) {
         let held = (self.holder.clone(), self.units());
         self.ledger.holders().put(self.id, held);
@@ -282,26 +307,28 @@ mod tests {
 
     /// Holds at most one permit, and parks it when it may.
     #[derive(Default)]
-    struct Idle {
+    struct Holding {
         permit: Mutex<Option<Permit>>,
         busy: bool,
+        unread: bool,
     }
 
-    impl Holder for Idle {
-        fn park(&self, _: Unit) -> bool {
-            !self.busy && self.permit.lock().unwrap().take().is_some()
+    impl Holder for Holding {
+        fn park(&self, _: Unit, idle: Idle) -> bool {
+            let fits = idle == if self.unread { Idle::Unread } else { Idle::Read };
+            fits && !self.busy && self.permit.lock().unwrap().take().is_some()
         }
     }
 
-    impl Idle {
+    impl Holding {
         fn holds(&self) -> bool {
             self.permit.lock().unwrap().is_some()
         }
     }
 
-    async fn hold(ledger: &Arc<Ledger>, units: usize, busy: bool) -> Arc<Idle> {
-        let holder = Arc::new(Idle { busy, ..Idle::default() });
-        let weak: Weak<Idle> = Arc::downgrade(&holder);
+    async fn hold(ledger: &Arc<Ledger>, units: usize, busy: bool) -> Arc<Holding> {
+        let holder = Arc::new(Holding { busy, ..Holding::default() });
+        let weak: Weak<Holding> = Arc::downgrade(&holder);
         let permit = ledger.acquire(weak, units, 5 * SECOND).await.unwrap();
         permit.touch();
         *holder.permit.lock().unwrap() = Some(permit);
@@ -309,7 +336,7 @@ mod tests {
     }
 
     fn nobody() -> Weak<dyn Holder> {
-        Weak::<Idle>::new()
+        Weak::<Holding>::new()
     }
 
     #[tokio::test(start_paused = true)]
@@ -323,6 +350,25 @@ mod tests {
         let _more = ledger.acquire(nobody(), 1, 5 * SECOND).await.unwrap();
         assert_eq!((busy.holds(), read.holds(), unread.holds()), (true, true, false));
         assert_eq!((ledger.held(), ledger.peak(), ledger.waiting()), (4, 4, 0));
+    }
+
+    /// The eldest of two that nobody reads goes, and only where none that was read is idle.
+    #[tokio::test(start_paused = true)]
+    async fn unread_bodies_are_parked_after_those_that_were_read() {
+        let ledger = Ledger::new(Unit::Body, 3, true);
+        let unread = |permit| Arc::new(Holding { permit, unread: true, ..Holding::default() });
+        let [eldest, younger] = [unread(Mutex::default()), unread(Mutex::default())];
+        for holder in [&eldest, &younger] {
+            let weak: Weak<Holding> = Arc::downgrade(holder);
+            let permit = ledger.acquire(weak, 1, SECOND).await.unwrap();
+            permit.touch();
+            *holder.permit.lock().unwrap() = Some(permit);
+        }
+        let read = hold(&ledger, 1, false).await;
+        let _first = ledger.acquire(nobody(), 1, SECOND).await.unwrap();
+        assert_eq!((eldest.holds(), younger.holds(), read.holds()), (true, true, false));
+        let _second = ledger.acquire(nobody(), 1, SECOND).await.unwrap();
+        assert_eq!((eldest.holds(), younger.holds()), (false, true));
     }
 
     #[tokio::test(start_paused = true)]
@@ -422,8 +468,10 @@ mod tests {
         }
         ledger.idle(&*reader);
         assert!(reader.holds(), "it is busy still");
-        let now_idle =
-            Idle { permit: Mutex::new(reader.permit.lock().unwrap().take()), ..Idle::default() };
+        let now_idle = Holding {
+            permit: Mutex::new(reader.permit.lock().unwrap().take()),
+            ..Holding::default()
+        };
         ledger.idle(&now_idle);
         waiter.await.unwrap().unwrap();
     }

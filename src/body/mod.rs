@@ -18,8 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-pub use accounts::{Accounts, Patience};
-pub use ledger::{Holder, Ledger, Permit, Unit};
+pub use accounts::{Accounts, Keep, Patience};
+pub use ledger::{Holder, Idle, Ledger, Permit, Unit};
 pub use reader::{Reader, State};
 
 use crate::error::{Error, Result};

@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::buffer::{Buffer, kib};
 use super::pattern::{LAST_SPAN, NEAR, Pattern};
-use super::{Accounts, Body, Holder, Patience, Permit, Unit};
+use super::{Accounts, Body, Holder, Idle, Patience, Permit, Unit};
 use crate::error::{Error, Result};
 use crate::store::{Object, Store, Version};
 
@@ -64,6 +64,8 @@ struct Gauges {
     /// Milliseconds after `born`; 0: never.
     last_read: AtomicU64,
     begun: AtomicBool,
+    /// When the body was opened or answered a read last, in milliseconds after `born`.
+    active: AtomicU64,
     /// A read, here or by the kernel.
     answered: AtomicBool,
     parked: AtomicBool,
@@ -172,9 +174,7 @@ impl Reader {
             // While the permit was waited for, memory may have run short.
             let start = turn.buffer.window.end();
             let (body, object) = self.open(start..self.version.size, permit).await?;
-            if self.gauges.answered.load(Ordering::Relaxed) {
-                body.permit.touch();
-            }
+            body.permit.touch();
             self.put(&mut turn, Some(body));
             if self.version.size - start <= SMALL && self.find_room(&mut turn, self.version.size) {
                 self.fill(&mut turn, self.version.size).await;
@@ -222,6 +222,7 @@ impl Reader {
         }
         self.gauges.offset.store(want.end, Ordering::Relaxed);
         self.gauges.last_read.store(self.now(), Ordering::Relaxed);
+        self.note_active();
         self.gauges.answered.store(true, Ordering::Relaxed);
         Ok(bytes)
     }
@@ -392,6 +393,7 @@ impl Reader {
         }
         let opened = Body::open(&*self.store, &self.version, range, permit).await?;
         self.gauges.begun.store(true, Ordering::Relaxed);
+        self.note_active();
         self.gauges.parked.store(false, Ordering::Relaxed);
         Ok(opened)
     }
@@ -504,24 +506,39 @@ impl Reader {
         }
     }
 
+    fn note_active(&self) {
+        self.gauges.active.store(self.age().as_millis() as u64, Ordering::Relaxed);
+    }
+
     fn now(&self) -> u64 {
         (self.age().as_millis() as u64).max(1)
     }
 }
 
 impl Holder for Reader {
-    fn park(&self, unit: Unit) -> bool {
+    fn park(&self, unit: Unit, idle: Idle) -> bool {
         // What could not be asked for again is not given up.
         if !self.version.is_resumable() {
+            return false;
+        }
+        // The lock is taken by who parks only: to others the stream would look busy.
+        let answered = self.gauges.answered.load(Ordering::Relaxed);
+        let keep = match (unit, answered, idle) {
+            (Unit::Kib, _, Idle::Read) => Duration::ZERO,
+            // Rule B4. Where the kernel may have answered a read, that counts as one.
+            (Unit::Body, true, Idle::Read) => self.accounts.keep.read,
+            (Unit::Body, false, Idle::Unread) => self.accounts.keep.unread,
+            _ => return false,
+        };
+        let active = Duration::from_millis(self.gauges.active.load(Ordering::Relaxed));
+        if self.age() < active + keep {
             return false;
         }
         let Ok(mut stream) = self.stream.try_lock() else { return false };
         let next = stream.body.as_ref().map(|body| body.next);
         match unit {
             Unit::Body => {
-                // Rule B4: a body is taken over once it has answered a read, and not before. Of
-                // one whose reads the kernel may have answered that counts as done.
-                if next.is_none() || !self.gauges.answered.load(Ordering::Relaxed) {
+                if next.is_none() {
                     return false;
                 }
                 self.put(&mut stream, None);

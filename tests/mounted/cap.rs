@@ -1,6 +1,7 @@
 //! Many handles and few bodies: B1, B3, B4, B5 and B6.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -8,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, part};
+use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
 use crate::support::s3_server::{Bucket, object, seaweedfs};
-use crate::support::wait::{at_most, equal, eventually};
+use crate::support::wait::{at_most, equal, eventually, within};
 
 /// As many files as handles: a second handle on a file would be served from the page cache.
 const FILES: usize = 100;
@@ -181,4 +183,52 @@ fn descriptors_return_when_handles_are_closed() {
 fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     (action(), start.elapsed())
+}
+
+/// B4: opens that nobody reads give their bodies up, and all files are right once they are read.
+#[test]
+fn five_hundred_opens_without_a_read_share_eight_bodies() {
+    const OPENS: usize = 500;
+    let store = Embedded::start();
+    (0..OPENS).for_each(|i| store.put(&format!("f{i}"), content(i as u64, 300 * KIB)));
+    let mount = store.mounting().with("--max-open-bodies 8 --open-wait 60s").start();
+    let files: Vec<File> = within(Duration::from_secs(60), "opens", || {
+        let open = |i| File::open(mount.path(format!("f{i}"))).expect("open");
+        (0..OPENS).map(open).collect()
+    });
+    let status = mount.status();
+    assert!(status.number("bodies_peak") <= 8, "{status:?}");
+    for (i, mut file) in files.into_iter().enumerate() {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).expect("read");
+        assert_same_bytes(&format!("f{i}"), &bytes, &content(i as u64, 300 * KIB));
+    }
+}
+
+/// B4: a program that opens and reads at once keeps its body, however many others wait.
+#[test]
+fn many_threads_that_open_and_read_ask_once_for_a_file() {
+    const THREADS: usize = 32;
+    const EACH: usize = 12;
+    let store = Embedded::start();
+    let key = |thread: usize, i: usize| format!("f{thread}-{i}");
+    for thread in 0..THREADS {
+        (0..EACH).for_each(|i| store.put(&key(thread, i), content(thread as u64, MIB)));
+    }
+    let args = "--max-open-bodies 8 --open-wait 60s --probe-size 0";
+    let mount = store.mounting().with(args).start();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (mount, key) = (&mount, &key);
+            scope.spawn(move || {
+                let want = content(thread as u64, MIB);
+                for i in 0..EACH {
+                    let bytes = fs::read(mount.path(key(thread, i))).expect("read");
+                    assert_same_bytes(&key(thread, i), &bytes, &want);
+                }
+            });
+        }
+    });
+    let (opens, gets) = (THREADS * EACH, store.requests().get as usize);
+    assert!(gets * 10 <= opens * 11, "{gets} GETs for {opens} opens");
 }

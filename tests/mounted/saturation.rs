@@ -195,16 +195,17 @@ fn two_hundred_stalled_reads_hold_up_no_other_read_and_no_release() {
         // Memory for all of them: a read that waits for the store holds what it will fill.
         let args = format!("--max-open-bodies {cap} --timeout 60s --buffer-memory 1GiB");
         let mount = setup.with(&args).start();
-        let open = |i| open_and_read(&mount, i);
-        let files: Vec<_> = (0..STALLED).map(open).collect();
-        let others: Vec<_> = (STALLED..STALLED + OTHERS).map(open).collect();
+        // The start of a file comes; then its body brings nothing more.
         proxy.script(|request| {
             let is_other = |i: usize| request.is_of(&i.to_string());
             match request.of_version && !(STALLED..STALLED + OTHERS).any(is_other) {
-                true => Fault::Stall(0),
+                true => Fault::Stall(256 << 10),
                 false => Fault::None,
             }
         });
+        let open = |i| open_and_read(&mount, i);
+        let files: Vec<_> = (0..STALLED).map(open).collect();
+        let others: Vec<_> = (STALLED..STALLED + OTHERS).map(open).collect();
         thread::scope(|scope| {
             for (i, file) in files.iter().enumerate() {
                 scope.spawn(move || read_right(file, i, START, SIZE - START));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use interleavings::body::{Holder, Ledger, Permit, Unit};
+use interleavings::body::{Holder, Idle, Ledger, Permit, Unit};
 use shuttle::current::{Labels, me, set_label_for_task};
 use shuttle::sync::{Arc, Mutex, Weak};
 use shuttle::{check_pct, check_random, future, thread};
@@ -24,8 +24,8 @@ struct Hand {
 }
 
 impl Holder for Hand {
-    fn park(&self, _: Unit) -> bool {
-        self.permit.try_lock().is_ok_and(|mut permit| permit.take().is_some())
+    fn park(&self, _: Unit, idle: Idle) -> bool {
+        idle == Idle::Read && self.permit.try_lock().is_ok_and(|mut permit| permit.take().is_some())
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use interleavings::body::{Accounts, Patience, Reader};
+use interleavings::body::{Accounts, Keep, Patience, Reader};
 use interleavings::error::Result;
 use interleavings::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
@@ -89,7 +89,10 @@ struct Mount {
 
 impl Mount {
     fn new(cap: usize, memory: u64) -> Mount {
-        Mount { store: Arc::default(), accounts: Accounts::new(cap, true, memory) }
+        // Time does not pass here: see the crate.
+        let keep = Keep { read: Duration::ZERO, unread: Duration::ZERO };
+        let accounts = Accounts { keep, ..Accounts::new(cap, true, memory) };
+        Mount { store: Arc::default(), accounts }
     }
 
     fn handle(&self, given: bool) -> Arc<Reader> {
