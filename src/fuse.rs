@@ -26,8 +26,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::{Instrument, Level, Span, debug, debug_span, error, event, warn};
 
 use crate::error::Error;
+use crate::fs::inode::ROOT;
 use crate::fs::{Attr, Entry, Fs, Kind, Lookup};
-use crate::inode::ROOT;
 
 /// What `stat` gives as the best size of a read. Tools that take it read in large pieces; the
 /// kernel reads ahead further by itself.

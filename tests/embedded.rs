@@ -473,8 +473,8 @@ async fn stopping_or_dropping_closes_listener_and_connections() {
 /// The project's own HTTP client, which is all that the SDK is built with here.
 fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
     let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
-    let limits = expirefs::http::Limits { sockets: 64, idle: Some(idle), connect };
-    let clients = expirefs::http::clients([limits], None, Arc::default());
+    let limits = expirefs::s3::http::Limits { sockets: 64, idle: Some(idle), connect };
+    let clients = expirefs::s3::http::clients([limits], None, Arc::default());
     let [client] = clients.expect("an HTTP client");
     client
 }

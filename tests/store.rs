@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use std::{env, io};
 
 use bytes::Bytes;
+use expirefs::catalog::walk::just_before;
 use expirefs::clock::Clock;
 use expirefs::embedded::{Handle, Object, Server};
 use expirefs::error::Error;
@@ -15,7 +16,6 @@ use expirefs::fd_budget::Budget;
 use expirefs::metrics::Metrics;
 use expirefs::s3::{Endpoint, S3};
 use expirefs::store::{Content, ListRequest, Store, Version, settle};
-use expirefs::walk::just_before;
 use futures_util::TryStreamExt;
 use memory::Memory;
 use support::proxy::{Fault, Proxy};

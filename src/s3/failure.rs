@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::S3;
 use crate::error::{Error, chain};
-use crate::tls::NoConnection;
+use crate::s3::tls::NoConnection;
 
 /// The storage class of an object that has to be restored before it can be read.
 pub fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String> {

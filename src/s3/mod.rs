@@ -5,12 +5,15 @@
 //! budget, and no request waits for another's for longer than a socket takes to close. Another
 //! one, with a few sockets of its own, serves the hosts that credentials come from.
 
+mod document;
 mod etag;
 mod failure;
 mod gate;
+pub mod http;
 mod page;
 mod retry;
 mod site;
+mod tls;
 mod witness;
 
 use std::ops::Range;
@@ -36,7 +39,6 @@ use futures_util::StreamExt;
 use crate::clock::Clock;
 use crate::error::{Error, Result, chain};
 use crate::fd_budget::Budget;
-use crate::http;
 use crate::metrics::Metrics;
 use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use etag::Etags;
@@ -74,7 +76,7 @@ pub struct Endpoint {
 }
 
 /// Where the bucket's name goes in a URL (`--addressing-style`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Addressing {
     /// In the host for AWS, in the path for any other endpoint.
     #[default]

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-#[path = "../../src/expiry.rs"]
+#[path = "../../src/expiry/mod.rs"]
 mod expiry;
 #[path = "../../src/name.rs"]
 mod name;

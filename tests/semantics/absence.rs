@@ -1,7 +1,7 @@
 //! Rule R5: "absent" is said on the store's own word only, and a failure hides nothing.
 
 use expirefs::error::Error;
-use expirefs::listing::Exactness;
+use expirefs::fs::listing::Exactness;
 
 use super::memory::{Asked, Mood};
 use super::{Make, Rig, SECOND, expires};

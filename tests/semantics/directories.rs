@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use expirefs::error::Error;
 use expirefs::fs::Lookup;
-use expirefs::inode::ROOT;
+use expirefs::fs::inode::ROOT;
 
 use super::memory::Requests;
 use super::{Make, Rig, SECOND, expires};

@@ -8,7 +8,7 @@ use expirefs::catalog::Trust;
 use expirefs::error::Error;
 use expirefs::expiry::{OnUnparsable, Policy, Source};
 use expirefs::fs::Lookup;
-use expirefs::inode::ROOT;
+use expirefs::fs::inode::ROOT;
 
 use super::memory::{Mood, Requests};
 use super::{Make, Rig, SECOND, expires, pattern};

@@ -18,16 +18,16 @@ use std::time::{Duration, SystemTime};
 
 use expirefs::body::{Accounts, Patience};
 use expirefs::catalog::Trust;
+use expirefs::catalog::index::Index;
+use expirefs::catalog::probe;
 use expirefs::clock::Clock;
 use expirefs::error::{Error, Result};
 use expirefs::expiry::{Policy, format_http_date};
+use expirefs::fs::inode::ROOT;
+use expirefs::fs::listing::{self, Exactness};
 use expirefs::fs::{Attr, Fs, Kind, Lookup, Settings};
-use expirefs::index::Index;
-use expirefs::inode::ROOT;
-use expirefs::listing::{self, Exactness};
 use expirefs::metrics::Metrics;
 use expirefs::name::Prefix;
-use expirefs::probe;
 use memory::Memory;
 
 pub fn start() -> SystemTime {

@@ -1,7 +1,7 @@
 //! Keys as paths: rules N1 to N3, and E10.
 
 use expirefs::error::Error;
-use expirefs::inode::ROOT;
+use expirefs::fs::inode::ROOT;
 
 use super::{Make, Rig, SECOND, expires};
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use expirefs::inode::ROOT;
-use expirefs::listing::Exactness;
+use expirefs::fs::inode::ROOT;
+use expirefs::fs::listing::Exactness;
 use expirefs::name::is_legal;
 use proptest::prelude::*;
 

@@ -5,9 +5,9 @@
 include!(concat!(env!("OUT_DIR"), "/tree.rs"));
 #[path = "../../../src/error.rs"]
 pub mod error;
-#[path = "../../../src/expiry.rs"]
+#[path = "../../../src/expiry/mod.rs"]
 pub mod expiry;
 #[path = "../../../src/metrics.rs"]
 pub mod metrics;
-#[path = "../../../src/store.rs"]
+#[path = "../../../src/store/mod.rs"]
 pub mod store;

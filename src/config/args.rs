@@ -1,4 +1,4 @@
-//! The command line, as typed. `config.rs` makes sense of it.
+//! The command line, as typed. The module above makes sense of it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
 
+use super::values;
 use crate::catalog::Trust;
 use crate::expiry::{CacheControl, OnUnparsable, Source};
-use crate::listing::Exactness;
+use crate::fs::listing::Exactness;
 use crate::s3::Addressing;
 
 /// Mount an S3 bucket as a directory in which expired objects do not exist.
@@ -33,65 +34,81 @@ pub enum Command {
     /// Mount a bucket, or what lies under a prefix of it, read-only
     Mount(Box<MountArgs>),
     /// Unmount, once running reads have ended or 5 s have passed; clears a dead mount too
-    Umount {
-        /// The mount point
-        dir: PathBuf,
-        /// Detach it at once, without asking its daemon: what is open stays usable while that lives
-        #[arg(long)]
-        force: bool,
-    },
+    Umount(UmountArgs),
     /// Show what a mount holds open, what it has done, and how its cap was derived
-    Status {
-        /// The mount point, or a path in the mount
-        dir: PathBuf,
-        /// As one JSON object
-        #[arg(long)]
-        json: bool,
-    },
+    Status(StatusArgs),
     /// List a bucket, with the expiry of each object: live ones, expired ones, or both
-    Ls {
-        /// s3://BUCKET or s3://BUCKET/PREFIX
-        #[arg(value_name = "s3://BUCKET[/PREFIX]")]
-        url: String,
-        /// Only expired objects
-        #[arg(long, conflicts_with = "live")]
-        expired: bool,
-        /// Only live objects: what a mount shows
-        #[arg(long)]
-        live: bool,
-        /// All objects (the default)
-        #[arg(long, conflicts_with_all = ["live", "expired"])]
-        all: bool,
-        /// All keys under the prefix, not one level of them
-        #[arg(long, short)]
-        recursive: bool,
-        /// With size, Last-Modified, and what decided
-        #[arg(long, short)]
-        long: bool,
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        object: Box<ObjectArgs>,
-    },
+    Ls(Box<LsArgs>),
     /// Say why an object is there or not: its headers, how they are read, both clocks, the verdict
-    Explain {
-        /// A path in a mount, or s3://BUCKET/KEY
-        path: String,
-        /// As one JSON object
-        #[arg(long)]
-        json: bool,
-        /// Of s3://BUCKET/KEY only: a mount explains by its own options
-        #[command(flatten)]
-        object: Box<ObjectArgs>,
-    },
+    Explain(Box<ExplainArgs>),
     /// Mount a bucket that lives in this process, to try it all without S3
     #[cfg(feature = "demo")]
-    Demo {
-        /// Run a tour that checks what it sees, and leave: status 0 only if all was right
-        #[arg(long)]
-        exit: bool,
-    },
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct UmountArgs {
+    /// The mount point
+    pub dir: PathBuf,
+    /// Detach it at once, without asking its daemon: what is open stays usable while that lives
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The mount point, or a path in the mount
+    pub dir: PathBuf,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// s3://BUCKET or s3://BUCKET/PREFIX
+    #[arg(value_name = "s3://BUCKET[/PREFIX]")]
+    pub url: String,
+    /// Only expired objects
+    #[arg(long, conflicts_with = "live")]
+    pub expired: bool,
+    /// Only live objects: what a mount shows
+    #[arg(long)]
+    pub live: bool,
+    /// All objects (the default)
+    #[arg(long, conflicts_with_all = ["live", "expired"])]
+    pub all: bool,
+    /// All keys under the prefix, not one level of them
+    #[arg(long, short)]
+    pub recursive: bool,
+    /// With size, Last-Modified, and what decided
+    #[arg(long, short)]
+    pub long: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub object: ObjectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// A path in a mount, or s3://BUCKET/KEY
+    pub path: String,
+    /// As one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Of s3://BUCKET/KEY only: a mount explains by its own options
+    #[command(flatten)]
+    pub object: ObjectArgs,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Run a tour that checks what it sees, and leave: status 0 only if all was right
+    #[arg(long)]
+    pub exit: bool,
 }
 
 #[derive(Debug, Args)]
@@ -130,10 +147,10 @@ pub struct ObjectArgs {
     #[command(flatten, next_help_heading = "Expiry")]
     pub rules: RuleArgs,
     /// HEAD requests under way at one time
-    #[arg(long, value_name = "N", default_value = "64", value_parser = concurrency)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = values::concurrency)]
     pub metadata_concurrency: usize,
     /// How long a request waits for the store, retries included
-    #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = values::nonzero_duration)]
     pub timeout: Duration,
 }
 
@@ -165,10 +182,10 @@ pub struct ExpiryArgs {
     /// How long what the store said is believed: a duration, or `expiry`: until the object
     /// expires (60s for one without an expiry). With `expiry` a replacement, a deletion or a purge
     /// is not noticed before the old end, unless a read has to ask the store anew
-    #[arg(long, value_name = "D|expiry", default_value = "1s", value_parser = trust)]
+    #[arg(long, value_name = "D|expiry", default_value = "1s", value_parser = values::trust)]
     pub metadata_ttl: Trust,
     /// How long a name is believed absent
-    #[arg(long, value_name = "D", default_value = "0s", value_parser = duration)]
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = values::duration)]
     pub negative_ttl: Duration,
     #[command(flatten)]
     pub rules: RuleArgs,
@@ -181,7 +198,7 @@ pub struct RuleArgs {
     #[arg(long, value_name = "WHAT", default_value = "expired")]
     pub on_unparsable: OnUnparsable,
     /// Life after Last-Modified of objects whose headers set no end [default: for ever]
-    #[arg(long, value_name = "D", value_parser = duration)]
+    #[arg(long, value_name = "D", value_parser = values::duration)]
     pub default_ttl: Option<Duration>,
     /// What Cache-Control counts for; last-modified: s-maxage, else max-age, from Last-Modified
     /// on, in place of Expires
@@ -223,7 +240,7 @@ pub struct ListingArgs {
     pub index: Option<PathBuf>,
     /// Memory for what is known of objects, 64 bytes each: listings ask for the headers of no
     /// object that is known
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = values::size)]
     pub index_memory: ByteSize,
 }
 
@@ -231,26 +248,26 @@ pub struct ListingArgs {
 pub struct ReadArgs {
     /// First bytes of a file that come with the answer to the first lookup of its name, where
     /// lookups are followed by opens: a file up to this size takes one request; 0: none
-    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = probe_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::probe_size)]
     pub probe_size: ByteSize,
     /// Memory in which such bytes wait for the open, all files together
-    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = values::size)]
     pub probe_cache: ByteSize,
     /// Memory for bytes on their way from the store to the kernel, all open files together
-    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = buffer_memory)]
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = values::buffer_memory)]
     pub buffer_memory: ByteSize,
 }
 
 #[derive(Debug, Args)]
 pub struct LimitArgs {
     /// Bodies open at one time [default: what the descriptor limit leaves room for]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = values::positive)]
     pub max_open_bodies: Option<usize>,
     /// How long an open waits for a free body before ENFILE
-    #[arg(long, value_name = "D", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "D", default_value = "5s", value_parser = values::duration)]
     pub open_wait: Duration,
     /// HEAD and LIST requests under way at one time, as far as there are descriptors
-    #[arg(long, value_name = "N", default_value = "64", value_parser = concurrency)]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = values::concurrency)]
     pub metadata_concurrency: usize,
     /// Never close an idle body in favour of another open
     #[arg(long)]
@@ -259,13 +276,13 @@ pub struct LimitArgs {
     #[arg(long)]
     pub keep_fd_limit: bool,
     /// How long a call waits for the store, retries included
-    #[arg(long, value_name = "D", default_value = "30s", value_parser = nonzero_duration)]
+    #[arg(long, value_name = "D", default_value = "30s", value_parser = values::nonzero_duration)]
     pub timeout: Duration,
     /// Report a body that was held open for so long without a read; 0s: never
-    #[arg(long, value_name = "D", default_value = "10m", value_parser = duration)]
+    #[arg(long, value_name = "D", default_value = "10m", value_parser = values::duration)]
     pub idle_warn: Duration,
     /// Threads that serve the kernel
-    #[arg(long, value_name = "N", default_value = "2", value_parser = fuse_threads)]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = values::fuse_threads)]
     pub fuse_threads: usize,
 }
 
@@ -278,90 +295,14 @@ pub struct FileArgs {
     #[arg(long)]
     pub gid: Option<u32>,
     /// Permissions of files, octal; write bits are taken off
-    #[arg(long, value_name = "MODE", default_value = "0644", value_parser = mode)]
+    #[arg(long, value_name = "MODE", default_value = "0644", value_parser = values::mode)]
     pub file_mode: u16,
     /// Permissions of directories, octal; write bits are taken off
-    #[arg(long, value_name = "MODE", default_value = "0755", value_parser = mode)]
+    #[arg(long, value_name = "MODE", default_value = "0755", value_parser = values::mode)]
     pub dir_mode: u16,
     /// Let other users in, as the permissions say
     #[arg(long)]
     pub allow_other: bool,
-}
-
-/// Longer than anybody waits, and far from what instants and timers can count.
-const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86400);
-
-fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration <= LONGEST => Ok(duration),
-        Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
-            Err("expected a duration of at most 365000d".to_owned())
-        }
-        Err(_) => Err("expected a duration such as 90s, 10m or 1h30m".to_owned()),
-    }
-}
-
-fn nonzero_duration(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("expected a duration above zero, such as 30s".to_owned()),
-        some => Ok(some),
-    }
-}
-
-fn trust(text: &str) -> Result<Trust, String> {
-    match text {
-        "expiry" => Ok(Trust::UntilExpiry),
-        _ => duration(text).map(Trust::For).map_err(|e| format!("{e}, or `expiry`")),
-    }
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number from 1 on".to_owned()),
-        Ok(n) => Ok(n),
-    }
-}
-
-/// Each has a stack and a buffer of its own, and none of them waits for the store.
-fn fuse_threads(text: &str) -> Result<usize, String> {
-    at_most(text, 64)
-}
-
-/// Descriptors bound it further.
-fn concurrency(text: &str) -> Result<usize, String> {
-    at_most(text, 10_000)
-}
-
-fn at_most(text: &str, most: usize) -> Result<usize, String> {
-    positive(text)
-        .ok()
-        .filter(|n| *n <= most)
-        .ok_or_else(|| format!("expected a whole number from 1 to {most}"))
-}
-
-fn size(text: &str) -> Result<ByteSize, String> {
-    text.parse().map_err(|_| "expected a size such as 64KiB, 32MiB or 0".to_owned())
-}
-
-fn probe_size(text: &str) -> Result<ByteSize, String> {
-    size(text).and_then(|size| match size <= ByteSize::mib(1) {
-        true => Ok(size),
-        false => Err("expected at most 1MiB: larger files are read as they are asked for".into()),
-    })
-}
-
-fn buffer_memory(text: &str) -> Result<ByteSize, String> {
-    size(text).and_then(|size| match size >= ByteSize::mib(4) {
-        true => Ok(size),
-        false => Err("expected at least 4MiB: the kernel asks for 1MiB at a time".into()),
-    })
-}
-
-fn mode(text: &str) -> Result<u16, String> {
-    u16::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o777)
-        .ok_or_else(|| "expected permissions in octal, such as 0644".to_owned())
 }
 
 #[cfg(test)]
@@ -411,24 +352,5 @@ mod tests {
             }
         }
         assert!(refused(&["--expires-from", "list"]).contains("--default-ttl"));
-    }
-
-    #[test]
-    fn sizes_as_people_write_them() {
-        assert_eq!(size("0"), Ok(ByteSize::b(0)));
-        assert_eq!(size("64KiB"), Ok(ByteSize::kib(64)));
-        assert_eq!(size("64 kib"), Ok(ByteSize::kib(64)));
-        assert_eq!(size("1MB"), Ok(ByteSize::mb(1)));
-        assert_eq!(size("128M"), Ok(ByteSize::mb(128)));
-        assert!(size("-1").is_err() && size("64x").is_err());
-    }
-
-    #[test]
-    fn durations_as_people_write_them() {
-        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        assert_eq!(trust("expiry"), Ok(Trust::UntilExpiry));
     }
 }

@@ -17,8 +17,8 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use crate::config::Config;
+use crate::daemon::mounts::{self, MountEntry};
 use crate::fuse::Fuse;
-use crate::mounts::{self, MountEntry};
 
 const DEVICE: &str = "/dev/fuse";
 

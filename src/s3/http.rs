@@ -35,10 +35,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
-use crate::document;
 use crate::metrics::Metrics;
+use crate::s3::document;
+use crate::s3::tls::{self, NoConnection, TlsWanted};
 use crate::store::CHUNK;
-use crate::tls::{self, NoConnection, TlsWanted};
 
 /// What a client is made with.
 #[derive(Clone, Copy, Debug)]

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
-use crate::cli::{Cli, Command};
+use super::on_runtime;
+use super::signals::Signals;
 use crate::config::Config;
+use crate::config::args::{Cli, Command, DemoArgs};
 use crate::daemon::{self, Mounted};
 use crate::embedded::{Handle, Object, Server};
 use crate::expiry::format_http_date;
@@ -25,11 +28,19 @@ const README: &str = "This file has no Expires: it lives until somebody deletes 
 const PAGE: &str = "<p>This page expires in an hour.</p>\n";
 const SOON_TEXT: &str = "This file is about to expire.\n";
 
+pub fn run(args: DemoArgs) -> Result<ExitCode, String> {
+    let work = async {
+        let mut signals = Signals::new()?;
+        demo(args.exit, signals.next()).await
+    };
+    on_runtime(1, work).map(|()| ExitCode::SUCCESS)
+}
+
 /// Serves the demo until `stop`, or on a tour to its end.
 ///
 /// # Errors
 /// In words for the operator: what cannot be done, or what the tour saw that was wrong.
-pub async fn run(tour: bool, stop: impl Future<Output = ()>) -> Result<(), String> {
+async fn demo(tour: bool, stop: impl Future<Output = ()>) -> Result<(), String> {
     let server = Server::start().await.map_err(|e| format!("no server: {e}"))?;
     let ends = SystemTime::now() + if tour { SOON_ON_TOUR } else { SOON };
     fill(&server.handle(), ends);

@@ -1,6 +1,11 @@
 //! What is known of names: which object version, directory or nothing each one is, for how long
 //! that may be believed, and when it expires. Everything it forgets can be asked again.
 
+pub mod index;
+pub mod probe;
+pub mod walk;
+mod weighed;
+
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,17 +19,17 @@ use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
 use tracing::{Instrument, info, warn};
 
-use crate::about::About;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Policy, Presence, Terms};
-use crate::index::Index;
 use crate::metrics::Metrics;
 use crate::name;
-use crate::probe::{self, Probes};
 use crate::store::{Headers, ListRequest, Object, Store, Version, head_of_listed, settle};
-use crate::walk::{self, Walks};
-use crate::weighed::{Weighed, Weight};
+use crate::xattr::About;
+use index::Index;
+use probe::Probes;
+use walk::Walks;
+use weighed::{Weighed, Weight};
 
 /// Bytes of names remembered, where they are believed for a time that is set: seconds, mostly.
 const FACTS: usize = 24 << 20;
@@ -44,7 +49,7 @@ const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 const OPEN_AFTER_LOOKUP: Duration = Duration::from_secs(1);
 
 /// After so long no other object can have its Last-Modified: two clocks of whole seconds. Not so of
-/// multipart uploads, see `index.rs`.
+/// multipart uploads, see `index`.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// How often a lookup asks again for an object that is listed and answered by a 404 of another's,

@@ -61,7 +61,7 @@ impl Expiry {
 }
 
 /// What an `Expires` that is no HTTP date means (`--on-unparsable`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnparsable {
     /// Already expired, as RFC 9111 §5.3 says.
     #[default]
@@ -73,7 +73,7 @@ pub enum OnUnparsable {
 }
 
 /// Where an expiry may come from (`--expires-from`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
     /// The object's headers: exact, and a listing asks HEAD for each key it does not know.
     #[default]
@@ -83,7 +83,7 @@ pub enum Source {
 }
 
 /// What `Cache-Control` counts for (`--cache-control`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheControl {
     /// Nothing. Each answer of S3 is new, so that by the letter `max-age` would never run out.
     #[default]

@@ -17,10 +17,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::about::About;
 use crate::expiry::Expiry;
 use crate::name::{self, Prefix};
 use crate::store::Version;
+use crate::xattr::About;
 use idle::{Kind, Limits, Lines};
 
 /// The kernel's name for the mount's root (FUSE_ROOT_ID).

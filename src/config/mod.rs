@@ -1,5 +1,8 @@
-//! What was typed, made into what a mount needs. With `cli.rs` the sole reader of arguments and
+//! What was typed, made into what a mount needs. With `args` the sole reader of arguments and
 //! environment.
+
+pub mod args;
+mod values;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,16 +12,15 @@ use nix::sys::sysinfo::sysinfo;
 use nix::unistd::{Gid, Uid};
 
 use crate::body::Patience;
-use crate::cli::{ClockArg, MountArgs, ObjectArgs, RuleArgs, StoreArgs};
+use crate::catalog::probe;
 use crate::expiry::{CacheControl, Policy, Source};
 use crate::fs::Settings;
+use crate::fs::listing;
 use crate::fuse::Ownership;
-use crate::listing;
 use crate::name::Prefix;
-use crate::probe;
-use crate::runtime_dir;
 use crate::s3::Endpoint;
 use crate::store;
+use args::{ClockArg, MountArgs, ObjectArgs, RuleArgs, StoreArgs};
 
 /// A mount, described.
 #[derive(Clone, Debug)]
@@ -181,11 +183,6 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
 
-/// Where sockets of this user's daemons may lie, the first choice first.
-pub fn runtime_dirs() -> Vec<PathBuf> {
-    runtime_dir::candidates(std::env::var_os("XDG_RUNTIME_DIR").map(Into::into), Uid::effective())
-}
-
 fn bucket_and_prefix(text: &str) -> Result<(String, Prefix), String> {
     let (bucket, prefix) = bucket_and_key(text)?;
     let prefix = Prefix::new(prefix);
@@ -210,7 +207,7 @@ fn bucket_and_key(text: &str) -> Result<(&str, &str), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
+    use args::{Cli, Command};
     use clap::Parser;
 
     #[test]

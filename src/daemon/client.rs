@@ -9,10 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::config::runtime_dirs;
-use crate::control::{Request, socket_of};
-use crate::mounts::{self, MountEntry};
-use crate::runtime_dir;
+use crate::daemon::control::{Request, socket_of};
+use crate::daemon::mounts::{self, MountEntry};
+use crate::daemon::runtime_dir;
 
 /// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
@@ -22,7 +21,7 @@ const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// In words for the operator.
 pub async fn ask(mount: &MountEntry, request: &Request) -> Result<String, String> {
-    let dirs = runtime_dirs();
+    let dirs = runtime_dir::of_this_user();
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => {
             let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();

@@ -3,6 +3,10 @@
 //! Operations are futures that are ready at once where the answer is known; `fuse.rs` polls them
 //! once on the thread that serves the kernel and sends them to the runtime only if they wait.
 
+pub mod handle;
+pub mod inode;
+pub mod listing;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,21 +15,21 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use crate::about;
 use crate::body::{Accounts, Patience, Reader};
+use crate::bucket::explain::{Belief, Explanation, explain};
+use crate::catalog::index::Index;
+use crate::catalog::probe;
 use crate::catalog::{Catalog, Known, Rules, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Expiry, Policy, Presence, rfc3339};
-use crate::explain::{Belief, Explanation, explain};
-use crate::handle::{Handle, Handles};
-use crate::index::Index;
-use crate::inode::{File, Idle, Inodes, Node, ROOT, UNKNOWN};
-use crate::listing::{self, DirEntry, Listing, What};
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
-use crate::probe;
 use crate::store::Store;
+use crate::xattr;
+use handle::{Handle, Handles};
+use inode::{File, Idle, Inodes, Node, ROOT, UNKNOWN};
+use listing::{DirEntry, Listing, What};
 
 /// Taken off every lifetime given to the kernel, which rounds them up to its ticks (measured:
 /// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
@@ -195,7 +199,7 @@ impl Fs {
             Node::Directory(_) => Vec::new(),
             Node::File(file) => {
                 let about = file.about.get().map(|about| &**about);
-                about::attributes(&file.version, file.expiry, about)
+                xattr::attributes(&file.version, file.expiry, about)
             }
         })
     }

@@ -22,9 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
-use crate::config::runtime_dirs;
-use crate::mounts::MountEntry;
-use crate::runtime_dir;
+use crate::daemon::mounts::MountEntry;
+use crate::daemon::runtime_dir;
 
 /// Clients served at one time. Each is a descriptor, as is one that waits for a place; the budget
 /// counts four.
@@ -43,7 +42,7 @@ const LONGEST: u64 = 6 * 4096 + 64;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
-    /// Answered by a [`crate::status::Status`].
+    /// Answered by a [`crate::daemon::status::Status`].
     Status,
     /// Why the name at this path below the mount point is there or not. Answered by a `Result`
     /// of an explanation or a text; may take as long as the store does.
@@ -117,7 +116,7 @@ impl Server {
 }
 
 fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
-    let dirs = runtime_dirs();
+    let dirs = runtime_dir::of_this_user();
     let mut tries = 0;
     loop {
         let path = socket_of(runtime_dir::create(&dirs, Uid::effective())?, mount);

@@ -8,9 +8,14 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
+/// Where sockets of this user's daemons may lie, the first choice first.
+pub fn of_this_user() -> Vec<PathBuf> {
+    candidates(std::env::var_os("XDG_RUNTIME_DIR").map(Into::into), Uid::effective())
+}
+
 /// Where it may be, in the order of preference. A daemon takes the first place that it can use; a
 /// client looks at all of them, for its environment may differ from the daemon's.
-pub fn candidates(xdg_runtime_dir: Option<PathBuf>, user: Uid) -> Vec<PathBuf> {
+fn candidates(xdg_runtime_dir: Option<PathBuf>, user: Uid) -> Vec<PathBuf> {
     let system = match user.is_root() {
         true => PathBuf::from("/run"),
         false => PathBuf::from(format!("/run/user/{user}")),

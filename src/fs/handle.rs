@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::body::{Reader, State};
 use crate::error::{Error, Result};
-use crate::inode::File;
+use crate::fs::inode::File;
 
 /// A handle counts as being read for this long after a read: programs compute between two.
 const IN_USE: Duration = Duration::from_secs(1);

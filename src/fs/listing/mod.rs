@@ -50,7 +50,7 @@ pub struct Rules {
 }
 
 /// What a listing shows of objects that nothing but their names is known of (`--ls`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Exactness {
     /// No expired name is ever shown: the headers of each unknown object are asked for
     #[default]

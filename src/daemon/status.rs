@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::State;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
-use crate::handle::Handle;
+use crate::fs::handle::Handle;
 use crate::shown::Shown;
 
 /// The state of a mount. Field names are part of the interface.

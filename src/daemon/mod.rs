@@ -1,5 +1,12 @@
 //! The life of a mount: checked, mounted, served, drained, unmounted.
 
+pub mod client;
+pub mod control;
+pub mod mounts;
+mod runtime_dir;
+mod session;
+pub mod status;
+
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -16,22 +23,21 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::body::Accounts;
+use crate::catalog::index::{Index, IndexFile};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control::{self, Request};
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
+use crate::fs::inode::Idle;
+use crate::fs::listing::Exactness;
 use crate::fuse::{Fuse, Pages};
-use crate::index::{Index, IndexFile};
-use crate::inode::Idle;
-use crate::listing::Exactness;
 use crate::metrics::Metrics;
-use crate::mounts::{self, MountEntry};
 use crate::name::Prefix;
 use crate::s3::{BRIEF_OUTAGE, S3, Site};
-use crate::session;
-use crate::status::{Status, process_of};
 use crate::store::{ListRequest, Store, any_below};
+use control::Request;
+use mounts::MountEntry;
+use status::{Status, process_of};
 
 /// What running reads are given when the mount is taken down.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,41 @@
+//! `expirefs explain`: of a name in a mount its daemon says why it is there or not, of an
+//! `s3://BUCKET/KEY` the store is asked.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{bucket, on_runtime, read_answer};
+use crate::bucket::explain::{Explanation, explain};
+use crate::config::Query;
+use crate::config::args::ExplainArgs;
+use crate::daemon::client;
+use crate::daemon::control::Request;
+use crate::output::{Reader, print, print_json};
+
+pub fn run(args: ExplainArgs) -> Result<ExitCode, String> {
+    let path = &args.path;
+    let explanation = match path.starts_with("s3://") {
+        true => {
+            let query = Query::new(path, args.object)?;
+            on_runtime(1, explain_object(query))?
+        }
+        false => {
+            let (mount, below) = client::path_in_mount(Path::new(path))?;
+            let answer = on_runtime(1, client::ask(&mount, &Request::Explain(below)))?;
+            read_answer::<Result<Explanation, String>>(&answer)?
+                .map_err(|e| format!("{path}: {e}"))?
+        }
+    };
+    let _: Reader = match args.json {
+        true => print_json(&serde_json::to_string(&explanation).map_err(|e| e.to_string())?)?,
+        false => print(&explanation.to_string())?,
+    };
+    Ok(ExitCode::from(explanation.exit_status()))
+}
+
+async fn explain_object(query: Query) -> Result<Explanation, String> {
+    let (store, clock) = bucket(&query).await?;
+    let bucket = &query.endpoint.bucket;
+    let explanation = explain(&*store, &clock, &query.policy, bucket, &query.key).await;
+    explanation.map_err(|e| format!("s3://{bucket}/{}: {e}", query.key))
+}

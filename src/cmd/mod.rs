@@ -1,0 +1,73 @@
+//! The commands, one file each: what was typed in, lines for the operator and an exit status out.
+//!
+//! Owns the process: its log, its signals, its runtime, what it prints. A command asks the modules
+//! below for what it shows; none of them prints or exits.
+
+#[cfg(feature = "demo")]
+mod demo;
+mod explain;
+mod log;
+mod ls;
+mod mount;
+mod signals;
+mod status;
+mod umount;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use tokio::runtime::Builder;
+
+use crate::clock::Clock;
+use crate::config::Query;
+use crate::config::args::{Cli, Command};
+use crate::daemon;
+use crate::metrics::Metrics;
+use crate::output::say;
+use crate::s3::{BRIEF_OUTAGE, QUIET, S3};
+use crate::store::Store;
+
+/// Runs the command that was typed, and says why where it fails.
+pub fn run(cli: Cli) -> ExitCode {
+    let done = log::start(&cli.log, QUIET).and_then(|()| match cli.command {
+        Command::Mount(args) => mount::run(*args),
+        Command::Umount(args) => umount::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Ls(args) => ls::run(*args),
+        Command::Explain(args) => explain::run(*args),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(args),
+    });
+    done.unwrap_or_else(|error| {
+        say(&format!("expirefs: {error}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn read_answer<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
+    serde_json::from_str(answer).map_err(|e| format!("the daemon's answer cannot be read: {e}"))
+}
+
+/// A bucket without a mount.
+async fn bucket(query: &Query) -> Result<(Arc<dyn Store>, Arc<Clock>), String> {
+    let clock = Arc::new(if query.local_clock { Clock::local() } else { Clock::server() });
+    let budget = daemon::budget_without_mount(query.metadata_concurrency)?;
+    let metrics = Arc::new(Metrics::default());
+    let site = query.endpoint.clone().locate().await?;
+    let store = S3::new(&site, &budget, query.timeout, clock.clone(), metrics).await?;
+    Ok((Arc::new(store.with_outage(BRIEF_OUTAGE)), clock))
+}
+
+/// Runs to the end of `work`, on this many threads. What hangs in the system then (a DNS query) is
+/// not waited for.
+fn on_runtime<T>(
+    workers: usize,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = built.map_err(|e| format!("no runtime: {e}"))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}

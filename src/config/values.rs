@@ -1,0 +1,155 @@
+//! The values of options: how each kind is written, and what is wrong with what is none.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
+use crate::catalog::Trust;
+use crate::expiry::{CacheControl, OnUnparsable, Source};
+use crate::fs::listing::Exactness;
+use crate::s3::Addressing;
+
+/// The words that an option takes, each with its meaning. The types themselves lie in modules that
+/// know nothing of a command line.
+macro_rules! words {
+    ($($type:ident { $($variant:ident = $word:literal: $help:literal,)* })*) => {$(
+        impl ValueEnum for $type {
+            fn value_variants<'a>() -> &'a [$type] {
+                &[$($type::$variant),*]
+            }
+
+            fn to_possible_value(&self) -> Option<PossibleValue> {
+                Some(match self {
+                    $($type::$variant => PossibleValue::new($word).help($help),)*
+                })
+            }
+        }
+    )*};
+}
+
+words! {
+    OnUnparsable {
+        Expired = "expired": "Already expired, as RFC 9111 §5.3 says",
+        Fresh = "fresh": "As if the object had no such header",
+        Error = "error": "EIO",
+    }
+    Source {
+        Headers = "headers": "The object's headers: exact, and a listing asks HEAD for each key it does not know",
+        List = "list": "Last-Modified alone, which a listing carries: no HEAD for a listing",
+    }
+    CacheControl {
+        Ignore = "ignore": "Nothing",
+        LastModified = "last-modified": "`s-maxage`, else `max-age`, counted from Last-Modified, in place of Expires",
+    }
+    Exactness {
+        Exact = "exact": "No expired name is ever shown: the headers of each unknown object are asked for",
+        Lazy = "lazy": "Names that are not known to have expired are shown as the store lists them",
+    }
+    Addressing {
+        Auto = "auto": "In the host for AWS, in the path for any other endpoint",
+        Path = "path": "http://HOST/BUCKET/KEY",
+        Virtual = "virtual": "http://BUCKET.HOST/KEY",
+    }
+}
+
+/// Longer than anybody waits, and far from what instants and timers can count.
+const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86400);
+
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= LONGEST => Ok(duration),
+        Ok(_) | Err(humantime::DurationError::NumberOverflow) => {
+            Err("expected a duration of at most 365000d".to_owned())
+        }
+        Err(_) => Err("expected a duration such as 90s, 10m or 1h30m".to_owned()),
+    }
+}
+
+pub fn nonzero_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("expected a duration above zero, such as 30s".to_owned()),
+        some => Ok(some),
+    }
+}
+
+pub fn trust(text: &str) -> Result<Trust, String> {
+    match text {
+        "expiry" => Ok(Trust::UntilExpiry),
+        _ => duration(text).map(Trust::For).map_err(|e| format!("{e}, or `expiry`")),
+    }
+}
+
+pub fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a whole number from 1 on".to_owned()),
+        Ok(n) => Ok(n),
+    }
+}
+
+/// Each has a stack and a buffer of its own, and none of them waits for the store.
+pub fn fuse_threads(text: &str) -> Result<usize, String> {
+    at_most(text, 64)
+}
+
+/// Descriptors bound it further.
+pub fn concurrency(text: &str) -> Result<usize, String> {
+    at_most(text, 10_000)
+}
+
+fn at_most(text: &str, most: usize) -> Result<usize, String> {
+    positive(text)
+        .ok()
+        .filter(|n| *n <= most)
+        .ok_or_else(|| format!("expected a whole number from 1 to {most}"))
+}
+
+pub fn size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "expected a size such as 64KiB, 32MiB or 0".to_owned())
+}
+
+pub fn probe_size(text: &str) -> Result<ByteSize, String> {
+    size(text).and_then(|size| match size <= ByteSize::mib(1) {
+        true => Ok(size),
+        false => Err("expected at most 1MiB: larger files are read as they are asked for".into()),
+    })
+}
+
+pub fn buffer_memory(text: &str) -> Result<ByteSize, String> {
+    size(text).and_then(|size| match size >= ByteSize::mib(4) {
+        true => Ok(size),
+        false => Err("expected at least 4MiB: the kernel asks for 1MiB at a time".into()),
+    })
+}
+
+pub fn mode(text: &str) -> Result<u16, String> {
+    u16::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "expected permissions in octal, such as 0644".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        assert_eq!(size("0"), Ok(ByteSize::b(0)));
+        assert_eq!(size("64KiB"), Ok(ByteSize::kib(64)));
+        assert_eq!(size("64 kib"), Ok(ByteSize::kib(64)));
+        assert_eq!(size("1MB"), Ok(ByteSize::mb(1)));
+        assert_eq!(size("128M"), Ok(ByteSize::mb(128)));
+        assert!(size("-1").is_err() && size("64x").is_err());
+    }
+
+    #[test]
+    fn durations_as_people_write_them() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(trust("expiry"), Ok(Trust::UntilExpiry));
+    }
+}
