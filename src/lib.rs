@@ -27,4 +27,5 @@ pub mod output;
 pub mod s3;
 pub mod shown;
 pub mod store;
+mod sync;
 pub mod xattr;

@@ -1,11 +1,11 @@
 //! What bounds the readers of a mount: the accounts they share, and how long each may wait.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::pace::Pace;
 use super::{Ledger, Unit};
 use crate::metrics::Counter;
+use crate::sync::Arc;
 
 /// What bounds a reader's waits.
 #[derive(Clone, Copy, Debug)]

@@ -5,13 +5,14 @@
 //! holder, next from the one that has been open the longest without a read; where there is neither
 //! it waits its turn, first come first served, for a bounded time.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Holders asked at one time to give up what they hold.
 const ASKED: usize = 32;

@@ -1,7 +1,8 @@
 //! How fast responses bring their bytes, as measured: shared by the readers of a mount. Pure.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 const MIB: u64 = 1 << 20;
 

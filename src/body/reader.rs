@@ -1,8 +1,6 @@
 //! The reader of a file handle: at most one body, and a window of the bytes it has brought.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -16,6 +14,8 @@ use super::pattern::{LAST_SPAN, NEAR, Pattern};
 use super::{Accounts, Body, Holder, Idle, Patience, Permit, Unit};
 use crate::error::{Error, Result};
 use crate::store::{Object, Store, Version};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Arc, Weak};
 
 /// What is missing of an object is taken in whole by the open that asks for it, up to this size:
 /// its bytes follow the headers in the same packets, and the body is closed before the first read.

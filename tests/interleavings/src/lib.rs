@@ -2,7 +2,8 @@
 //! chosen anew in each run. No timeout ever ends by itself: who is not woken is a deadlock, and
 //! shuttle says so.
 
-include!(concat!(env!("OUT_DIR"), "/tree.rs"));
+#[path = "../../../src/body/mod.rs"]
+pub mod body;
 #[path = "../../../src/error.rs"]
 pub mod error;
 #[path = "../../../src/expiry/mod.rs"]
@@ -11,3 +12,6 @@ pub mod expiry;
 pub mod metrics;
 #[path = "../../../src/store/mod.rs"]
 pub mod store;
+
+// In place of `src/sync.rs`.
+use shuttle::sync;
