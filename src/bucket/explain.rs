@@ -6,14 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Clock;
+use crate::bucket::Bucket;
 use crate::error::Result;
-use crate::expiry::{
-    Basis, CacheControl, OnUnparsable, Policy, Presence, Term, Terms, instant, rfc3339,
-};
+use crate::expiry::{Basis, Judgement, Presence, Statement, Term, rfc3339};
 use crate::name::{self, Prefix};
 use crate::shown::Shown;
-use crate::store::{Object, Store, any_below, settle};
+use crate::store::{Object, any_below, settle};
 
 /// Field names are part of the interface. Instants are as RFC 3339 has them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -125,17 +123,12 @@ pub struct Belief {
     pub open_handles: usize,
 }
 
-/// Asks the store for `key` and explains its answer.
+/// Asks the store for `key` and explains its answer; `name` is the bucket's.
 ///
 /// # Errors
 /// Of the store, where it has no answer.
-pub async fn explain(
-    store: &dyn Store,
-    clock: &Clock,
-    policy: &Policy,
-    bucket: &str,
-    key: &str,
-) -> Result<Explanation> {
+pub async fn explain(bucket: &Bucket, name: &str, key: &str) -> Result<Explanation> {
+    let store = &*bucket.store;
     // The root has no key, and is there whatever lies below it.
     let is_root = key.is_empty();
     let (found, below) = match is_root {
@@ -148,28 +141,23 @@ pub async fn explain(
             Err(error) => (None, settle(store, key, error).await?),
         },
     };
-    let now = clock.now();
-    let terms = found.as_ref().map(|object| Terms::read(object.headers.stamps(), now));
-    let judgement = found.as_ref().zip(terms.as_ref());
-    let judgement = judgement.map(|(o, terms)| policy.judge(terms, o.version.last_modified));
-    let (verdict, end) = match judgement.map(|j| (j.expiry.at(now), j.expiry)) {
-        None if below => (Verdict::Directory, None),
-        None => (Verdict::Absent, None),
-        Some((presence, expiry)) => {
-            let verdict = match presence {
-                Presence::Live { .. } => Verdict::Live,
-                Presence::Expired => Verdict::Expired,
-                Presence::Unreadable => Verdict::Unreadable,
-            };
-            (verdict, expiry.instant())
-        }
+    let judged = found.as_ref().map(|object| bucket.judge(object));
+    let verdict = match judged.map(|judged| judged.presence) {
+        Some(Presence::Live { .. }) => Verdict::Live,
+        Some(Presence::Expired) => Verdict::Expired,
+        Some(Presence::Unreadable) => Verdict::Unreadable,
+        None if below => Verdict::Directory,
+        None => Verdict::Absent,
     };
-    let headers = match (&found, &terms) {
-        (Some(object), Some(terms)) => headers(object, terms, policy),
+    let (clock, judgement) = (&bucket.clock, judged.map(|judged| judged.judgement));
+    let now = judged.map_or_else(|| clock.now(), |judged| judged.at);
+    let end = judgement.and_then(|judgement| judgement.expiry.instant());
+    let headers = match (&found, &judgement) {
+        (Some(object), Some(judgement)) => headers(object, judgement),
         _ => Vec::new(),
     };
     Ok(Explanation {
-        bucket: bucket.to_owned(),
+        bucket: name.to_owned(),
         key: key.to_owned(),
         verdict,
         decided_by: judgement.map(|judgement| judgement.basis),
@@ -183,7 +171,7 @@ pub async fn explain(
             storage_class: headers.storage_class,
         }),
         headers,
-        default_ttl: policy.default_ttl.map(|ttl| ttl.as_secs()),
+        default_ttl: bucket.policy.default_ttl.map(|ttl| ttl.as_secs()),
         clocks: Clocks {
             store: rfc3339(now),
             local: rfc3339(clock.local_now()),
@@ -205,66 +193,31 @@ fn unnameable(key: &str) -> Option<String> {
     Some(format!("no path can have a component {bad:?}"))
 }
 
-fn headers(object: &Object, terms: &Terms, policy: &Policy) -> Vec<Header> {
-    let header = |name: &str, raw: &Option<String>, reading, end: Option<SystemTime>, counts| {
-        let ignored = match (reading, counts) {
-            (Reading::Absent, _) | (_, Ok(())) => None,
-            (_, Err(why)) => Some(String::from(why)),
-        };
-        let (name, raw) = (name.to_owned(), raw.clone());
-        Header { name, raw, reading, instant: end.map(rfc3339), ignored }
-    };
-    let none = policy.needs_headers().then_some(()).ok_or("--expires-from list");
-    let by_cache_control = match policy.cache_control {
-        CacheControl::Ignore => Err("--cache-control ignore"),
-        CacheControl::LastModified => none,
-    };
-    let replaced = by_cache_control.is_ok()
-        && match terms.max_age {
-            Term::Is(_) => true,
-            Term::Unreadable => policy.on_unparsable != OnUnparsable::Fresh,
-            Term::Absent => false,
-        };
-    let by_expires = if replaced { Err("Cache-Control comes first") } else { none };
-    let unreadable = |counts: Result<(), &'static str>, unreadable: bool| match counts {
-        Ok(()) if unreadable && policy.on_unparsable == OnUnparsable::Fresh => {
-            Err("--on-unparsable fresh")
-        }
-        other => other,
-    };
-    let by_rule = if policy.lifecycle { none } else { Err("no --lifecycle") };
-    let modified = object.version.last_modified;
-    let read = |term: Term<Option<SystemTime>>| match term {
-        Term::Absent => (Reading::Absent, None),
-        Term::Unreadable => (Reading::Unreadable, None),
-        Term::Is(end) => (Reading::Understood, end),
-    };
-    let lasting = |age| modified.checked_add(Duration::from_secs(u64::from(age)));
-    let (age_read, age_end) = read(terms.max_age.map(lasting));
-    let (date_read, date_end) = read(terms.expires.map(instant));
-    let rule_read = match (terms.lifecycle, &object.headers.expiration) {
-        (Some(_), _) => Reading::Understood,
-        (None, Some(_)) => Reading::Unreadable,
-        (None, None) => Reading::Absent,
-    };
-    let rule_end = terms.lifecycle.and_then(instant);
+/// The headers that can set an end, each with how it was read.
+fn headers(object: &Object, judgement: &Judgement) -> Vec<Header> {
     let sent = &object.headers;
+    let Judgement { expires, cache_control, lifecycle, .. } = judgement;
+    let header = |name: &str, raw: &Option<String>, statement: &Statement| {
+        let (reading, end) = match (statement.says, raw) {
+            (Term::Is(end), _) => (Reading::Understood, end.instant()),
+            (Term::Unreadable, _) => (Reading::Unreadable, None),
+            (Term::Absent, _) => (Reading::Absent, None),
+        };
+        Header {
+            name: name.to_owned(),
+            raw: raw.clone(),
+            reading,
+            instant: end.map(rfc3339),
+            ignored: statement
+                .ignored
+                .filter(|_| reading != Reading::Absent)
+                .map(|why| why.to_string()),
+        }
+    };
     vec![
-        header(
-            "Expires",
-            &sent.expires,
-            date_read,
-            date_end,
-            unreadable(by_expires, date_read == Reading::Unreadable),
-        ),
-        header(
-            "Cache-Control",
-            &sent.cache_control,
-            age_read,
-            age_end,
-            unreadable(by_cache_control, age_read == Reading::Unreadable),
-        ),
-        header("x-amz-expiration", &sent.expiration, rule_read, rule_end, by_rule),
+        header("Expires", &sent.expires, expires),
+        header("Cache-Control", &sent.cache_control, cache_control),
+        header("x-amz-expiration", &sent.expiration, lifecycle),
     ]
 }
 

@@ -3,22 +3,19 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use serde::Serialize;
 
-use crate::clock::Clock;
+use crate::bucket::{Bucket, Judged};
 use crate::error::{Error, Result};
-use crate::expiry::{Basis, Judgement, Policy, Presence, Terms, rfc3339};
+use crate::expiry::{Basis, Presence, rfc3339};
 use crate::shown::Shown;
-use crate::store::{Headers, ListRequest, Store, Version, head_of_listed};
+use crate::store::{Headers, ListRequest, Object, Version, head_of_listed};
 
-/// Where to look, and how to judge.
+/// What to list of a bucket.
 pub struct Inventory {
-    pub store: Arc<dyn Store>,
-    pub clock: Arc<Clock>,
-    pub policy: Policy,
+    pub bucket: Bucket,
     /// What keys begin with.
     pub prefix: String,
     /// All keys, instead of one level.
@@ -96,7 +93,7 @@ impl Inventory {
             let (recursive, token_now) = (self.recursive, token.as_deref());
             let request =
                 ListRequest { recursive, token: token_now, ..ListRequest::level(&self.prefix) };
-            let page = self.store.list(request).await?;
+            let page = self.bucket.store.list(request).await?;
             if page.next.as_ref().is_some_and(|next| !seen.insert(next.clone())) {
                 return Err(Error::Protocol("a listing that goes round in a circle".into()));
             }
@@ -115,10 +112,10 @@ impl Inventory {
     }
 
     async fn object(&self, listed: Version) -> Result<Option<Item>> {
-        let (version, headers) = match self.policy.needs_headers() {
-            false => (listed, Headers::default()),
-            true => match head_of_listed(&*self.store, &listed.key).await {
-                Ok(Some(object)) => (object.version, object.headers),
+        let object = match self.bucket.policy.needs_headers() {
+            false => Object { version: listed, headers: Headers::default() },
+            true => match head_of_listed(&*self.bucket.store, &listed.key).await {
+                Ok(Some(object)) => object,
                 Ok(None) => return Ok(None),
                 // One object that cannot be asked for does not hide the others.
                 Err(
@@ -137,17 +134,18 @@ impl Inventory {
                 Err(error) => return Err(error),
             },
         };
-        let now = self.clock.now();
-        let terms = Terms::read(headers.stamps(), now);
-        let Judgement { expiry, basis, .. } = self.policy.judge(&terms, version.last_modified);
-        let state = match expiry.at(now) {
+        let Judged { judgement, presence, .. } = self.bucket.judge(&object);
+        let state = match presence {
             Presence::Live { .. } => State::Live,
             Presence::Expired => State::Expired,
             Presence::Unreadable => State::Unreadable,
         };
-        let instant = expiry.instant().map(rfc3339);
-        let (decided_by, expires_raw) = (Some(basis), headers.expires);
-        Ok(Some(Item { instant, decided_by, expires_raw, ..Item::of(version, state) }))
+        Ok(Some(Item {
+            instant: judgement.expiry.instant().map(rfc3339),
+            decided_by: Some(judgement.basis),
+            expires_raw: object.headers.expires,
+            ..Item::of(object.version, state)
+        }))
     }
 }
 

@@ -1,4 +1,51 @@
-//! A bucket without a mount: what it holds, and why.
+//! A bucket whose objects are judged: its store, the clock that they expire by, and the policy that
+//! says which statement of theirs sets the end.
+//!
+//! Owns the one way from an object to a verdict, which the mount, `ls`, `explain` and whatever
+//! deletes by it share. Knows nothing of the kernel, of open files, or of what was asked before.
 
 pub mod explain;
 pub mod inventory;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::clock::Clock;
+use crate::expiry::{Judgement, Policy, Presence, Terms};
+use crate::store::{Object, Store, Version};
+
+/// See the module.
+#[derive(Clone)]
+pub struct Bucket {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<Clock>,
+    pub policy: Policy,
+}
+
+/// What was judged of an object, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    /// By the bucket's clock.
+    pub at: SystemTime,
+    /// What the headers said.
+    pub terms: Terms,
+    /// When it ends, and why.
+    pub judgement: Judgement,
+    /// What that means at `at`.
+    pub presence: Presence,
+}
+
+impl Bucket {
+    /// Judges an object by its headers.
+    pub fn judge(&self, object: &Object) -> Judged {
+        let at = self.clock.now();
+        let terms = Terms::read(object.headers.stamps(), at);
+        self.judge_by(terms, &object.version, at)
+    }
+
+    /// Judges a version by what its headers are known to say, at an instant of the bucket's clock.
+    pub fn judge_by(&self, terms: Terms, version: &Version, at: SystemTime) -> Judged {
+        let judgement = self.policy.judge(&terms, version.last_modified);
+        Judged { at, terms, judgement, presence: judgement.expiry.at(at) }
+    }
+}

@@ -11,36 +11,24 @@
 //! listing may then show the first one's end; a lookup or open asks the object itself. Nothing here is needed
 //! either: where the file cannot be used, a line says why, and it is done without.
 
-use std::fs;
-use std::io;
-use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
-use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError,
-};
 use sha2::{Digest, Sha256};
-use tracing::{info, warn};
 
-use crate::expiry::{Terms, seconds};
+use super::index_file::IndexFile;
+use crate::expiry::{MAX_AGE, Term, Terms, seconds};
 use crate::store::Version;
 
 /// Memory for a version: 16 bytes that stand for it, 20 for what it says, the rest for finding
 /// and evicting it (`a_version_takes_what_is_said_of_it`).
 pub const BYTES_PER_VERSION: usize = 64;
 
-/// What stands for a version: SHA-256 of all that makes it one, cut to 128 bits. Whoever may write
-/// into the bucket chooses what is hashed, and is to hit nobody else's.
+/// What stands for a version: SHA-256 of all that makes it one, cut to 128 bits. The hash
+/// resists collisions, since whoever may write into the bucket chooses what is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Id([u8; 16]);
+pub struct Id(pub(super) [u8; 16]);
 
 impl Id {
     pub fn of(version: &Version) -> Id {
@@ -57,11 +45,68 @@ impl Id {
     }
 }
 
-type Encoded = [u8; Terms::ENCODED];
+/// Bytes of encoded terms.
+const ENCODED: usize = 20;
+
+/// What headers say of an end, as it is kept in memory and in the file: little-endian, the date of
+/// `Expires` (8 bytes, seconds since 1970), the day of the lifecycle rule (8), `max-age` (4).
+pub(super) type Encoded = [u8; ENCODED];
+
+// Years with four digits lie far from both ends.
+const ABSENT: i64 = i64::MIN;
+const UNREADABLE: i64 = i64::MAX;
+
+/// Terms as bytes that [`decode`] reads, in this version and later ones.
+fn encode(terms: &Terms) -> Encoded {
+    let expires = match terms.expires {
+        Term::Absent => ABSENT,
+        Term::Unreadable => UNREADABLE,
+        Term::Is(at) => at,
+    };
+    let max_age = match terms.max_age {
+        Term::Absent => u32::MAX,
+        Term::Unreadable => u32::MAX - 1,
+        Term::Is(age) => age.min(MAX_AGE),
+    };
+    let lifecycle = match terms.lifecycle {
+        Term::Absent | Term::Unreadable => ABSENT,
+        Term::Is(at) => at,
+    };
+    let mut bytes = [0; ENCODED];
+    bytes[..8].copy_from_slice(&expires.to_le_bytes());
+    bytes[8..16].copy_from_slice(&lifecycle.to_le_bytes());
+    bytes[16..].copy_from_slice(&max_age.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &Encoded) -> Terms {
+    let [date, lifecycle] = [0, 8].map(|at| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        i64::from_le_bytes(word)
+    });
+    let max_age = u32::from_le_bytes([bytes[16], bytes[17], bytes[18], bytes[19]]);
+    Terms {
+        expires: match date {
+            ABSENT => Term::Absent,
+            UNREADABLE => Term::Unreadable,
+            at => Term::Is(at),
+        },
+        max_age: match max_age {
+            u32::MAX => Term::Absent,
+            n if n == u32::MAX - 1 => Term::Unreadable,
+            age => Term::Is(age),
+        },
+        lifecycle: match lifecycle {
+            ABSENT => Term::Absent,
+            at => Term::Is(at),
+        },
+    }
+}
 
 /// See the module.
 pub struct Index {
-    memory: Cache<Id, Encoded>,
+    pub(super) memory: Cache<Id, Encoded>,
     file: Option<Arc<IndexFile>>,
 }
 
@@ -89,7 +134,7 @@ impl Index {
 
     /// Keeps what the headers of a version say.
     pub fn put(&self, version: &Version, terms: &Terms) {
-        let (id, encoded) = (Id::of(version), terms.encode());
+        let (id, encoded) = (Id::of(version), encode(terms));
         if self.memory.peek(&id) != Some(encoded) {
             self.memory.insert(id, encoded);
             if let Some(file) = &self.file {
@@ -118,7 +163,7 @@ impl Index {
                 }
             }
         }
-        known.iter().map(|encoded| encoded.as_ref().map(Terms::decode)).collect()
+        known.iter().map(|encoded| encoded.as_ref().map(decode)).collect()
     }
 
     /// Versions kept in memory.
@@ -138,364 +183,28 @@ impl Index {
     }
 }
 
-/// Bytes of pages that the file's own cache may hold.
-const PAGE_CACHE: usize = 4 << 20;
-
-/// Puts that may wait to be written: what is over is forgotten, and asked for again one day.
-const QUEUE: usize = 64 << 10;
-
-/// So many puts, or so much time, make a transaction.
-const BATCH: usize = 10_000;
-const BATCH_TIME: Duration = Duration::from_secs(2);
-
-/// What nobody asked for in a whole period is dropped at the next opening, so that the file does
-/// not grow by each object that ever was.
-const PERIOD: Duration = Duration::from_secs(14 * 86_400);
-
-const FORMAT: &str = "1";
-const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
-/// Versions asked for in this period, and those asked for in the one before only.
-const RECENT: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("recent");
-const BEFORE: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("before");
-
-/// An index in a file, written behind by a thread of its own.
-pub struct IndexFile {
-    path: PathBuf,
-    database: Arc<Database>,
-    /// It has failed, and is not used any more.
-    broken: Arc<AtomicBool>,
-    queue: SyncSender<Task>,
-    writer: Option<JoinHandle<()>>,
-}
-
-enum Task {
-    Put(Id, Encoded),
-    Flush(SyncSender<()>),
-    End,
-}
-
-/// Why a file is not used as it is.
-#[derive(Debug)]
-enum Fault {
-    /// It holds something else, or is damaged.
-    Wrong(String),
-    /// It may be all right.
-    Unusable(String),
-}
-
-impl IndexFile {
-    /// Opens the index of the bucket that `source` names, or makes a new one. A file that is
-    /// damaged, or of something else, is set aside. `None` where there is no using the path; a
-    /// line in the log has said why.
-    ///
-    /// Reads all of the file: what does not match its checksums is not believed.
-    pub fn open(path: &Path, source: &str) -> Option<IndexFile> {
-        let shown = path.display();
-        let is_new = !path.exists();
-        let database = match open(path, source) {
-            Ok(database) => database,
-            Err(Fault::Unusable(why)) => {
-                if is_new {
-                    // Half made, it would be taken for a damaged one.
-                    let _ = fs::remove_file(path);
-                }
-                warn!("the index {shown} cannot be used: {why}; going on without it");
-                return None;
-            }
-            Err(Fault::Wrong(why)) => {
-                let aside = match set_aside(path) {
-                    Ok(aside) => aside,
-                    Err(error) => {
-                        warn!(
-                            "the index {shown} cannot be used: {why}; nor can it be set aside: \
-                             {error}; going on without it"
-                        );
-                        return None;
-                    }
-                };
-                warn!(
-                    "the index {shown} cannot be used: {why}; it is set aside as {}, and a new \
-                     one made",
-                    aside.display()
-                );
-                match open(path, source) {
-                    Ok(database) => database,
-                    Err(Fault::Wrong(why) | Fault::Unusable(why)) => {
-                        warn!("no new index {shown}: {why}; going on without it");
-                        return None;
-                    }
-                }
-            }
-        };
-        let (queue, tasks) = sync_channel(QUEUE);
-        let database = Arc::new(database);
-        let broken = Arc::new(AtomicBool::new(false));
-        let writer = {
-            let (database, broken, path) = (database.clone(), broken.clone(), path.to_owned());
-            std::thread::Builder::new().name("index".into()).spawn(move || {
-                if let Err(why) = write_behind(&database, &tasks) {
-                    broken.store(true, Ordering::Relaxed);
-                    warn!(
-                        "the index {} cannot be written: {why}; going on without it",
-                        path.display()
-                    );
-                }
-            })
-        };
-        match writer {
-            Ok(writer) => Some(IndexFile {
-                path: path.to_owned(),
-                database,
-                broken,
-                queue,
-                writer: Some(writer),
-            }),
-            Err(error) => {
-                warn!("no thread for the index {shown}: {error}; going on without it");
-                None
-            }
-        }
-    }
-
-    fn put(&self, id: Id, encoded: Encoded) {
-        if !self.broken.load(Ordering::Relaxed) {
-            let _ = self.queue.try_send(Task::Put(id, encoded));
-        }
-    }
-
-    fn get(&self, ids: &[Id]) -> Vec<Option<Encoded>> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        let read = || -> Result<Vec<_>, redb::Error> {
-            let transaction = self.database.begin_read()?;
-            let recent = transaction.open_table(RECENT)?;
-            let before = transaction.open_table(BEFORE)?;
-            ids.iter()
-                .map(|id| {
-                    if let Some(found) = recent.get(id.0)? {
-                        return Ok(Some(found.value()));
-                    }
-                    let found = before.get(id.0)?.map(|found| found.value());
-                    if let Some(encoded) = found {
-                        self.put(*id, encoded);
-                    }
-                    Ok(found)
-                })
-                .collect()
-        };
-        match unless_it_panics(read) {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => self.fail(&error.to_string()),
-            Err(panic) => self.fail(&panic),
-        }
-    }
-
-    fn fail<T>(&self, why: &str) -> Vec<T> {
-        if !self.broken.swap(true, Ordering::Relaxed) {
-            warn!("the index {} cannot be read: {why}; going on without it", self.path.display());
-        }
-        Vec::new()
-    }
-
-    fn flush(&self) {
-        let (done, written) = sync_channel(1);
-        if self.queue.send(Task::Flush(done)).is_ok() {
-            // It fails where the writer has ended.
-            let _ = written.recv();
-        }
-    }
-}
-
-impl Drop for IndexFile {
-    fn drop(&mut self) {
-        let _ = self.queue.send(Task::End);
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
-    }
-}
-
-/// Writes what comes until the end of the queue.
-fn write_behind(database: &Database, tasks: &Receiver<Task>) -> Result<(), String> {
-    let mut batch = Vec::new();
-    let mut due = None;
-    loop {
-        let task = match due {
-            None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(due) => {
-                tasks.recv_timeout(Instant::saturating_duration_since(&due, Instant::now()))
-            }
-        };
-        let (mut flushed, mut ended) = (None, false);
-        match task {
-            Ok(Task::Put(id, encoded)) => {
-                batch.push((id, encoded));
-                due.get_or_insert_with(|| Instant::now() + BATCH_TIME);
-                if batch.len() < BATCH {
-                    continue;
-                }
-            }
-            Ok(Task::Flush(done)) => flushed = Some(done),
-            Ok(Task::End) | Err(RecvTimeoutError::Disconnected) => ended = true,
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        due = None;
-        if !batch.is_empty() {
-            let write = || -> Result<(), redb::Error> {
-                let transaction = database.begin_write()?;
-                {
-                    let mut recent = transaction.open_table(RECENT)?;
-                    for (id, encoded) in batch.drain(..) {
-                        recent.insert(id.0, encoded)?;
-                    }
-                }
-                Ok(transaction.commit()?)
-            };
-            unless_it_panics(write)?.map_err(|error| error.to_string())?;
-        }
-        drop(flushed);
-        if ended {
-            return Ok(());
-        }
-    }
-}
-
-/// A damaged file may be found out by an assertion of the library's.
-fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(AssertUnwindSafe(work))
-        .map_err(|_| "the library that reads it panicked".to_owned())
-}
-
-/// The database at `path`, checked, with its tables, and rid of what has not been asked for.
-fn open(path: &Path, source: &str) -> Result<Database, Fault> {
-    let opened = unless_it_panics(|| {
-        Database::builder()
-            .set_cache_size(PAGE_CACHE)
-            .set_check_integrity_on_open(true)
-            .create(path)
-    });
-    let mut database = match opened {
-        Ok(Ok(database)) => database,
-        Ok(Err(error)) => return Err(fault(error)),
-        Err(panic) => return Err(Fault::Wrong(panic)),
-    };
-    let wrong = |error: redb::Error| Fault::Wrong(error.to_string());
-    match unless_it_panics(|| prepare(&database, source)).map_err(Fault::Wrong)? {
-        Ok(Ok(false)) => {}
-        Ok(Ok(true)) => {
-            info!("what the index {} held of old is dropped", path.display());
-            // It stays larger than it has to be where this fails.
-            let _ = database.compact();
-        }
-        Ok(Err(fault)) => return Err(fault),
-        Err(error) => return Err(wrong(error)),
-    }
-    Ok(database)
-}
-
-/// Makes the tables, and says whether anything was dropped; refuses what is not this bucket's.
-fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, redb::Error> {
-    let now = seconds(SystemTime::now());
-    let transaction = database.begin_write()?;
-    let mut dropped = false;
-    {
-        let mut about = match transaction.open_table(ABOUT) {
-            Ok(about) => about,
-            Err(
-                error @ (TableError::TableTypeMismatch { .. } | TableError::TableIsMultimap(_)),
-            ) => {
-                return Ok(Err(Fault::Wrong(format!("it is no index of expirefs ({error})"))));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut say = |name: &'static str, value: &str| -> Result<String, redb::Error> {
-            let said = about.get(name)?.map(|said| said.value().to_owned());
-            if said.is_none() {
-                about.insert(name, value)?;
-            }
-            Ok(said.unwrap_or_else(|| value.to_owned()))
-        };
-        let format = say("format", FORMAT)?;
-        if format != FORMAT {
-            return Ok(Err(Fault::Wrong(format!(
-                "it is of format {format}, and this version of expirefs writes format {FORMAT}"
-            ))));
-        }
-        let of = say("source", source)?;
-        if of != source {
-            return Ok(Err(Fault::Wrong(format!("it is of {of}, and this is {source}"))));
-        }
-        let since = say("since", &now.to_string())?;
-        let since: i64 = since.parse().unwrap_or(0);
-        drop(transaction.open_table(RECENT)?);
-        drop(transaction.open_table(BEFORE)?);
-        if now - since > PERIOD.as_secs() as i64 {
-            transaction.delete_table(BEFORE)?;
-            transaction.rename_table(RECENT, BEFORE)?;
-            drop(transaction.open_table(RECENT)?);
-            about.insert("since", now.to_string().as_str())?;
-            dropped = true;
-        }
-    }
-    transaction.commit()?;
-    Ok(Ok(dropped))
-}
-
-fn fault(error: DatabaseError) -> Fault {
-    let says = error.to_string();
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            Fault::Unusable("another process has it open".to_owned())
-        }
-        DatabaseError::LockProtocolMismatch => Fault::Unusable(says),
-        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
-            io::ErrorKind::InvalidData
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::UnexpectedEof => Fault::Wrong(error.to_string()),
-            _ => Fault::Unusable(error.to_string()),
-        },
-        _ => Fault::Wrong(says),
-    }
-}
-
-/// Renames a file to a name beside it that is free.
-fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let numbered = |n: u32| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".set-aside-{n}"));
-        PathBuf::from(name)
-    };
-    let free = (1..1000).map(numbered).find(|aside| !aside.exists());
-    let aside = free.ok_or_else(|| io::Error::other("a thousand files were set aside before"))?;
-    fs::rename(path, &aside)?;
-    Ok(aside)
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::expiry::Term;
+    use std::time::{Duration, SystemTime};
 
-    const SOURCE: &str = "bucket at AWS";
-
-    fn version(n: usize) -> Version {
+    pub fn version(n: usize) -> Version {
         let last_modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let etag = format!("{n:032x}").as_str().into();
         Version { key: format!("d/{n}").as_str().into(), etag, last_modified, size: 7 }
     }
 
-    fn terms(n: usize) -> Terms {
+    pub fn terms(n: usize) -> Terms {
         Terms { expires: Term::Is(n as i64), ..Terms::default() }
     }
 
-    fn fill(index: &Index, numbers: std::ops::Range<usize>) {
+    pub fn fill(index: &Index, numbers: std::ops::Range<usize>) {
         numbers.for_each(|n| index.put(&version(n), &terms(n)));
         index.flush();
     }
 
     /// How many of the versions `0..n` are known, each of which must be known right.
-    async fn known(index: &Index, n: usize) -> usize {
+    pub async fn known(index: &Index, n: usize) -> usize {
         let versions: Vec<_> = (0..n).map(version).collect();
         let known = index.known(&versions.iter().collect::<Vec<_>>()).await;
         known
@@ -503,10 +212,6 @@ mod tests {
             .enumerate()
             .for_each(|(n, found)| assert!(found.is_none_or(|t| t == terms(n))));
         known.iter().flatten().count()
-    }
-
-    fn opened(path: &Path) -> Arc<Index> {
-        Index::new(1 << 20, IndexFile::open(path, SOURCE))
     }
 
     #[test]
@@ -537,133 +242,18 @@ mod tests {
         assert!(known(&index, 3000).await >= 500);
     }
 
-    #[tokio::test]
-    async fn a_version_takes_what_is_said_of_it() {
-        const N: usize = 100_000;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("index");
-        let index = Index::new(N * BYTES_PER_VERSION, IndexFile::open(&path, SOURCE));
-        for n in 0..N / 10_000 {
-            fill(&index, n * 10_000..(n + 1) * 10_000);
-        }
-        let memory = index.memory.memory_used().total() / index.len();
-        assert!(index.len() > N * 9 / 10 && memory <= BYTES_PER_VERSION, "{memory} bytes");
-        drop(index);
-        let file = fs::metadata(&path).unwrap().len() as usize / N;
-        println!("{memory} bytes in memory, {file} in the file");
-        assert!(file <= 120, "{file} bytes in the file");
-    }
-
-    #[tokio::test]
-    async fn the_next_mount_knows_what_this_one_met() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("index");
-        fill(&opened(&path), 0..3000);
-        let index = opened(&path);
-        assert_eq!((index.len(), known(&index, 4000).await), (0, 3000));
-        // From memory now.
-        assert_eq!((index.len(), known(&index, 4000).await), (3000, 3000));
-    }
-
-    #[tokio::test]
-    async fn what_nobody_asks_for_goes_after_two_periods() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("index");
-        let a_period_passes = || {
-            let database = Database::open(&path).unwrap();
-            let transaction = database.begin_write().unwrap();
-            let long_ago = seconds(SystemTime::now()) - PERIOD.as_secs() as i64 - 1;
-            let since = long_ago.to_string();
-            transaction.open_table(ABOUT).unwrap().insert("since", since.as_str()).unwrap();
-            transaction.commit().unwrap();
-        };
-        fill(&opened(&path), 0..1000);
-        a_period_passes();
-        {
-            let index = opened(&path);
-            assert_eq!(known(&index, 100).await, 100, "of the period before");
-            index.flush();
-        }
-        a_period_passes();
-        {
-            let index = opened(&path);
-            assert_eq!(known(&index, 1000).await, 100, "those that were asked for");
-        }
-        a_period_passes();
-        drop(opened(&path));
-        a_period_passes();
-        assert_eq!(known(&opened(&path), 1000).await, 0);
-    }
-
-    #[tokio::test]
-    async fn a_file_in_use_is_done_without() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("index");
-        let first = opened(&path);
-        assert!(IndexFile::open(&path, SOURCE).is_none());
-        fill(&first, 0..10);
-        drop(first);
-        assert_eq!(known(&opened(&path), 10).await, 10, "it was not set aside");
-    }
-
-    /// Every byte of a small index, changed: what is left is right, or none of it is.
-    #[tokio::test]
-    async fn a_damaged_file_is_never_believed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("index");
-        fill(&opened(&path), 0..500);
-        let good = fs::read(&path).unwrap();
-        // Where it is not empty; of the zeros between few matter.
-        let places = (0..good.len()).filter(|at| good[*at] != 0 || at % 4096 < 4).step_by(211);
-        let (mut set_aside, mut whole) = (0, 0);
-        for at in places {
-            let mut bad = good.clone();
-            bad[at] ^= 0x55;
-            fs::write(&path, &bad).unwrap();
-            let index = opened(&path);
-            match known(&index, 500).await {
-                0 => set_aside += 1,
-                // What matters of it was not hit.
-                500 => whole += 1,
-                some => panic!("{some} are known with byte {at} changed"),
-            }
-            drop(index);
-            for entry in fs::read_dir(folder.path()).unwrap() {
-                fs::remove_file(entry.unwrap().path()).unwrap();
-            }
-        }
-        assert!(set_aside > 20 && whole > 0, "{set_aside} set aside, {whole} whole");
-    }
-
-    #[tokio::test]
-    async fn a_cut_or_foreign_file_is_set_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("index");
-        fill(&opened(&path), 0..500);
-        let good = fs::read(&path).unwrap();
-        let of_another = IndexFile::open(&path, "another bucket at AWS");
-        assert!(of_another.is_some());
-        drop(of_another);
-        let mut n = 1;
-        let aside = |n: usize| folder.path().join(format!("index.set-aside-{n}"));
-        assert!(aside(n).exists());
-        for bad in [&good[..good.len() / 2], &good[..10], b"[section]\nkey = value\n"] {
-            fs::write(&path, bad).unwrap();
-            let index = opened(&path);
-            assert_eq!(known(&index, 500).await, 0);
-            fill(&index, 0..10);
-            drop(index);
-            n += 1;
-            assert_eq!(fs::read(aside(n)).unwrap(), bad, "nothing is lost");
-            assert_eq!(known(&opened(&path), 500).await, 10, "the new one works");
-        }
-    }
-
     #[test]
-    fn what_is_no_file_is_done_without() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(IndexFile::open(folder.path(), SOURCE).is_none());
-        assert!(folder.path().is_dir());
-        assert!(IndexFile::open(&folder.path().join("no/index"), SOURCE).is_none());
+    fn terms_survive_their_encoding() {
+        let (first, last) = (-62_135_596_800, 253_402_300_799);
+        let dates = [Term::Absent, Term::Unreadable, Term::Is(first), Term::Is(last)];
+        let ages = [Term::Absent, Term::Unreadable, Term::Is(0), Term::Is(MAX_AGE)];
+        for expires in dates {
+            for max_age in ages {
+                for lifecycle in [Term::Absent, Term::Is(0), Term::Is(last)] {
+                    let terms = Terms { expires, max_age, lifecycle };
+                    assert_eq!(decode(&encode(&terms)), terms);
+                }
+            }
+        }
     }
 }

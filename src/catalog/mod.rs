@@ -2,6 +2,7 @@
 //! that may be believed, and when it expires. Everything it forgets can be asked again.
 
 pub mod index;
+pub mod index_file;
 pub mod probe;
 pub mod walk;
 mod weighed;
@@ -19,12 +20,12 @@ use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
 use tracing::{Instrument, info, warn};
 
-use crate::clock::Clock;
+use crate::bucket::{Bucket, Judged};
 use crate::error::{Error, Result};
-use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Policy, Presence, Terms};
+use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Presence, Terms};
 use crate::metrics::Metrics;
 use crate::name;
-use crate::store::{Headers, ListRequest, Object, Store, Version, head_of_listed, settle};
+use crate::store::{Headers, ListRequest, Object, Version, head_of_listed, settle};
 use crate::xattr::About;
 use index::Index;
 use probe::Probes;
@@ -153,7 +154,6 @@ impl Drop for Asked<'_> {
 /// What a catalog goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    pub policy: Policy,
     pub trust: Trust,
     /// How long a name is believed absent.
     pub negative_ttl: Duration,
@@ -163,8 +163,7 @@ pub struct Rules {
 }
 
 pub struct Catalog {
-    store: Arc<dyn Store>,
-    clock: Arc<Clock>,
+    bucket: Bucket,
     metrics: Arc<Metrics>,
     rules: Rules,
     probes: Probes,
@@ -180,8 +179,7 @@ pub struct Catalog {
 
 impl Catalog {
     pub fn new(
-        store: Arc<dyn Store>,
-        clock: Arc<Clock>,
+        bucket: Bucket,
         metrics: Arc<Metrics>,
         rules: Rules,
         index: Arc<Index>,
@@ -191,8 +189,7 @@ impl Catalog {
             Trust::UntilExpiry => FACTS_UNTIL_EXPIRY,
         };
         Arc::new(Catalog {
-            store,
-            clock,
+            bucket,
             metrics,
             rules,
             probes: Probes::new(rules.probe),
@@ -234,7 +231,7 @@ impl Catalog {
     /// A question as a task of its own, so that it ends whoever waits for it still.
     fn question(self: &Arc<Self>, key: Arc<str>) -> Question {
         let id = self.next_question.fetch_add(1, Ordering::Relaxed);
-        let asked = self.clock.now();
+        let asked = self.bucket.clock.now();
         let catalog = self.clone();
         let asking = async move {
             let question = Asked { catalog: &catalog, key: &key, id };
@@ -272,8 +269,8 @@ impl Catalog {
             return Ok(fact);
         }
         let answer = match most {
-            0 => self.store.head(key).await.map(|object| (object, Bytes::new())),
-            most => self.store.probe(key, most).await,
+            0 => self.bucket.store.head(key).await.map(|object| (object, Bytes::new())),
+            most => self.bucket.store.probe(key, most).await,
         };
         if most > 0 && matches!(answer, Err(Error::NotFound)) {
             self.probes.took_nothing();
@@ -295,9 +292,9 @@ impl Catalog {
                     return Ok(fact);
                 }
                 // What has expired stays known: no listing asks for its headers again.
-                (fact.known, settle(&*self.store, key, Error::NotFound).await?)
+                (fact.known, settle(&*self.bucket.store, key, Error::NotFound).await?)
             }
-            Err(error) => (Known::Absent, settle(&*self.store, key, error).await?),
+            Err(error) => (Known::Absent, settle(&*self.bucket.store, key, error).await?),
         };
         Ok(match below {
             true => self.directory(),
@@ -316,7 +313,7 @@ impl Catalog {
             Some(Fact { known: Known::Directory, .. }) => 0,
             Some(Fact { known: Known::File { version, expiry, .. }, opened, .. })
                 if opened
-                    || !matches!(expiry.at(self.clock.now()), Presence::Live { .. })
+                    || !matches!(expiry.at(self.bucket.clock.now()), Presence::Live { .. })
                     || !self.probes.first_bytes(&version).is_empty() =>
             {
                 0
@@ -334,7 +331,7 @@ impl Catalog {
                 None => return Bytes::new(),
                 Some(fact) => {
                     let until = fact.until.checked_add(OPEN_AFTER_LOOKUP).unwrap_or(fact.until);
-                    (!std::mem::replace(&mut fact.opened, true), self.clock.now() < until)
+                    (!std::mem::replace(&mut fact.opened, true), self.bucket.clock.now() < until)
                 }
             }
         };
@@ -375,15 +372,14 @@ impl Catalog {
         }
     }
 
-    fn read(&self, Object { version, headers }: Object) -> Fact {
-        let now = self.clock.now();
-        let terms = Terms::read(headers.stamps(), now);
-        let Judgement { expiry, basis, unparsable } =
-            self.rules.policy.judge(&terms, version.last_modified);
+    fn read(&self, object: Object) -> Fact {
+        let Judged { at: now, terms, judgement, .. } = self.bucket.judge(&object);
+        let Judgement { expiry, basis, unparsable, .. } = judgement;
+        let Object { version, headers } = object;
         // Put again within the second that Last-Modified can tell, the same bytes could be the same
         // version with another end: what is that young is asked for again.
         let settled = version.last_modified.checked_add(SETTLED).is_none_or(|at| at <= now);
-        if self.rules.policy.needs_headers() && settled {
+        if self.bucket.policy.needs_headers() && settled {
             self.index.put(&version, &terms);
         }
         let before = self.facts().peek(&version.key).filter(|fact| fact.is_of(&version)).cloned();
@@ -391,7 +387,7 @@ impl Catalog {
         if unparsable && news() {
             self.metrics.unparsable.add(1);
             let Headers { expires, cache_control, .. } = &headers;
-            match self.rules.policy.on_unparsable {
+            match self.bucket.policy.on_unparsable {
                 OnUnparsable::Error => {
                     warn!(key = %version.key, expires, cache_control, %basis, "it cannot be read, so EIO for this object");
                 }
@@ -421,15 +417,15 @@ impl Catalog {
     /// What is known of listed versions without asking for their headers; the listing confirms
     /// what is remembered of them.
     pub async fn confirm(&self, versions: &[&Version]) -> Vec<Option<Fact>> {
-        let policy = &self.rules.policy;
+        let policy = &self.bucket.policy;
         let terms = match policy.needs_headers() {
             true => self.index.known(versions).await,
             false => vec![Some(Terms::default()); versions.len()],
         };
-        let now = self.clock.now();
+        let now = self.bucket.clock.now();
         let mut facts = self.facts();
         let confirm = |(version, terms): (&&Version, Option<Terms>)| {
-            let expiry = policy.judge(&terms?, version.last_modified).expiry;
+            let expiry = self.bucket.judge_by(terms?, version, now).judgement.expiry;
             let before = facts.get_mut(&version.key).filter(|fact| fact.is_of(version));
             let (version, about, opened) = match before {
                 Some(Fact { known: Known::File { version, about, .. }, opened, .. }) => {
@@ -446,7 +442,7 @@ impl Catalog {
 
     /// Whether a listing would tell the end of a version.
     fn is_known(&self, version: &Version) -> bool {
-        !self.rules.policy.needs_headers() || self.index.knows(version)
+        !self.bucket.policy.needs_headers() || self.index.knows(version)
     }
 
     /// Confirms what is known of `key` and of the names that follow it in its directory by one
@@ -455,7 +451,7 @@ impl Catalog {
         let before = walk::just_before(key);
         let level = ListRequest::level(name::directory(key));
         let request = ListRequest { start_after: Some(&before), ..level };
-        let page = self.store.list(request).await?;
+        let page = self.bucket.store.list(request).await?;
         let versions: Vec<&Version> = page.objects.iter().collect();
         let confirmed = self.confirm(&versions).await;
         let mut facts = self.facts();
@@ -473,7 +469,7 @@ impl Catalog {
     /// Asks the store for a listed object that [`Catalog::confirm`] knows nothing of; `None` where
     /// it is gone since.
     pub async fn head(&self, key: &str) -> Result<Option<Fact>> {
-        let object = head_of_listed(&*self.store, key).await?;
+        let object = head_of_listed(&*self.bucket.store, key).await?;
         Ok(object.map(|object| self.learn(object)))
     }
 
@@ -504,12 +500,12 @@ impl Catalog {
 
     /// How long a fact that was just established may still be believed (rule E7).
     pub fn ttl(&self, fact: &Fact) -> Duration {
-        fact.until.duration_since(self.clock.now()).unwrap_or_default()
+        fact.until.duration_since(self.bucket.clock.now()).unwrap_or_default()
     }
 
     pub fn presence(&self, fact: &Fact) -> Presence {
         match &fact.known {
-            Known::File { expiry, .. } => expiry.at(self.clock.now()),
+            Known::File { expiry, .. } => expiry.at(self.bucket.clock.now()),
             Known::Directory => Presence::Live { left: None },
             Known::Absent => Presence::Expired,
         }
@@ -518,7 +514,7 @@ impl Catalog {
     fn believed(&self, key: &str) -> Option<Fact> {
         let mut facts = self.facts();
         let fact = facts.get(key)?;
-        (self.clock.now() < fact.until).then(|| fact.clone())
+        (self.bucket.clock.now() < fact.until).then(|| fact.clone())
     }
 
     fn file(
@@ -535,7 +531,7 @@ impl Catalog {
     /// How long from now on an object with this expiry may be believed in: the trust set, and
     /// never beyond its end.
     pub fn lifetime(&self, expiry: Expiry) -> Duration {
-        match (expiry.at(self.clock.now()), self.rules.trust) {
+        match (expiry.at(self.bucket.clock.now()), self.rules.trust) {
             (Presence::Live { left: Some(left) }, Trust::UntilExpiry) => left,
             (Presence::Live { left }, Trust::For(ttl)) => left.map_or(ttl, |left| left.min(ttl)),
             (Presence::Live { left: None }, Trust::UntilExpiry) => TRUST_WITHOUT_EXPIRY,
@@ -553,7 +549,7 @@ impl Catalog {
     /// Whether what the store may have said at `asked` may be believed now.
     fn still_believed(&self, asked: SystemTime) -> bool {
         let until = asked.checked_add(self.trusted_for());
-        until.is_none_or(|until| self.clock.now() < until)
+        until.is_none_or(|until| self.bucket.clock.now() < until)
     }
 
     /// How long what has no end of its own is believed in from when it was seen.
@@ -565,7 +561,7 @@ impl Catalog {
     }
 
     fn after(&self, ttl: Duration) -> SystemTime {
-        let now = self.clock.now();
+        let now = self.bucket.clock.now();
         now.checked_add(ttl).unwrap_or(now)
     }
 

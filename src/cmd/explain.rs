@@ -34,8 +34,8 @@ pub fn run(args: ExplainArgs) -> Result<ExitCode, String> {
 }
 
 async fn explain_object(query: Query) -> Result<Explanation, String> {
-    let (store, clock) = bucket(&query).await?;
+    let asked = bucket(&query).await?;
     let bucket = &query.endpoint.bucket;
-    let explanation = explain(&*store, &clock, &query.policy, bucket, &query.key).await;
+    let explanation = explain(&asked, bucket, &query.key).await;
     explanation.map_err(|e| format!("s3://{bucket}/{}: {e}", query.key))
 }

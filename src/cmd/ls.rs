@@ -39,16 +39,10 @@ async fn ls(
     shown: impl Fn(State) -> bool,
     show: impl Fn(&Item) -> Result<Reader, String>,
 ) -> Result<(), String> {
-    let (store, clock) = bucket(&query).await?;
+    let bucket = bucket(&query).await?;
     let from = format!("s3://{}/{}", query.endpoint.bucket, query.key);
-    let inventory = Inventory {
-        store,
-        clock,
-        policy: query.policy,
-        prefix: query.key,
-        recursive,
-        fan_out: query.metadata_concurrency,
-    };
+    let inventory =
+        Inventory { bucket, prefix: query.key, recursive, fan_out: query.metadata_concurrency };
     let progress = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     let style = ProgressStyle::with_template("{spinner} {human_pos} objects ({per_sec}), {msg}");
     progress.set_style(style.map_err(|e| e.to_string())?);

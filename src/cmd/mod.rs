@@ -19,6 +19,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Builder;
 
+use crate::bucket::Bucket;
 use crate::clock::Clock;
 use crate::config::Query;
 use crate::config::args::{Cli, Command};
@@ -26,7 +27,6 @@ use crate::daemon;
 use crate::metrics::Metrics;
 use crate::output::say;
 use crate::s3::{BRIEF_OUTAGE, QUIET, S3};
-use crate::store::Store;
 
 /// Runs the command that was typed, and says why where it fails.
 pub fn run(cli: Cli) -> ExitCode {
@@ -50,13 +50,13 @@ fn read_answer<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
 }
 
 /// A bucket without a mount.
-async fn bucket(query: &Query) -> Result<(Arc<dyn Store>, Arc<Clock>), String> {
+async fn bucket(query: &Query) -> Result<Bucket, String> {
     let clock = Arc::new(if query.local_clock { Clock::local() } else { Clock::server() });
     let budget = daemon::budget_without_mount(query.metadata_concurrency)?;
     let metrics = Arc::new(Metrics::default());
     let site = query.endpoint.clone().locate().await?;
     let store = S3::new(&site, &budget, query.timeout, clock.clone(), metrics).await?;
-    Ok((Arc::new(store.with_outage(BRIEF_OUTAGE)), clock))
+    Ok(Bucket { store: Arc::new(store.with_outage(BRIEF_OUTAGE)), clock, policy: query.policy })
 }
 
 /// Runs to the end of `work`, on this many threads. What hangs in the system then (a DNS query) is

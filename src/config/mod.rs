@@ -28,6 +28,7 @@ pub struct Config {
     pub endpoint: Endpoint,
     pub dir: PathBuf,
     pub settings: Settings,
+    pub policy: Policy,
     pub local_clock: bool,
     /// Where what is known of versions is kept for the next mount.
     pub index: Option<PathBuf>,
@@ -71,7 +72,6 @@ impl Config {
             dir: args.dir,
             settings: Settings {
                 prefix,
-                policy: expiry.rules.policy()?,
                 trust: expiry.metadata_ttl,
                 negative_ttl: expiry.negative_ttl,
                 patience: Patience { open_wait: limits.open_wait, timeout: limits.timeout },
@@ -86,6 +86,7 @@ impl Config {
                     exactness: listing.ls,
                 },
             },
+            policy: expiry.rules.policy()?,
             local_clock: expiry.rules.clock == ClockArg::Local,
             index: listing.index,
             index_memory: usize::try_from(listing.index_memory.as_u64()).unwrap_or(usize::MAX),

@@ -23,7 +23,9 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::body::Accounts;
-use crate::catalog::index::{Index, IndexFile};
+use crate::bucket::Bucket;
+use crate::catalog::index::Index;
+use crate::catalog::index_file::IndexFile;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::fd_budget::{self, Budget, InUse};
@@ -124,7 +126,9 @@ impl Mounted {
         let index = Index::new(config.index_memory, index_file);
         let accounts = Accounts::new(budget.cap, config.parking, config.buffer_memory);
         let settings = config.settings.clone();
-        let fs = Arc::new(Fs::new(store, clock, metrics, accounts, settings, index));
+        let bucket = Bucket { store, clock, policy: config.policy };
+        let asked = Bucket { store: impatient, ..bucket.clone() };
+        let fs = Arc::new(Fs::new(bucket, metrics, accounts, settings, index));
         let (alive, ended) = oneshot::channel();
         let plus = config.settings.listing.exactness == Exactness::Exact;
         let pages = Pages::default();
@@ -156,12 +160,12 @@ impl Mounted {
             let (status, fs) = (status.clone(), fs.clone());
             let (bucket, dir) = (config.endpoint.bucket, entry.dir.display().to_string());
             move |request| {
-                let (status, fs, store) = (status.clone(), fs.clone(), impatient.clone());
+                let (status, fs, asked) = (status.clone(), fs.clone(), asked.clone());
                 let (bucket, dir) = (bucket.clone(), dir.clone());
                 let answer = async move {
                     let answer = match request {
                         Request::Explain(path) => {
-                            let explained = fs.explain(&*store, &path, &bucket, &dir).await;
+                            let explained = fs.explain(&asked, &path, &bucket, &dir).await;
                             serde_json::to_string(&explained.map_err(|e| e.to_string()))
                         }
                         Request::Status | Request::Unmount => serde_json::to_string(&status()),

@@ -16,16 +16,16 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::body::{Accounts, Patience, Reader};
+use crate::bucket::Bucket;
 use crate::bucket::explain::{Belief, Explanation, explain};
 use crate::catalog::index::Index;
 use crate::catalog::probe;
 use crate::catalog::{Catalog, Known, Rules, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::expiry::{Expiry, Policy, Presence, rfc3339};
+use crate::expiry::{Expiry, Presence, rfc3339};
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
-use crate::store::Store;
 use crate::xattr;
 use handle::{Handle, Handles};
 use inode::{File, Idle, Inodes, Node, ROOT, UNKNOWN};
@@ -43,7 +43,6 @@ const KERNEL_TRUST: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub prefix: Prefix,
-    pub policy: Policy,
     pub trust: Trust,
     pub negative_ttl: Duration,
     pub patience: Patience,
@@ -97,8 +96,7 @@ pub struct Entry<'a> {
 }
 
 pub struct Fs {
-    store: Arc<dyn Store>,
-    clock: Arc<Clock>,
+    bucket: Bucket,
     metrics: Arc<Metrics>,
     settings: Settings,
     accounts: Accounts,
@@ -115,26 +113,23 @@ pub struct Fs {
 
 impl Fs {
     pub fn new(
-        store: Arc<dyn Store>,
-        clock: Arc<Clock>,
+        bucket: Bucket,
         metrics: Arc<Metrics>,
         accounts: Accounts,
         settings: Settings,
         index: Arc<Index>,
     ) -> Fs {
         let rules = Rules {
-            policy: settings.policy,
             trust: settings.trust,
             negative_ttl: settings.negative_ttl,
             timeout: settings.patience.timeout,
             probe: settings.probe,
         };
-        let catalog = Catalog::new(store.clone(), clock.clone(), metrics.clone(), rules, index);
+        let catalog = Catalog::new(bucket.clone(), metrics.clone(), rules, index);
         Fs {
             inodes: Inodes::new(settings.prefix.clone()),
-            mounted_at: clock.now(),
-            store,
-            clock,
+            mounted_at: bucket.clock.now(),
+            bucket,
             metrics,
             settings,
             accounts,
@@ -218,13 +213,13 @@ impl Fs {
             return Err(Error::ShuttingDown);
         }
         let Node::File(file) = self.node(ino)? else { return Err(Error::IsADirectory) };
-        if file.expiry.at(self.clock.now()) == Presence::Expired {
+        if file.expiry.at(self.bucket.clock.now()) == Presence::Expired {
             return Err(self.expired(&file.version.key).await);
         }
         self.inodes.opened(ino);
         let first = self.catalog.opened(&file.version);
         let reader = Reader::new(
-            self.store.clone(),
+            self.bucket.store.clone(),
             self.accounts.clone(),
             file.version.clone(),
             first,
@@ -316,7 +311,7 @@ impl Fs {
 
     pub fn opendir(&self, ino: u64) -> Result<u64> {
         let listing = Listing::new(
-            self.store.clone(),
+            self.bucket.store.clone(),
             self.catalog.clone(),
             self.metrics.clone(),
             self.directory(ino)?,
@@ -429,23 +424,22 @@ impl Fs {
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
     }
 
-    /// Why the name at `path`, below the mount point, is there or not, asked of `store`: the same
-    /// bucket, with the patience of whoever wants it explained.
+    /// Why the name at `path`, below the mount point, is there or not, asked of `bucket`: the same
+    /// one, with the patience of whoever wants it explained.
     ///
     /// # Errors
     /// Of the store, where it has no answer.
     pub async fn explain(
         &self,
-        store: &dyn Store,
+        bucket: &Bucket,
         path: &str,
-        bucket: &str,
+        name: &str,
         dir: &str,
     ) -> Result<Explanation> {
         let key = self.settings.prefix.key(path);
-        let policy = &self.settings.policy;
         // Before the store is asked, which may change it.
         let mount = self.belief(&key, dir);
-        let mut explanation = explain(store, &self.clock, policy, bucket, &key).await?;
+        let mut explanation = explain(bucket, name, &key).await?;
         for (slash, _) in path.match_indices('/') {
             let above = self.settings.prefix.key(&path[..slash]);
             if !name::is_legal(above.rsplit('/').next().unwrap_or_default()) {
@@ -519,7 +513,7 @@ impl Fs {
     }
 
     pub fn clock(&self) -> &Arc<Clock> {
-        &self.clock
+        &self.bucket.clock
     }
 
     pub fn metrics(&self) -> &Arc<Metrics> {
@@ -551,7 +545,7 @@ impl Fs {
     }
 
     fn must_be_live(&self, expiry: Expiry) -> Result<()> {
-        match expiry.at(self.clock.now()) {
+        match expiry.at(self.bucket.clock.now()) {
             Presence::Live { .. } => Ok(()),
             Presence::Unreadable => Err(Error::Unparsable),
             Presence::Expired => {

@@ -267,9 +267,8 @@ async fn unparsable_expires_as_each_policy_has_it() {
         (OnUnparsable::Fresh, Ok(true)),
         (OnUnparsable::Error, Err(Error::Unparsable)),
     ] {
-        let mut make = Make::default();
-        make.settings.policy = Policy { on_unparsable, ..Policy::default() };
-        let rig = make.rig();
+        let policy = Policy { on_unparsable, ..Policy::default() };
+        let rig = Make { policy, ..Make::default() }.rig();
         for (i, raw) in ["0", "-1", "never", "", "2099-01-01T00:00:00Z"].into_iter().enumerate() {
             let name = format!("f{i}");
             rig.store.put(&name, "text", Some(raw.into()));
@@ -288,9 +287,8 @@ async fn unparsable_expires_as_each_policy_has_it() {
 #[tokio::test]
 async fn a_default_ttl_counts_from_last_modified() {
     // Objects of this store were modified 60 s before the start.
-    let mut make = Make::default();
-    make.settings.policy.default_ttl = Some(90 * SECOND);
-    let rig = make.rig();
+    let policy = Policy { default_ttl: Some(90 * SECOND), ..Policy::default() };
+    let rig = Make { policy, ..Make::default() }.rig();
     rig.store.put("f", "text", None);
     rig.store.put("g", "text", expires(1000));
     rig.clock.advance(29 * SECOND);
@@ -302,10 +300,9 @@ async fn a_default_ttl_counts_from_last_modified() {
 
 #[tokio::test]
 async fn expiry_from_the_listing_needs_no_head() {
-    let mut make = Make::default();
-    make.settings.policy =
-        Policy { default_ttl: Some(90 * SECOND), source: Source::List, ..Policy::default() };
-    let rig = make.rig();
+    let (default_ttl, source) = (Some(90 * SECOND), Source::List);
+    let policy = Policy { default_ttl, source, ..Policy::default() };
+    let rig = Make { policy, ..Make::default() }.rig();
     rig.store.put("f", "text", expires(-1000));
     assert_eq!(rig.list("", 100).await.unwrap(), ["f"]);
     assert_eq!(rig.store.asked(), Requests { list: 1, ..Requests::default() });

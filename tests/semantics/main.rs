@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use expirefs::body::{Accounts, Patience};
+use expirefs::bucket::Bucket;
 use expirefs::catalog::Trust;
 use expirefs::catalog::index::Index;
 use expirefs::catalog::probe;
@@ -67,6 +68,7 @@ pub struct Make {
     pub memory: u64,
     /// Bytes of what is known of versions.
     pub index: usize,
+    pub policy: Policy,
     pub settings: Settings,
 }
 
@@ -74,7 +76,6 @@ impl Default for Make {
     fn default() -> Make {
         let settings = Settings {
             prefix: Prefix::default(),
-            policy: Policy::default(),
             trust: Trust::For(SECOND),
             negative_ttl: Duration::ZERO,
             patience: Patience { open_wait: 5 * SECOND, timeout: 30 * SECOND },
@@ -86,7 +87,15 @@ impl Default for Make {
                 exactness: Exactness::Exact,
             },
         };
-        Make { cap: 4, parking: true, chunk: 64 << 10, memory: 128 << 20, index: 1 << 20, settings }
+        Make {
+            cap: 4,
+            parking: true,
+            chunk: 64 << 10,
+            memory: 128 << 20,
+            index: 1 << 20,
+            policy: Policy::default(),
+            settings,
+        }
     }
 }
 
@@ -104,14 +113,8 @@ impl Make {
         let metrics = Arc::new(Metrics::default());
         let accounts = Accounts::new(self.cap, self.parking, self.memory);
         let index = Index::new(self.index, None);
-        let fs = Fs::new(
-            store.clone(),
-            clock.clone(),
-            metrics.clone(),
-            accounts.clone(),
-            self.settings,
-            index,
-        );
+        let bucket = Bucket { store: store.clone(), clock: clock.clone(), policy: self.policy };
+        let fs = Fs::new(bucket, metrics.clone(), accounts.clone(), self.settings, index);
         Rig { store, clock, metrics, accounts, fs: Arc::new(fs) }
     }
 }

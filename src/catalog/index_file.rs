@@ -1,0 +1,498 @@
+//! The index in a file, for the next mount of the bucket. Nothing in it is needed: where the file
+//! cannot be used, a line says why, and the mount goes on without it.
+
+use std::fs;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    TableError,
+};
+use tracing::{info, warn};
+
+use super::index::{Encoded, Id};
+use crate::expiry::seconds;
+
+/// Bytes of pages that the file's own cache may hold.
+const PAGE_CACHE: usize = 4 << 20;
+
+/// Puts that may wait to be written: what is over is forgotten, and asked for again one day.
+const QUEUE: usize = 64 << 10;
+
+/// So many puts, or so much time, make a transaction.
+const BATCH: usize = 10_000;
+const BATCH_TIME: Duration = Duration::from_secs(2);
+
+/// What nobody asked for in a whole period is dropped at the next opening, so that the file does
+/// not grow by each object that ever was.
+const PERIOD: Duration = Duration::from_secs(14 * 86_400);
+
+const FORMAT: &str = "1";
+const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
+/// Versions asked for in this period, and those asked for in the one before only.
+const RECENT: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("recent");
+const BEFORE: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("before");
+
+/// An index in a file, written behind by a thread of its own.
+pub struct IndexFile {
+    path: PathBuf,
+    database: Arc<Database>,
+    /// It has failed, and is not used any more.
+    broken: Arc<AtomicBool>,
+    queue: SyncSender<Task>,
+    writer: Option<JoinHandle<()>>,
+}
+
+enum Task {
+    Put(Id, Encoded),
+    Flush(SyncSender<()>),
+    End,
+}
+
+/// Why a file is not used as it is.
+#[derive(Debug)]
+enum Fault {
+    /// It holds something else, or is damaged.
+    Wrong(String),
+    /// It may be all right.
+    Unusable(String),
+}
+
+impl IndexFile {
+    /// Opens the index of the bucket that `source` names, or makes a new one. A file that is
+    /// damaged, or of something else, is set aside. `None` where there is no using the path; a
+    /// line in the log has said why.
+    ///
+    /// Reads all of the file: what does not match its checksums is not believed.
+    pub fn open(path: &Path, source: &str) -> Option<IndexFile> {
+        let shown = path.display();
+        let is_new = !path.exists();
+        let database = match open(path, source) {
+            Ok(database) => database,
+            Err(Fault::Unusable(why)) => {
+                if is_new {
+                    // Half made, it would be taken for a damaged one.
+                    let _ = fs::remove_file(path);
+                }
+                warn!("the index {shown} cannot be used: {why}; going on without it");
+                return None;
+            }
+            Err(Fault::Wrong(why)) => {
+                let aside = match set_aside(path) {
+                    Ok(aside) => aside,
+                    Err(error) => {
+                        warn!(
+                            "the index {shown} cannot be used: {why}; nor can it be set aside: \
+                             {error}; going on without it"
+                        );
+                        return None;
+                    }
+                };
+                warn!(
+                    "the index {shown} cannot be used: {why}; it is set aside as {}, and a new \
+                     one made",
+                    aside.display()
+                );
+                match open(path, source) {
+                    Ok(database) => database,
+                    Err(Fault::Wrong(why) | Fault::Unusable(why)) => {
+                        warn!("no new index {shown}: {why}; going on without it");
+                        return None;
+                    }
+                }
+            }
+        };
+        let (queue, tasks) = sync_channel(QUEUE);
+        let database = Arc::new(database);
+        let broken = Arc::new(AtomicBool::new(false));
+        let writer = {
+            let (database, broken, path) = (database.clone(), broken.clone(), path.to_owned());
+            std::thread::Builder::new().name("index".into()).spawn(move || {
+                if let Err(why) = write_behind(&database, &tasks) {
+                    broken.store(true, Ordering::Relaxed);
+                    warn!(
+                        "the index {} cannot be written: {why}; going on without it",
+                        path.display()
+                    );
+                }
+            })
+        };
+        match writer {
+            Ok(writer) => Some(IndexFile {
+                path: path.to_owned(),
+                database,
+                broken,
+                queue,
+                writer: Some(writer),
+            }),
+            Err(error) => {
+                warn!("no thread for the index {shown}: {error}; going on without it");
+                None
+            }
+        }
+    }
+
+    pub fn put(&self, id: Id, encoded: Encoded) {
+        if !self.broken.load(Ordering::Relaxed) {
+            let _ = self.queue.try_send(Task::Put(id, encoded));
+        }
+    }
+
+    pub fn get(&self, ids: &[Id]) -> Vec<Option<Encoded>> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let read = || -> Result<Vec<_>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let recent = transaction.open_table(RECENT)?;
+            let before = transaction.open_table(BEFORE)?;
+            ids.iter()
+                .map(|id| {
+                    if let Some(found) = recent.get(id.0)? {
+                        return Ok(Some(found.value()));
+                    }
+                    let found = before.get(id.0)?.map(|found| found.value());
+                    if let Some(encoded) = found {
+                        self.put(*id, encoded);
+                    }
+                    Ok(found)
+                })
+                .collect()
+        };
+        match unless_it_panics(read) {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => self.fail(&error.to_string()),
+            Err(panic) => self.fail(&panic),
+        }
+    }
+
+    fn fail<T>(&self, why: &str) -> Vec<T> {
+        if !self.broken.swap(true, Ordering::Relaxed) {
+            warn!("the index {} cannot be read: {why}; going on without it", self.path.display());
+        }
+        Vec::new()
+    }
+
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if self.queue.send(Task::Flush(done)).is_ok() {
+            // It fails where the writer has ended.
+            let _ = written.recv();
+        }
+    }
+}
+
+impl Drop for IndexFile {
+    fn drop(&mut self) {
+        let _ = self.queue.send(Task::End);
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Writes what comes until the end of the queue.
+fn write_behind(database: &Database, tasks: &Receiver<Task>) -> Result<(), String> {
+    let mut batch = Vec::new();
+    let mut due = None;
+    loop {
+        let task = match due {
+            None => tasks.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => {
+                tasks.recv_timeout(Instant::saturating_duration_since(&due, Instant::now()))
+            }
+        };
+        let (mut flushed, mut ended) = (None, false);
+        match task {
+            Ok(Task::Put(id, encoded)) => {
+                batch.push((id, encoded));
+                due.get_or_insert_with(|| Instant::now() + BATCH_TIME);
+                if batch.len() < BATCH {
+                    continue;
+                }
+            }
+            Ok(Task::Flush(done)) => flushed = Some(done),
+            Ok(Task::End) | Err(RecvTimeoutError::Disconnected) => ended = true,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        due = None;
+        if !batch.is_empty() {
+            let write = || -> Result<(), redb::Error> {
+                let transaction = database.begin_write()?;
+                {
+                    let mut recent = transaction.open_table(RECENT)?;
+                    for (id, encoded) in batch.drain(..) {
+                        recent.insert(id.0, encoded)?;
+                    }
+                }
+                Ok(transaction.commit()?)
+            };
+            unless_it_panics(write)?.map_err(|error| error.to_string())?;
+        }
+        drop(flushed);
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// A damaged file may be found out by an assertion of the library's.
+fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| "the library that reads it panicked".to_owned())
+}
+
+/// The database at `path`, checked, with its tables, and rid of what has not been asked for.
+fn open(path: &Path, source: &str) -> Result<Database, Fault> {
+    let opened = unless_it_panics(|| {
+        Database::builder()
+            .set_cache_size(PAGE_CACHE)
+            .set_check_integrity_on_open(true)
+            .create(path)
+    });
+    let mut database = match opened {
+        Ok(Ok(database)) => database,
+        Ok(Err(error)) => return Err(fault(error)),
+        Err(panic) => return Err(Fault::Wrong(panic)),
+    };
+    let wrong = |error: redb::Error| Fault::Wrong(error.to_string());
+    match unless_it_panics(|| prepare(&database, source)).map_err(Fault::Wrong)? {
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => {
+            info!("what the index {} held of old is dropped", path.display());
+            // It stays larger than it has to be where this fails.
+            let _ = database.compact();
+        }
+        Ok(Err(fault)) => return Err(fault),
+        Err(error) => return Err(wrong(error)),
+    }
+    Ok(database)
+}
+
+/// Makes the tables, and says whether anything was dropped; refuses what is not this bucket's.
+fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, redb::Error> {
+    let now = seconds(SystemTime::now());
+    let transaction = database.begin_write()?;
+    let mut dropped = false;
+    {
+        let mut about = match transaction.open_table(ABOUT) {
+            Ok(about) => about,
+            Err(
+                error @ (TableError::TableTypeMismatch { .. } | TableError::TableIsMultimap(_)),
+            ) => {
+                return Ok(Err(Fault::Wrong(format!("it is no index of expirefs ({error})"))));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut say = |name: &'static str, value: &str| -> Result<String, redb::Error> {
+            let said = about.get(name)?.map(|said| said.value().to_owned());
+            if said.is_none() {
+                about.insert(name, value)?;
+            }
+            Ok(said.unwrap_or_else(|| value.to_owned()))
+        };
+        let format = say("format", FORMAT)?;
+        if format != FORMAT {
+            return Ok(Err(Fault::Wrong(format!(
+                "it is of format {format}, and this version of expirefs writes format {FORMAT}"
+            ))));
+        }
+        let of = say("source", source)?;
+        if of != source {
+            return Ok(Err(Fault::Wrong(format!("it is of {of}, and this is {source}"))));
+        }
+        let since = say("since", &now.to_string())?;
+        let since: i64 = since.parse().unwrap_or(0);
+        drop(transaction.open_table(RECENT)?);
+        drop(transaction.open_table(BEFORE)?);
+        if now - since > PERIOD.as_secs() as i64 {
+            transaction.delete_table(BEFORE)?;
+            transaction.rename_table(RECENT, BEFORE)?;
+            drop(transaction.open_table(RECENT)?);
+            about.insert("since", now.to_string().as_str())?;
+            dropped = true;
+        }
+    }
+    transaction.commit()?;
+    Ok(Ok(dropped))
+}
+
+fn fault(error: DatabaseError) -> Fault {
+    let says = error.to_string();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            Fault::Unusable("another process has it open".to_owned())
+        }
+        DatabaseError::LockProtocolMismatch => Fault::Unusable(says),
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+            io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof => Fault::Wrong(error.to_string()),
+            _ => Fault::Unusable(error.to_string()),
+        },
+        _ => Fault::Wrong(says),
+    }
+}
+
+/// Renames a file to a name beside it that is free.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let numbered = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".set-aside-{n}"));
+        PathBuf::from(name)
+    };
+    let free = (1..1000).map(numbered).find(|aside| !aside.exists());
+    let aside = free.ok_or_else(|| io::Error::other("a thousand files were set aside before"))?;
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::index::tests::{fill, known};
+    use crate::catalog::index::{BYTES_PER_VERSION, Index};
+
+    const SOURCE: &str = "bucket at AWS";
+
+    fn opened(path: &Path) -> Arc<Index> {
+        Index::new(1 << 20, IndexFile::open(path, SOURCE))
+    }
+
+    #[tokio::test]
+    async fn a_version_takes_what_is_said_of_it() {
+        const N: usize = 100_000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let index = Index::new(N * BYTES_PER_VERSION, IndexFile::open(&path, SOURCE));
+        for n in 0..N / 10_000 {
+            fill(&index, n * 10_000..(n + 1) * 10_000);
+        }
+        let memory = index.memory.memory_used().total() / index.len();
+        assert!(index.len() > N * 9 / 10 && memory <= BYTES_PER_VERSION, "{memory} bytes");
+        drop(index);
+        let file = fs::metadata(&path).unwrap().len() as usize / N;
+        println!("{memory} bytes in memory, {file} in the file");
+        assert!(file <= 120, "{file} bytes in the file");
+    }
+
+    #[tokio::test]
+    async fn the_next_mount_knows_what_this_one_met() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        fill(&opened(&path), 0..3000);
+        let index = opened(&path);
+        assert_eq!((index.len(), known(&index, 4000).await), (0, 3000));
+        // From memory now.
+        assert_eq!((index.len(), known(&index, 4000).await), (3000, 3000));
+    }
+
+    #[tokio::test]
+    async fn what_nobody_asks_for_goes_after_two_periods() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let a_period_passes = || {
+            let database = Database::open(&path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            let long_ago = seconds(SystemTime::now()) - PERIOD.as_secs() as i64 - 1;
+            let since = long_ago.to_string();
+            transaction.open_table(ABOUT).unwrap().insert("since", since.as_str()).unwrap();
+            transaction.commit().unwrap();
+        };
+        fill(&opened(&path), 0..1000);
+        a_period_passes();
+        {
+            let index = opened(&path);
+            assert_eq!(known(&index, 100).await, 100, "of the period before");
+            index.flush();
+        }
+        a_period_passes();
+        {
+            let index = opened(&path);
+            assert_eq!(known(&index, 1000).await, 100, "those that were asked for");
+        }
+        a_period_passes();
+        drop(opened(&path));
+        a_period_passes();
+        assert_eq!(known(&opened(&path), 1000).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_in_use_is_done_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        let first = opened(&path);
+        assert!(IndexFile::open(&path, SOURCE).is_none());
+        fill(&first, 0..10);
+        drop(first);
+        assert_eq!(known(&opened(&path), 10).await, 10, "it was not set aside");
+    }
+
+    /// Every byte of a small index, changed: what is left is right, or none of it is.
+    #[tokio::test]
+    async fn a_damaged_file_is_never_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        fill(&opened(&path), 0..500);
+        let good = fs::read(&path).unwrap();
+        // Where it is not empty; of the zeros between few matter.
+        let places = (0..good.len()).filter(|at| good[*at] != 0 || at % 4096 < 4).step_by(211);
+        let (mut set_aside, mut whole) = (0, 0);
+        for at in places {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            fs::write(&path, &bad).unwrap();
+            let index = opened(&path);
+            match known(&index, 500).await {
+                0 => set_aside += 1,
+                // What matters of it was not hit.
+                500 => whole += 1,
+                some => panic!("{some} are known with byte {at} changed"),
+            }
+            drop(index);
+            for entry in fs::read_dir(folder.path()).unwrap() {
+                fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+        }
+        assert!(set_aside > 20 && whole > 0, "{set_aside} set aside, {whole} whole");
+    }
+
+    #[tokio::test]
+    async fn a_cut_or_foreign_file_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        fill(&opened(&path), 0..500);
+        let good = fs::read(&path).unwrap();
+        let of_another = IndexFile::open(&path, "another bucket at AWS");
+        assert!(of_another.is_some());
+        drop(of_another);
+        let mut n = 1;
+        let aside = |n: usize| folder.path().join(format!("index.set-aside-{n}"));
+        assert!(aside(n).exists());
+        for bad in [&good[..good.len() / 2], &good[..10], b"[section]\nkey = value\n"] {
+            fs::write(&path, bad).unwrap();
+            let index = opened(&path);
+            assert_eq!(known(&index, 500).await, 0);
+            fill(&index, 0..10);
+            drop(index);
+            n += 1;
+            assert_eq!(fs::read(aside(n)).unwrap(), bad, "nothing is lost");
+            assert_eq!(known(&opened(&path), 500).await, 10, "the new one works");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_done_without() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(IndexFile::open(folder.path(), SOURCE).is_none());
+        assert!(folder.path().is_dir());
+        assert!(IndexFile::open(&folder.path().join("no/index"), SOURCE).is_none());
+    }
+}
