@@ -284,6 +284,9 @@ pub struct LimitArgs {
     /// Threads that serve the kernel
     #[arg(long, value_name = "N", default_value = "2", value_parser = values::fuse_threads)]
     pub fuse_threads: usize,
+    /// How long an idle connection is kept [default: 10s]. For tests, which wait for its end
+    #[arg(long, value_name = "D", hide = true, value_parser = values::nonzero_duration)]
+    pub pool_idle: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -68,7 +68,7 @@ impl Config {
             return Err(format!("{option} {asked} is more than this machine has, {machine}"));
         }
         Ok(Config {
-            endpoint: endpoint(bucket, at),
+            endpoint: Endpoint { pool_idle: limits.pool_idle, ..endpoint(bucket, at) },
             dir: args.dir,
             settings: Settings {
                 prefix,
@@ -175,6 +175,7 @@ fn endpoint(bucket: String, store: StoreArgs) -> Endpoint {
         no_sign_request: store.no_sign_request,
         addressing: store.addressing_style,
         requester_pays: store.requester_pays,
+        pool_idle: None,
     }
 }
 

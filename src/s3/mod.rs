@@ -48,8 +48,8 @@ use retry::{LeaveOutages, Retry};
 pub use site::{QUIET, Site};
 use witness::Witness;
 
-/// How long a connection is kept for the next request.
-pub const POOL_IDLE: Duration = Duration::from_secs(10);
+/// How long a connection is kept for the next request, unless an [`Endpoint`] says otherwise.
+const POOL_IDLE: Duration = Duration::from_secs(10);
 
 /// How long a store that cannot be reached is tried again where somebody waits to be told: by the
 /// commands, and by the check before a mount.
@@ -73,6 +73,8 @@ pub struct Endpoint {
     pub no_sign_request: bool,
     pub addressing: Addressing,
     pub requester_pays: bool,
+    /// How long a connection is kept for the next request.
+    pub pool_idle: Option<Duration>,
 }
 
 /// Where the bucket's name goes in a URL (`--addressing-style`).
@@ -115,7 +117,7 @@ impl S3 {
     ) -> Result<S3, String> {
         let bucket = http::Limits {
             sockets: budget.connections(),
-            idle: Some(POOL_IDLE),
+            idle: Some(site.endpoint.pool_idle.unwrap_or(POOL_IDLE)),
             connect: timeout.min(Duration::from_secs(5)),
         };
         // Credentials come from elsewhere: no number of bodies keeps a refresh waiting.

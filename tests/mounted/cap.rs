@@ -19,9 +19,6 @@ const FILES: usize = 100;
 const SIZE: usize = 8 * MIB;
 const SLICE: usize = 2 * MIB;
 
-/// Idle connections are closed after a while, which is no leak; this is longer than the while.
-const POOL_IDLE: Duration = Duration::from_secs(20);
-
 /// `00` to `99`, and in `folder/` some small ones.
 static BUCKET: LazyLock<Bucket> = LazyLock::new(|| {
     let bucket = seaweedfs().bucket("cap");
@@ -165,7 +162,7 @@ fn a_close_lets_a_waiting_open_in() {
 /// B6: closed halfway or at the end, bodies leave no descriptor behind.
 #[test]
 fn descriptors_return_when_handles_are_closed() {
-    let mount = BUCKET.mounting().start();
+    let mount = BUCKET.mounting().with("--pool-idle 1s").start();
     let daemon = mount.process();
     let before = daemon.fds();
     let files = open_and_read_a_little(&mount, 40);
@@ -173,11 +170,7 @@ fn descriptors_return_when_handles_are_closed() {
     assert!(held >= 40, "40 bodies are open over {held} sockets");
     read_in_turn(&files[..5], SIZE);
     drop(files);
-    eventually(POOL_IDLE, || {
-        equal("CLOSE_WAIT sockets", daemon.close_wait(), 0)?;
-        at_most("descriptors", daemon.fds(), before)
-    });
-    assert_eq!(mount.status().number("bodies_open"), 0);
+    mount.assert_all_given_back(before);
 }
 
 fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {

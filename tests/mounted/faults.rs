@@ -12,17 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::content::{KIB, MIB, assert_content, assert_same_bytes, content, part};
 use crate::support::embedded::Embedded;
-use crate::support::mount::{Mount, Setup, is_mounted};
-use crate::support::process::Process;
+use crate::support::mount::{Setup, is_mounted};
 use crate::support::proxy::{Fault, Head, Proxy, Request};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::{self, end_of};
 use crate::support::wait::{at_most, equal, eventually, within};
 
 const SIZE: usize = 24 * MIB;
-
-/// Idle connections are closed after a while, which is no leak; this is longer than the while.
-const POOL_IDLE: Duration = Duration::from_secs(20);
 
 /// A call that takes longer than this hangs, whatever `--timeout` of a few seconds it was given:
 /// the kernel asks twice for a page that could not be read ahead.
@@ -38,7 +34,7 @@ fn faulty() -> (Bucket, Proxy) {
 }
 
 fn through(proxy: &Proxy, bucket: &Bucket) -> Setup {
-    Setup::new(proxy.endpoint(), &bucket.name)
+    Setup::new(proxy.endpoint(), &bucket.name).with("--pool-idle 1s")
 }
 
 /// The request for a body of `file`, and not for the first bytes that come with a lookup.
@@ -60,18 +56,6 @@ fn read_all(file: &File) -> (Vec<u8>, io::Result<()>) {
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().map(|e| e.raw_os_error().unwrap_or_else(|| panic!("no errno: {e}")))
-}
-
-/// B6, once what was under way is over.
-#[track_caller]
-fn assert_all_given_back(mount: &Mount, daemon: Process, fds: usize) {
-    eventually(POOL_IDLE, || {
-        let status = mount.status();
-        equal("bodies_open", status.number("bodies_open"), 0)?;
-        equal("opens_waiting", status.number("opens_waiting"), 0)?;
-        equal("CLOSE_WAIT sockets", daemon.close_wait(), 0)?;
-        at_most("descriptors", daemon.fds(), fds)
-    });
 }
 
 /// R3: wherever a body breaks, and however, it goes on from its last good byte, and no reader sees
@@ -97,7 +81,7 @@ fn a_body_that_breaks_is_resumed_and_nobody_sees() {
         }
     });
     let mount = through(&proxy, &bucket).start();
-    let (daemon, fds) = (mount.process(), mount.process().fds());
+    let fds = mount.process().fds();
     for (seed, kind) in (0..).zip(kinds) {
         let before = mount.status().number("bodies_resumed");
         assert_content(&mount.path(kind), seed, SIZE);
@@ -107,7 +91,7 @@ fn a_body_that_breaks_is_resumed_and_nobody_sees() {
         assert!(resumed >= 12, "{kind}: bodies_resumed went up by {resumed}");
     }
     assert_eq!(mount.status().number("bodies_peak"), 1, "a resume keeps its permit (B1)");
-    assert_all_given_back(&mount, daemon, fds);
+    mount.assert_all_given_back(fds);
 }
 
 /// R1: a body that breaks is resumed as the version it was, or not at all: no byte of another one.
@@ -178,7 +162,7 @@ fn a_restart_of_the_store_costs_its_readers_the_time_it_takes() {
     let (bucket, mut proxy) = faulty();
     bucket.put("folder/file", object("x"));
     let mount = through(&proxy, &bucket).with("--metadata-ttl 0s").start();
-    let (daemon, fds) = (mount.process(), mount.process().fds());
+    let fds = mount.process().fds();
     let file = File::open(mount.path("file")).expect("open");
     file.read_exact_at(&mut [0; 4 * KIB], 0).expect("read");
 
@@ -204,7 +188,7 @@ fn a_restart_of_the_store_costs_its_readers_the_time_it_takes() {
         assert_eq!(list.join().expect("ls").expect("ls").len(), 3);
     });
     drop(file);
-    assert_all_given_back(&mount, daemon, fds);
+    mount.assert_all_given_back(fds);
 }
 
 /// The three numbers of a `Content-Range`, changed.
@@ -324,7 +308,7 @@ fn a_body_that_stalls_is_given_up_in_time() {
     ] {
         proxy.behave();
         let mount = through(&proxy, &bucket).with("--timeout 3s").start();
-        let (daemon, fds) = (mount.process(), mount.process().fds());
+        let fds = mount.process().fds();
         let kind = fault(0).name();
         let before = proxy.did(kind);
         let opened = File::open(mount.path("small")).expect("open");
@@ -346,7 +330,7 @@ fn a_body_that_stalls_is_given_up_in_time() {
         };
         assert!(proxy.did(kind) > before, "{what}: nothing was kept back");
         drop(opened);
-        assert_all_given_back(&mount, daemon, fds);
+        mount.assert_all_given_back(fds);
 
         proxy.behave();
         let file = file.unwrap_or_else(|| File::open(mount.path("file")).expect("open again"));
@@ -369,7 +353,7 @@ fn a_name_that_stalls_is_given_up_in_time() {
         }
     });
     let mount = through(&proxy, &bucket).with("--timeout 3s").start();
-    let (daemon, fds) = (mount.process(), mount.process().fds());
+    let fds = mount.process().fds();
     thread::scope(|scope| {
         let stat = scope.spawn(|| within(HANGS, "stat", || fs::metadata(mount.path("file"))));
         let below = scope.spawn(|| within(HANGS, "ls", || fs::metadata(mount.path("folder/file"))));
@@ -385,7 +369,7 @@ fn a_name_that_stalls_is_given_up_in_time() {
     });
     let list = list.expect("ls: others than the one that does not answer do");
     assert!(list.iter().any(|entry| entry.file_name() == "file"), "{list:?}");
-    assert_all_given_back(&mount, daemon, fds);
+    mount.assert_all_given_back(fds);
 }
 
 /// R4: a process that is killed while the store keeps its read waiting is gone in time, and leaves
@@ -394,13 +378,13 @@ fn a_name_that_stalls_is_given_up_in_time() {
 fn a_reader_that_is_killed_while_its_read_stalls_is_gone() {
     let (bucket, proxy) = faulty();
     let mount = through(&proxy, &bucket).with("--timeout 4s").start();
-    let (daemon, fds) = (mount.process(), mount.process().fds());
+    let fds = mount.process().fds();
     let mut reader = stuck::reader(&mount, &proxy, "file");
     reader.kill().expect("SIGKILL");
     let status = within(HANGS, "its end", || end_of(&mut reader));
     assert!(!status.success(), "{status}");
     eventually(HANGS, || equal("handles", mount.status().number("handles"), 0));
-    assert_all_given_back(&mount, daemon, fds);
+    mount.assert_all_given_back(fds);
 }
 
 /// M3: a mount whose store is dead, and whose reader is stuck in it, can be unmounted.
@@ -443,7 +427,7 @@ fn half_closed_connections_are_closed() {
         _ => Fault::HalfClose(u64::MAX),
     });
     let mount = through(&proxy, &bucket).with("--metadata-ttl 0s").start();
-    let (daemon, fds) = (mount.process(), mount.process().fds());
+    let fds = mount.process().fds();
     thread::scope(|scope| {
         for i in 0..FILES {
             let path = mount.path(i.to_string());
@@ -452,7 +436,7 @@ fn half_closed_connections_are_closed() {
     });
     assert_eq!(fs::read_dir(mount.dir()).expect("ls").count(), FILES);
     assert!(proxy.did("half-close") > FILES as u64, "{}", proxy.did("half-close"));
-    assert_all_given_back(&mount, daemon, fds);
+    mount.assert_all_given_back(fds);
 }
 
 /// R5: what the store refuses for now is asked again, and is there. What it refuses for good is

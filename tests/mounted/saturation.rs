@@ -20,9 +20,6 @@ const SIZE: usize = 2 * MIB;
 const CONTENTS: usize = 16;
 const START: usize = 4 * KIB;
 
-/// Idle connections are closed after a while, which is no leak; this is longer than the while.
-const POOL_IDLE: Duration = Duration::from_secs(20);
-
 /// What an open may take: `--open-wait` and `--timeout`, both at their defaults.
 const OPEN_BOUND: Duration = Duration::from_secs(5 + 30);
 
@@ -78,8 +75,8 @@ fn open_all(mount: &Mount, threads: usize) -> (Vec<File>, Duration) {
 /// fails. B6: then they are all given back.
 #[test]
 fn five_hundred_open_files_fit_into_128_descriptors() {
-    let mount = STORE.mounting().nofile(128).start();
-    let (daemon, fds) = (mount.process(), mount.process().fds());
+    let mount = STORE.mounting().with("--pool-idle 1s").nofile(128).start();
+    let fds = mount.process().fds();
     let (files, slowest) = open_all(&mount, 16);
     println!("slowest open: {slowest:.1?}");
     assert!(slowest < OPEN_BOUND, "the slowest open took {slowest:?}");
@@ -97,11 +94,7 @@ fn five_hundred_open_files_fit_into_128_descriptors() {
     at_most("bodies_peak", status.number("bodies_peak"), cap).unwrap();
     at_most("descriptors", status.number("fds_peak"), 128).unwrap();
     drop(files);
-    eventually(POOL_IDLE, || {
-        equal("bodies_open", mount.status().number("bodies_open"), 0)?;
-        equal("CLOSE_WAIT sockets", daemon.close_wait(), 0)?;
-        at_most("descriptors", daemon.fds(), fds)
-    });
+    mount.assert_all_given_back(fds);
 }
 
 /// B4 and R3: eight bodies go round among 500 handles that 32 threads read at offsets of no order,
@@ -114,7 +107,8 @@ fn eight_bodies_go_round_among_500_handles_while_the_store_fails() {
     const READ: usize = 16 * KIB;
     let proxy = Proxy::start(STORE.endpoint(), |_| Fault::None);
     let setup = Setup::new(proxy.endpoint(), Embedded::BUCKET).with("--max-open-bodies 8");
-    let mount = setup.with("--metadata-ttl 0s --buffer-memory 16MiB --probe-cache 4MiB").start();
+    let setup = setup.with("--metadata-ttl 0s --buffer-memory 16MiB --probe-cache 4MiB");
+    let mount = setup.with("--pool-idle 1s").start();
     let (daemon, fds) = (mount.process(), mount.process().fds());
     proxy.script(proxy::at_random(1, 60, false));
 
@@ -174,11 +168,7 @@ fn eight_bodies_go_round_among_500_handles_while_the_store_fails() {
 
     proxy.behave();
     drop(files);
-    eventually(POOL_IDLE, || {
-        equal("bodies_open", mount.status().number("bodies_open"), 0)?;
-        equal("CLOSE_WAIT sockets", daemon.close_wait(), 0)?;
-        at_most("descriptors", daemon.fds(), fds)
-    });
+    mount.assert_all_given_back(fds);
 }
 
 /// B4: reads that wait, for a store that stalls or for a body, hold up no read of another file and no

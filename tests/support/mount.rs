@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::embedded::Embedded;
 use super::process::{Process, alive_in_group};
 use super::s3_server::Bucket;
-use super::wait::{equal, eventually};
+use super::wait::{at_most, equal, eventually};
 use super::{Endpoint, REGION};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_expirefs");
@@ -32,6 +32,10 @@ const START_BOUND: Duration = Duration::from_secs(30);
 
 /// From SIGTERM to the end of the process; running reads get 5 s of it.
 const STOP_BOUND: Duration = Duration::from_secs(15);
+
+/// From the last close to the end of all connections; an idle one is kept for up to twice the time of
+/// `--pool-idle`, 10 s by default.
+const GIVE_BACK_BOUND: Duration = Duration::from_secs(20);
 
 /// How long a mount may live. A test that hangs in a system call on it hangs no longer.
 const LIFE_BOUND: Duration = Duration::from_secs(120);
@@ -321,6 +325,20 @@ impl Mount {
         assert!(output.status.success(), "expirefs status: {output:?}");
         let json = serde_json::from_slice(&output.stdout);
         Status(json.unwrap_or_else(|e| panic!("expirefs status: {e}: {output:?}")))
+    }
+
+    /// Rule B6: panics unless the daemon soon holds no body, nobody waits for one, no socket is half
+    /// closed, and there are no more than `fds` descriptors.
+    #[track_caller]
+    pub fn assert_all_given_back(&self, fds: usize) {
+        let daemon = self.process();
+        eventually(GIVE_BACK_BOUND, || {
+            let status = self.status();
+            equal("bodies_open", status.number("bodies_open"), 0)?;
+            equal("opens_waiting", status.number("opens_waiting"), 0)?;
+            equal("CLOSE_WAIT sockets", daemon.close_wait(), 0)?;
+            at_most("descriptors", daemon.fds(), fds)
+        });
     }
 
     pub fn signal(&self, signal: Signal) {
