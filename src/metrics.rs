@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -16,13 +18,51 @@ impl Counter {
     }
 }
 
+/// Requests sent to the store, each try of each, by what they ask for. Field names are those of
+/// `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requests<N> {
+    pub get: N,
+    pub head: N,
+    pub list: N,
+    pub put: N,
+    pub copy: N,
+    pub rename: N,
+    pub delete: N,
+    /// The steps of a multipart upload.
+    pub create_upload: N,
+    pub upload_part: N,
+    pub copy_part: N,
+    pub complete_upload: N,
+    pub abort_upload: N,
+    pub other: N,
+}
+
+impl Requests<Counter> {
+    /// How many there have been so far.
+    pub fn now(&self) -> Requests<u64> {
+        Requests {
+            get: self.get.get(),
+            head: self.head.get(),
+            list: self.list.get(),
+            put: self.put.get(),
+            copy: self.copy.get(),
+            rename: self.rename.get(),
+            delete: self.delete.get(),
+            create_upload: self.create_upload.get(),
+            upload_part: self.upload_part.get(),
+            copy_part: self.copy_part.get(),
+            complete_upload: self.complete_upload.get(),
+            abort_upload: self.abort_upload.get(),
+            other: self.other.get(),
+        }
+    }
+}
+
 /// The counters of one mount.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// Requests sent to the store, each try of each.
-    pub get: Counter,
-    pub head: Counter,
-    pub list: Counter,
+    pub requests: Requests<Counter>,
     /// Answers that refused a request for the number of them.
     pub throttled: Counter,
     /// Bytes of objects received.

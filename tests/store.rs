@@ -321,10 +321,10 @@ async fn what_is_throttled_is_asked_again() {
     let heads = futures_util::future::join_all(keys.iter().map(|key| rig.store.head(key))).await;
     assert!(heads.iter().all(Result::is_ok), "{heads:?}");
     assert_eq!(rig.metrics.throttled.get(), 50);
-    let (version, asked) = (&heads[0].as_ref().unwrap().version, rig.metrics.get.get());
+    let (version, asked) = (&heads[0].as_ref().unwrap().version, rig.metrics.requests.get.get());
     bucket.throttle(3);
     let (_, content) = rig.store.get(version, 0..1).await.unwrap();
-    assert_eq!((all(content).await, rig.metrics.get.get() - asked), (b"x".to_vec(), 4));
+    assert_eq!((all(content).await, rig.metrics.requests.get.get() - asked), (b"x".to_vec(), 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -355,7 +355,7 @@ async fn a_probe_brings_headers_and_the_first_bytes() {
         (0, Some("0"), 0)
     );
     assert_eq!(rig.store.probe("nothing", 100).await, Err(Error::NotFound));
-    let asked = (rig.metrics.head.get(), rig.metrics.get.get());
+    let asked = (rig.metrics.requests.head.get(), rig.metrics.requests.get.get());
     assert_eq!(asked, (2, 5));
     // All of them were read to their ends, so one connection was enough.
     assert_eq!(rig.metrics.connections_opened.get(), 1);

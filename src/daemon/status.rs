@@ -9,6 +9,7 @@ use crate::body::State;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::fs::handle::Handle;
+use crate::metrics::Requests;
 use crate::shown::Shown;
 
 /// The state of a mount. Field names are part of the interface.
@@ -49,7 +50,7 @@ pub struct Status {
     pub buffer_bytes_cap: usize,
     /// Bytes that came with lookups and wait for opens (`--probe-cache`).
     pub probe_bytes: usize,
-    pub requests: Requests,
+    pub requests: Requests<u64>,
     /// Answers by which the store refused a request for the number of them.
     pub throttled: u64,
     /// Object versions whose end is known in memory (`--index-memory`).
@@ -63,14 +64,6 @@ pub struct Status {
     /// The store's clock less this host's.
     pub clock_offset_ms: i64,
     pub handles_detail: Vec<HandleStatus>,
-}
-
-/// Requests sent, each try of each.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Requests {
-    pub get: u64,
-    pub head: u64,
-    pub list: u64,
 }
 
 /// An open file handle.
@@ -166,11 +159,7 @@ impl Status {
             buffer_bytes_peak: accounts.memory.peak() << 10,
             buffer_bytes_cap: accounts.memory.cap() << 10,
             probe_bytes: fs.probed_bytes(),
-            requests: Requests {
-                get: metrics.get.get(),
-                head: metrics.head.get(),
-                list: metrics.list.get(),
-            },
+            requests: metrics.requests.now(),
             throttled: metrics.throttled.get(),
             versions_known: fs.index().len(),
             bytes_received: metrics.bytes_received.get(),
@@ -208,7 +197,7 @@ impl fmt::Display for Status {
             "descriptors  {} of {}, {} of them sockets; peak {}, {}",
             self.fds, self.fd_limit, self.sockets, self.fds_peak, self.sockets_peak
         )?;
-        let Requests { get, head, list } = self.requests;
+        let Requests { get, head, list, .. } = self.requests;
         writeln!(
             f,
             "requests     {get} GET, {head} HEAD, {list} LIST; {} throttled",

@@ -14,8 +14,8 @@ use hyper::body::{Body, Frame, SizeHint};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The longest listing or error that is read into memory, in bytes: a page of 1,000 keys of 1,024
-/// bytes, each of them escaped, is half of it.
+/// The longest document that is read into memory, in bytes: a page of 1,000 keys of 1,024 bytes,
+/// each of them escaped, is half of it.
 const LONGEST: usize = 16 << 20;
 
 /// How a listing ends (S3 API reference, ListObjectsV2); white space may follow.
@@ -24,8 +24,8 @@ const LAST_TAG: &[u8] = b"</ListBucketResult>";
 /// What is kept of the bytes before the end: the last tag, and white space after it.
 const TAIL: usize = 64;
 
-/// The document of an error.
-pub fn error<B>(body: B) -> SdkBody
+/// A document that is no listing.
+pub fn bounded<B>(body: B) -> SdkBody
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
 {

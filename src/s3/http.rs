@@ -51,6 +51,15 @@ pub struct Limits {
     pub connect: Duration,
 }
 
+/// What a successful answer carries, as an extension of the request; content where there is none.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// Of any length, and read as it comes.
+    Content,
+    Listing,
+    Document,
+}
+
 /// Clients for the SDK, each with sockets of its own.
 ///
 /// # Errors
@@ -107,7 +116,7 @@ impl HttpConnector for Hyper {
         HttpConnectorFuture::new(async move {
             let mut request =
                 request.try_into_http1x().map_err(|e| ConnectorError::user(Box::new(e)))?;
-            let is_listing = request.uri().query().is_some_and(|q| q.contains("list-type="));
+            let answer = request.extensions().get().copied().unwrap_or(Answer::Content);
             let captured = capture_connection(&mut request);
             if let Some(smithy) = request.extensions().get::<CaptureSmithyConnection>() {
                 smithy.set_connection_retriever(move || condemnable(&captured));
@@ -126,10 +135,11 @@ impl HttpConnector for Hyper {
             if let Some(uses) = response.extensions().get::<Uses>() {
                 uses.one_more();
             }
-            let response = match (response.status().is_success(), is_listing) {
-                (false, _) => response.map(document::error),
-                (true, true) => response.map(document::listing),
-                (true, false) => response.map(SdkBody::from_body_1_x),
+            let response = match answer {
+                _ if !response.status().is_success() => response.map(document::bounded),
+                Answer::Content => response.map(SdkBody::from_body_1_x),
+                Answer::Listing => response.map(document::listing),
+                Answer::Document => response.map(document::bounded),
             };
             HttpResponse::try_from(response).map_err(|e| ConnectorError::other(Box::new(e), None))
         })

@@ -10,11 +10,11 @@ mod etag;
 mod failure;
 mod gate;
 pub mod http;
+mod interceptor;
 mod page;
 mod retry;
 mod site;
 mod tls;
-mod witness;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,9 +44,9 @@ use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use etag::Etags;
 use failure::{archived, not_the_store};
 use gate::Gate;
+use interceptor::Interceptor;
 use retry::{LeaveOutages, Retry};
 pub use site::{QUIET, Site};
-use witness::Witness;
 
 /// How long a connection is kept for the next request, unless an [`Endpoint`] says otherwise.
 const POOL_IDLE: Duration = Duration::from_secs(10);
@@ -169,7 +169,7 @@ impl S3 {
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            .interceptor(Witness { clock, metrics: metrics.clone(), gate: gate.clone() });
+            .interceptor(Interceptor { clock, metrics: metrics.clone(), gate: gate.clone() });
         if shared.region().is_none() {
             return Err("no region: give --region, or set AWS_REGION".to_owned());
         }

@@ -5,20 +5,22 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
-    BeforeTransmitInterceptorContextRef,
+    BeforeTransmitInterceptorContextMut,
 };
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
+use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
 use super::gate::Gate;
+use super::http::Answer;
 use crate::clock::Clock;
 use crate::expiry;
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics, Requests};
 
 /// Sees every try of every request: counts it, and reads the clock in its answer.
 #[derive(Debug)]
-pub struct Witness {
+pub struct Interceptor {
     pub clock: Arc<Clock>,
     pub metrics: Arc<Metrics>,
     pub gate: Arc<Gate>,
@@ -31,23 +33,42 @@ impl Storable for SentAt {
     type Storer = StoreReplace<SentAt>;
 }
 
-impl Intercept for Witness {
+/// What a request of an operation (S3 API reference, "Actions") counts as, and what a successful
+/// answer to it carries.
+fn kind<'a>(operation: &str, requests: &'a Requests<Counter>) -> (&'a Counter, Answer) {
+    let counter = match operation {
+        "GetObject" => return (&requests.get, Answer::Content),
+        "ListObjectsV2" => return (&requests.list, Answer::Listing),
+        "HeadObject" => &requests.head,
+        "PutObject" => &requests.put,
+        "CopyObject" => &requests.copy,
+        "RenameObject" => &requests.rename,
+        "DeleteObject" => &requests.delete,
+        "CreateMultipartUpload" => &requests.create_upload,
+        "UploadPart" => &requests.upload_part,
+        "UploadPartCopy" => &requests.copy_part,
+        "CompleteMultipartUpload" => &requests.complete_upload,
+        "AbortMultipartUpload" => &requests.abort_upload,
+        _ => &requests.other,
+    };
+    (counter, Answer::Document)
+}
+
+impl Intercept for Interceptor {
     fn name(&self) -> &'static str {
-        "Witness"
+        "Interceptor"
     }
 
-    fn read_before_transmit(
+    fn modify_before_transmit(
         &self,
-        context: &BeforeTransmitInterceptorContextRef<'_>,
+        context: &mut BeforeTransmitInterceptorContextMut<'_>,
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let request = context.request();
-        match request.method() {
-            "HEAD" => self.metrics.head.add(1),
-            _ if request.uri().contains("list-type=2") => self.metrics.list.add(1),
-            _ => self.metrics.get.add(1),
-        }
+        let operation = bag.load::<Metadata>().map_or("", Metadata::name);
+        let (counter, answer) = kind(operation, &self.metrics.requests);
+        counter.add(1);
+        context.request_mut().add_extension(answer);
         bag.interceptor_state().store_put(SentAt(self.clock.local_now()));
         Ok(())
     }
