@@ -1,4 +1,6 @@
-//! What an object store can do, in the words of this file system. `s3.rs` does it over S3.
+//! What an object store can do, in the words of this file system. `s3` does it over S3.
+
+mod absence;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expiry::Stamps;
+pub use absence::{any_below, head_of_listed, settle};
 
 /// One version of one object. Where ETag or Last-Modified differ it is another version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -100,90 +103,6 @@ pub struct Page {
     pub undecodable: Vec<String>,
     /// The token of the next page, if there is one.
     pub next: Option<String>,
-}
-
-/// Whether any key lies below this prefix.
-///
-/// # Errors
-/// Of the store; the caller bounds the time.
-pub async fn any_below(store: &dyn Store, prefix: &str) -> Result<bool> {
-    let first = first_names(store, prefix, 1).await?;
-    Ok(!first.objects.is_empty() || !first.prefixes.is_empty())
-}
-
-/// Whether a listing has an object of exactly this key.
-async fn lists(store: &dyn Store, key: &str) -> Result<bool> {
-    // What begins with a key comes after it. Some stores have `key/` first, by path component.
-    let first = first_names(store, key, 2).await?;
-    Ok(first.objects.iter().any(|version| *version.key == *key))
-}
-
-/// The first names that begin with `prefix`. A page may be empty and not the last one (S3 API
-/// reference, ListObjectsV2, `IsTruncated`).
-async fn first_names(store: &dyn Store, prefix: &str, max_keys: u16) -> Result<Page> {
-    let mut token: Option<String> = None;
-    loop {
-        let level = ListRequest::level(prefix);
-        let request = ListRequest { max_keys, token: token.as_deref(), ..level };
-        let page = store.list(request).await?;
-        match page.next {
-            _ if !page.objects.is_empty() || !page.prefixes.is_empty() => return Ok(page),
-            None => return Ok(page),
-            Some(next) if token.as_ref() == Some(&next) => {
-                return Err(Error::Protocol("a listing that does not go on".into()));
-            }
-            next => token = next,
-        }
-    }
-}
-
-/// Settles what a name is of which a HEAD or GET has shown no object but `error`: no object has
-/// the key, and the answer is whether keys lie below it.
-///
-/// Absence is the store's own word (rule R5): a 404 that something else may have sent counts only
-/// if a listing has no such key; nor does a 403, which S3 also sends for a missing key where HEAD
-/// needs a permission to list that the caller lacks (S3 API reference, HeadObject).
-///
-/// # Errors
-/// `error` itself where it stands, or the object exists by the listing.
-pub async fn settle(store: &dyn Store, key: &str, error: Error) -> Result<bool> {
-    let prefix = if key.ends_with('/') { key.to_owned() } else { format!("{key}/") };
-    match error {
-        Error::NotFound => any_below(store, &prefix).await,
-        Error::Unconfirmed(_) | Error::Denied(_) => match lists(store, key).await {
-            Ok(false) => any_below(store, &prefix).await,
-            // A policy may permit listings below the name and not of it (`s3:prefix`).
-            Err(Error::Denied(_)) => match any_below(store, &prefix).await {
-                Ok(true) => Ok(true),
-                _ => Err(error),
-            },
-            Ok(true) => Err(error),
-            Err(other) => Err(other),
-        },
-        other => Err(other),
-    }
-}
-
-/// The headers of an object that a listing has just named; `None` where it is gone since. A HEAD
-/// that denies it is not enough: the listing is asked again.
-///
-/// # Errors
-/// `Unconfirmed` where the object is listed each time, and denied each time.
-pub async fn head_of_listed(store: &dyn Store, key: &str) -> Result<Option<Object>> {
-    let denied = |error: &Error| matches!(error, Error::NotFound | Error::Unconfirmed(_));
-    match store.head(key).await {
-        Err(error) if denied(&error) => {}
-        other => return other.map(Some),
-    }
-    if !lists(store, key).await? {
-        return Ok(None);
-    }
-    match store.head(key).await {
-        Err(error) if denied(&error) => {
-            Err(Error::Unconfirmed("the object is listed, and HEAD denies it".into()))
-        }
-        other => other.map(Some),
-    }
 }
 
 /// Implementations bound every call by the timeout they were built with, retries included.
