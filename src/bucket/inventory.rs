@@ -1,7 +1,6 @@
 //! What a bucket holds, the expired included (`expirefs ls`): a stream over its listing, with the
 //! expiry of each object.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
@@ -11,7 +10,7 @@ use crate::bucket::{Bucket, Judged};
 use crate::error::{Error, Result};
 use crate::expiry::{Basis, Presence, rfc3339};
 use crate::shown::Shown;
-use crate::store::{Headers, ListRequest, Object, Version, head_of_listed};
+use crate::store::{Headers, ListRequest, Object, Pages, Version, head_of_listed};
 
 /// What to list of a bucket.
 pub struct Inventory {
@@ -87,27 +86,15 @@ impl Inventory {
 
     /// The pages of the listing, each in the order of its names.
     fn pages(&self) -> impl Stream<Item = Result<Vec<Listed>>> + '_ {
-        let start = Some((None, HashSet::new()));
-        stream::try_unfold(start, move |next: Option<(Option<String>, HashSet<_>)>| async move {
-            let Some((token, mut seen)) = next else { return Ok(None) };
-            let (recursive, token_now) = (self.recursive, token.as_deref());
-            let request =
-                ListRequest { recursive, token: token_now, ..ListRequest::level(&self.prefix) };
-            let page = self.bucket.store.list(request).await?;
-            if page.next.as_ref().is_some_and(|next| !seen.insert(next.clone())) {
-                return Err(Error::Protocol("a listing that goes round in a circle".into()));
-            }
+        let first = ListRequest { recursive: self.recursive, ..ListRequest::level(&self.prefix) };
+        Pages::new(&*self.bucket.store, first).stream().map_ok(|page| {
             let objects = page.objects.into_iter().map(Listed::Object);
             let mut names: Vec<_> = objects
                 .chain(page.prefixes.into_iter().map(Listed::Prefix))
                 .chain(page.undecodable.into_iter().map(Listed::Undecodable))
                 .collect();
             names.sort_by(|a, b| a.name().cmp(b.name()));
-            let begins = names.first().map(|first| first.name().to_owned());
-            if begins.is_some_and(|first| !seen.insert(first)) {
-                return Err(Error::Protocol("a page that begins as one before".into()));
-            }
-            Ok(Some((names, page.next.map(|next| (Some(next), seen)))))
+            names
         })
     }
 

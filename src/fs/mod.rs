@@ -105,7 +105,7 @@ pub struct Fs {
     handles: Handles,
     // Held for one look at the table, never over a wait or the drop of a listing.
     directories: Mutex<HashMap<u64, Arc<Listing>>>,
-    pages: Arc<listing::Pages>,
+    page_memory: Arc<listing::PageMemory>,
     last_directory: AtomicU64,
     shutting_down: AtomicBool,
     mounted_at: SystemTime,
@@ -136,7 +136,7 @@ impl Fs {
             catalog,
             handles: Handles::default(),
             directories: Mutex::default(),
-            pages: Arc::default(),
+            page_memory: Arc::default(),
             last_directory: AtomicU64::new(0),
             shutting_down: AtomicBool::new(false),
         }
@@ -316,7 +316,7 @@ impl Fs {
             self.metrics.clone(),
             self.directory(ino)?,
             self.settings.listing,
-            &self.pages,
+            &self.page_memory,
         );
         let fh = self.last_directory.fetch_add(1, Ordering::Relaxed) + 1;
         self.directories().insert(fh, Arc::new(listing));

@@ -1,6 +1,6 @@
-//! Absence is the store's own word (rule R5): how a listing settles what a HEAD or a GET leaves open.
+//! Absence is the store's own word (rule R5): a listing settles what a HEAD or GET leaves open.
 
-use super::{ListRequest, Object, Page, Store};
+use super::{ListRequest, Object, Page, Pages, Store};
 use crate::error::{Error, Result};
 
 /// Whether any key lies below this prefix.
@@ -19,23 +19,16 @@ async fn lists(store: &dyn Store, key: &str) -> Result<bool> {
     Ok(first.objects.iter().any(|version| *version.key == *key))
 }
 
-/// The first names that begin with `prefix`. A page may be empty and not the last one (S3 API
-/// reference, ListObjectsV2, `IsTruncated`).
+/// The first page that has a name that begins with `prefix`; an empty one where none has. A page may
+/// be empty and not the last one (S3 API reference, ListObjectsV2, `IsTruncated`).
 async fn first_names(store: &dyn Store, prefix: &str, max_keys: u16) -> Result<Page> {
-    let mut token: Option<String> = None;
-    loop {
-        let level = ListRequest::level(prefix);
-        let request = ListRequest { max_keys, token: token.as_deref(), ..level };
-        let page = store.list(request).await?;
-        match page.next {
-            _ if !page.objects.is_empty() || !page.prefixes.is_empty() => return Ok(page),
-            None => return Ok(page),
-            Some(next) if token.as_ref() == Some(&next) => {
-                return Err(Error::Protocol("a listing that does not go on".into()));
-            }
-            next => token = next,
+    let mut pages = Pages::new(store, ListRequest { max_keys, ..ListRequest::level(prefix) });
+    while let Some(page) = pages.next().await? {
+        if !page.objects.is_empty() || !page.prefixes.is_empty() {
+            return Ok(page);
         }
     }
+    Ok(Page::default())
 }
 
 /// Settles what a name is of which a HEAD or GET has shown no object but `error`: no object has

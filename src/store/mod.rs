@@ -1,6 +1,7 @@
 //! What an object store can do, in the words of this file system. `s3` does it over S3.
 
 mod absence;
+mod pages;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use futures_util::stream::BoxStream;
 use crate::error::Result;
 use crate::expiry::Stamps;
 pub use absence::{any_below, head_of_listed, settle};
+pub use pages::{Guard, Pages};
 
 /// One version of one object. Where ETag or Last-Modified differ it is another version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +105,15 @@ pub struct Page {
     pub undecodable: Vec<String>,
     /// The token of the next page, if there is one.
     pub next: Option<String>,
+}
+
+impl Page {
+    /// The first name in byte order, keys and prefixes alike.
+    fn first_name(&self) -> Option<&str> {
+        let keys = self.objects.iter().map(|version| &*version.key);
+        let others = self.prefixes.iter().chain(&self.undecodable);
+        keys.chain(others.map(String::as_str)).min()
+    }
 }
 
 /// Implementations bound every call by the timeout they were built with, retries included.

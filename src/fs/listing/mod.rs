@@ -4,7 +4,7 @@
 //! the others only the token that fetches them again and a hash per entry, 8 bytes, by which each
 //! entry finds its place again whatever came or went meanwhile.
 
-mod pages;
+mod memory;
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -23,9 +23,9 @@ use crate::error::{Error, Result};
 use crate::expiry::Presence;
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix, Shadows};
-use crate::store::{ListRequest, Store, Version};
-pub use pages::Pages;
-use pages::Share;
+use crate::store::{Guard, ListRequest, Pages, Store, Version};
+pub use memory::PageMemory;
+use memory::Share;
 
 /// Pages fetched ahead of the one that is read. A page's LIST starts when that of the page before
 /// is answered, beside the HEADs of both.
@@ -95,8 +95,8 @@ struct Source {
 struct State {
     marks: Vec<Mark>,
     loads: LruCache<usize, Load>,
-    /// Hashes of the tokens that led to the pages: one that comes again leads in a circle.
-    tokens: HashSet<u64>,
+    /// Of the pages met first so far.
+    guard: Guard,
     /// The page that was asked for last.
     reading: usize,
     /// Pages to fetch ahead of it: none before a second read, which many handles never see.
@@ -111,7 +111,7 @@ impl State {
         State {
             marks: vec![first],
             loads: LruCache::new(KEPT),
-            tokens: HashSet::new(),
+            guard: Guard::default(),
             reading: 0,
             ahead: 0,
             pass,
@@ -199,11 +199,11 @@ impl Listing {
         metrics: Arc<Metrics>,
         prefix: Prefix,
         rules: Rules,
-        pages: &Arc<Pages>,
+        memory: &Arc<PageMemory>,
     ) -> Listing {
         let hasher = RandomState::new();
         let source = Arc::new(Source { store, catalog, metrics, prefix, rules, hasher });
-        Listing { source, state: Arc::new(Mutex::new(State::new(0))), share: Share::of(pages) }
+        Listing { source, state: Arc::new(Mutex::new(State::new(0))), share: Share::of(memory) }
     }
 
     /// Forgets what was read: the next page is the first, as the store has it now.
@@ -311,7 +311,13 @@ struct Answered {
 impl Answered {
     /// `order` and `last` are of the page as it was first met: by them it is found again, since
     /// the next one begins where this one ended then.
-    fn with(self, order: &Arc<[u64]>, last: Option<&Arc<str>>, next: Option<&str>) -> Result<()> {
+    fn with(
+        self,
+        order: &Arc<[u64]>,
+        first: Option<&str>,
+        last: Option<&Arc<str>>,
+        next: Option<&str>,
+    ) -> Result<()> {
         let Some(shared) = self.state.upgrade() else { return Ok(()) };
         let mut state = locked(&shared);
         if state.pass != self.pass {
@@ -324,13 +330,8 @@ impl Answered {
         let Some(token) = next else { return Ok(()) };
         let next = self.page + 1;
         if state.marks.len() == next {
-            let before = self.page.checked_sub(1).and_then(|page| state.marks.get(page));
-            if !order.is_empty() && before.is_some_and(|before| before.order == *order) {
-                return Err(Error::Protocol("a page with the names of the one before".into()));
-            }
-            if !state.tokens.insert(self.source.hasher.hash_one(token)) {
-                return Err(Error::Protocol("a listing that goes round in a circle".into()));
-            }
+            let State { guard, marks, .. } = &mut *state;
+            guard.pass(marks[self.page].token.as_deref(), first, token)?;
             state.marks.push(Mark { token: Some(token.to_owned()), ..Mark::default() });
         }
         if next <= state.reading + state.ahead {
@@ -360,7 +361,8 @@ impl Source {
             false => mark.order,
         };
         let last = mark.last.or_else(|| raw.last().map(|(key, _)| key.as_str().into()));
-        answered.with(&order, last.as_ref(), next.as_deref())?;
+        let first = raw.first().map(|(key, _)| key.as_str());
+        answered.with(&order, first, last.as_ref(), next.as_deref())?;
 
         let found = self.entries(raw, next.is_some()).await?;
         let mut shadows = match (mark.shadows, before) {
@@ -393,15 +395,12 @@ impl Source {
     /// The names of a page in byte order, up to what was its last key when it was met first, and
     /// the token of the page after it.
     async fn raw(&self, mark: &Mark) -> Result<(Vec<(String, Raw)>, Option<String>)> {
-        let (mut raw, mut token) = (Vec::new(), mark.token.clone());
+        let (token, max_keys) = (mark.token.as_deref(), self.rules.page);
+        let level = ListRequest::level(self.prefix.as_str());
+        let mut pages = Pages::new(&*self.store, ListRequest { token, max_keys, ..level });
+        let mut raw = Vec::new();
         for _ in 0..MERGED {
-            let prefix = self.prefix.as_str();
-            let (token_now, max_keys) = (token.as_deref(), self.rules.page);
-            let request = ListRequest { token: token_now, max_keys, ..ListRequest::level(prefix) };
-            let page = self.store.list(request).await?;
-            if page.next.is_some() && page.next == token {
-                return Err(Error::Protocol("a listing that does not go on".into()));
-            }
+            let Some(page) = pages.next().await? else { return Ok((raw, None)) };
             page.undecodable.iter().for_each(|key| self.skip(key));
             raw.extend(page.objects.into_iter().map(|v| (v.key.to_string(), Raw::File(v))));
             raw.extend(page.prefixes.into_iter().map(|p| (p, Raw::Directory)));
@@ -410,10 +409,9 @@ impl Source {
             }
             raw.sort_by(|a: &(String, Raw), b| a.0.cmp(&b.0));
             let end = raw.last().map(|(key, _)| key.as_str());
-            if page.next.is_none() || mark.last.as_deref() <= end {
+            if mark.last.as_deref() <= end {
                 return Ok((raw, page.next));
             }
-            token = page.next;
         }
         Err(Error::Protocol(format!("{MERGED} pages where one was before")))
     }

@@ -12,7 +12,7 @@ use super::State;
 const BYTES: usize = 64 << 20;
 
 #[derive(Default)]
-pub struct Pages {
+pub struct PageMemory {
     // Never held together with the lock of a listing.
     held: Mutex<Held>,
     last: AtomicU64,
@@ -32,20 +32,20 @@ impl Default for Held {
 
 /// The pages of one directory handle, for as long as it lives.
 pub struct Share {
-    pages: Arc<Pages>,
+    memory: Arc<PageMemory>,
     id: u64,
 }
 
 impl Share {
-    pub fn of(pages: &Arc<Pages>) -> Share {
-        Share { pages: pages.clone(), id: pages.last.fetch_add(1, Ordering::Relaxed) }
+    pub fn of(memory: &Arc<PageMemory>) -> Share {
+        Share { memory: memory.clone(), id: memory.last.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// Notes that a handle is read and holds so many bytes now, and drops pages of others where all
     /// of them are too much.
     pub(super) fn holds(&self, state: &Arc<Mutex<State>>, bytes: usize) {
         let mut dropped = Vec::new();
-        let mut held = self.pages.held();
+        let mut held = self.memory.held();
         held.bytes += bytes;
         if let Some((_, before)) = held.listings.put(self.id, (Arc::downgrade(state), bytes)) {
             held.bytes -= before;
@@ -66,14 +66,14 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut held = self.pages.held();
+        let mut held = self.memory.held();
         if let Some((_, bytes)) = held.listings.pop(&self.id) {
             held.bytes -= bytes;
         }
     }
 }
 
-impl Pages {
+impl PageMemory {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
