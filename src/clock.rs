@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_is_corrected_and_ever_better() {
+    fn a_wrong_clock_is_corrected_more_exactly_with_each_answer() {
         let first = learned(3_600_000, &[100_300]);
         assert!((first - 3_600_000).abs() <= 510, "{first}");
         let moments: Vec<u64> = (0..200).map(|i| 100_000 + i * 37).collect();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn between_hosts_whose_clocks_differ_nothing_comes_back() {
+    fn servers_whose_clocks_differ_bring_nothing_expired_back() {
         for case in 0..300u64 {
             let mut seed = case;
             let apart = 400 + chance(&mut seed, 4600) as i64;
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_local_clock_does_not_listen() {
+    fn the_local_clock_ignores_the_server() {
         let clock = Clock::local();
         clock.learn(ms(500_000_000), ms(0), ms(4));
         assert_eq!(clock.offset_ms(), 0);

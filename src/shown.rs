@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_acts_is_escaped() {
+    fn characters_that_drive_a_terminal_are_escaped() {
         let shown = r"a\n\r\t\u{1b}[2J\u{7}\u{7f}\u{9b}\u{85}\u{2028}\u{202e}\u{2066}z";
         assert_eq!(Shown(HOSTILE).to_string(), format!("\"{shown}\""));
         assert_eq!(line(HOSTILE), shown);

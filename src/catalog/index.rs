@@ -22,7 +22,7 @@ use crate::expiry::{MAX_AGE, Term, Terms, seconds};
 use crate::store::Version;
 
 /// Memory for a version: 16 bytes that stand for it, 20 for what it says, the rest for finding
-/// and evicting it (`a_version_takes_what_is_said_of_it`).
+/// and evicting it (`a_version_takes_as_many_bytes_as_the_documents_say`).
 pub const BYTES_PER_VERSION: usize = 64;
 
 /// What stands for a version: SHA-256 of all that makes it one, cut to 128 bits. The hash
@@ -215,7 +215,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn all_that_makes_a_version_makes_its_id() {
+    fn every_field_of_a_version_is_part_of_its_id() {
         let base = version(1);
         let others = [
             Version { key: "d/2".into(), ..base.clone() },
@@ -231,7 +231,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded_and_a_scan_does_not_sweep_it_clean() {
+    async fn memory_is_bounded_and_a_scan_does_not_evict_everything() {
         let index = Index::new(1000 * BYTES_PER_VERSION, None);
         for _ in 0..3 {
             fill(&index, 0..900);

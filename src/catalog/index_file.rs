@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_version_takes_what_is_said_of_it() {
+    async fn a_version_takes_no_more_bytes_than_documented() {
         const N: usize = 100_000;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_next_mount_knows_what_this_one_met() {
+    async fn the_next_mount_reads_what_this_one_wrote() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
         fill(&opened(&path), 0..3000);
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_asks_for_goes_after_two_periods() {
+    async fn unused_entries_are_dropped_after_two_periods() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
         let a_period_passes = || {
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_in_use_is_done_without() {
+    async fn a_file_in_use_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
         let first = opened(&path);
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_done_without() {
+    fn a_path_that_is_no_file_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         assert!(IndexFile::open(folder.path(), SOURCE).is_none());
         assert!(folder.path().is_dir());

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn names_that_are_not_there_cost_no_credit() {
+    async fn absent_names_cost_no_credit() {
         let probes = probes(1000);
         for _ in 0..1000 {
             assert!(probes.ask().await > 0);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_that_start_at_once_go_by_the_first_open() {
+    async fn concurrent_lookups_wait_for_the_first_open() {
         let moment = Duration::from_millis(1);
         assert_eq!(at_once(32, Some(64)).await, (32, moment), "all of them want content");
         assert_eq!(at_once(32, Some(65)).await, (FIRST_CREDIT as usize, moment), "none of them");
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_looked_up_makes_room() {
+    fn the_least_recently_looked_up_is_evicted() {
         let probes = probes(100);
         let [a, b, c] = ["a", "b", "c"].map(|key| version(key, 100));
         probes.keep(&a, Bytes::from_static(&[1; 50]));

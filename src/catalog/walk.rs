@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn lookups_here_and_there_cost_hardly_more() {
+    fn scattered_lookups_cost_hardly_more() {
         let (lists, heads) = cost(50_000, |_, i| i % 1000 == 999);
         let more = lists * PRICE as usize;
         assert!(lists > 0 && more * 20 < heads, "{lists} LISTs, {heads} HEADs");
     }
 
     #[test]
-    fn what_comes_just_before() {
+    fn the_key_just_before() {
         for key in ["d/f000123", "a", "ü", "\u{e000}", "d/x ", "\u{10000}", "z\u{1}"] {
             let before = just_before(key);
             assert!(*before < *key, "{key:?}");

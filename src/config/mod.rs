@@ -213,7 +213,7 @@ mod tests {
     use clap::Parser;
 
     #[test]
-    fn a_listing_alone_knows_no_headers() {
+    fn expires_from_list_excludes_options_about_headers() {
         for headers in [&["--lifecycle"][..], &["--cache-control", "last-modified"]] {
             let typed = ["expirefs", "mount", "b", "/mnt", "--expires-from", "list"];
             let typed = typed.into_iter().chain(["--default-ttl", "1h"]).chain(headers.to_vec());
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn more_memory_than_there_is() {
+    fn options_for_more_memory_than_the_machine_has_are_refused() {
         for option in ["--buffer-memory", "--probe-cache", "--index-memory"] {
             let typed = ["expirefs", "mount", "b", "/mnt", option, "99999999GiB"];
             let Command::Mount(args) = Cli::parse_from(typed).command else { unreachable!() };

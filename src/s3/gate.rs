@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_narrows_once_a_burst_and_widens_again() {
+    async fn the_gate_narrows_once_a_burst_and_widens_again() {
         let gate = Gate::new(64);
         assert_eq!(free(&gate), 64);
         gate.throttled();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turns_that_are_taken_go_when_they_come_back() {
+    async fn turns_in_use_are_removed_when_they_are_given_back() {
         let gate = Gate::new(8);
         let mut taken: Vec<_> = (0..8).filter_map(|_| gate.turn().now_or_never()).collect();
         gate.throttled();

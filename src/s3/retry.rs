@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_failure_is_told_within_the_bound() {
+    async fn the_last_failure_is_returned_within_the_timeout() {
         let bounds = [
             (Error::Unreachable("refused".into()), RETRY.outage),
             (Error::Throttled("SlowDown".into()), RETRY.timeout),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_pass_is_told_at_once() {
+    async fn lasting_failures_are_returned_at_once() {
         for error in [Error::NotFound, Error::Denied("".into()), Error::TimedOut(RETRY.timeout)] {
             let (outcome, took, tries) = run(error.clone(), Duration::MAX).await;
             assert_eq!((outcome, took, tries), (Err(error), Duration::ZERO, 1));

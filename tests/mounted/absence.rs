@@ -75,7 +75,7 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 
 /// A server that restarts behind an ingress, at each request of a run of `rsync --delete`.
 #[test]
-fn no_moment_at_which_all_answers_become_404_empties_a_mirror() {
+fn a_mirror_survives_a_store_that_turns_to_404_at_any_moment() {
     const THREADS: u64 = 6;
     let at_every = |first: u64| {
         let rig = Rig::new();
@@ -104,7 +104,7 @@ fn no_moment_at_which_all_answers_become_404_empties_a_mirror() {
 
 /// Two servers behind a balancer, of which one is none: only listings are sound, and then nothing.
 #[test]
-fn answers_of_404_here_and_there_hide_no_file() {
+fn occasional_404s_hide_no_file() {
     let rig = Rig::new();
     let mount = rig.mount("--timeout 3s");
     assert!(rig.rsync(&mount).status.success());

@@ -76,7 +76,7 @@ fn assert_one_wins(setup: &Setup, dir: &Path, runtime: &Path) -> Child {
 }
 
 #[test]
-fn of_several_started_at_once_on_one_directory_one_mounts() {
+fn one_of_several_concurrent_mounts_on_a_directory_succeeds() {
     let server = Embedded::start();
     server.put("file", "x");
     let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");

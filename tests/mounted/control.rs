@@ -127,7 +127,7 @@ fn text(bytes: Vec<u8>) -> String {
 /// A daemon that cannot be asked may be serving: it keeps its mount, hung or not, unless `--force`
 /// is given.
 #[test]
-fn umount_takes_no_mount_from_a_daemon_that_may_live() {
+fn umount_leaves_the_mount_of_a_daemon_that_may_be_alive() {
     let mut mount = bucket().mounting().start();
     for socket in sockets_under(mount.runtime_dir()) {
         fs::remove_file(socket).expect("remove the socket");

@@ -73,7 +73,7 @@ fn a_private_authority_is_trusted_by_its_bundle() {
 
 /// Path style, messages and the index go by an endpoint wherever it is set.
 #[test]
-fn an_endpoint_of_environment_or_profile_is_one() {
+fn an_endpoint_is_taken_from_environment_or_profile() {
     let server = server();
     let url = &server.endpoint().url;
     let services = format!(
@@ -102,7 +102,7 @@ fn an_endpoint_of_environment_or_profile_is_one() {
 }
 
 #[test]
-fn what_to_try_is_said_where_the_store_cannot_be_reached() {
+fn the_error_for_an_unreachable_store_says_what_to_try() {
     let server = server();
     let plain = port_of(&server);
     let says = format!("try http://127.0.0.1:{plain}");

@@ -71,7 +71,7 @@ fn an_object_vanishes_at_its_instant() {
 /// E1: opened anew by its descriptor or where it is bound to, it has no name that the kernel could
 /// look up again: it is absent there, too, and not stale.
 #[test]
-fn an_expired_file_is_absent_by_its_descriptor_and_where_it_is_bound() {
+fn an_expired_file_is_absent_through_its_descriptor_and_its_bind_mount() {
     let store = Embedded::start();
     let mount = store.mounting().with("--metadata-ttl 60s").start();
     let instant = soon();
@@ -191,7 +191,7 @@ fn names(mount: &Mount) -> Vec<String> {
 
 /// E3: the default.
 #[test]
-fn what_cannot_be_parsed_has_expired() {
+fn an_expires_that_cannot_be_parsed_means_expired() {
     let store = unparsable();
     let mount = store.mounting().start();
     assert_eq!(names(&mount), ["live"]);

@@ -182,7 +182,7 @@ fn headers_of_a_mebibyte() {
 /// Header values that are no text. Only an `Expires` that nobody can read makes an object absent
 /// (E3).
 #[test]
-fn headers_that_are_no_text() {
+fn headers_that_are_not_text() {
     let hostile = Hostile::new();
     let mount = hostile.mounting().start();
     let names = [
@@ -226,7 +226,7 @@ fn headers_that_are_no_text() {
 
 /// No HTTP at all, or some that nobody speaks.
 #[test]
-fn answers_that_are_no_http() {
+fn answers_that_are_not_http() {
     let hostile = Hostile::new();
     let mount = hostile.mounting().start();
     let good = || Answer::new(200);
@@ -258,7 +258,7 @@ fn answers_that_are_no_http() {
 /// A listing that goes round is given up: one token again and again, and two in turn, with names
 /// and without; and ever new tokens without names.
 #[test]
-fn listings_that_go_round() {
+fn listings_that_loop() {
     let file = object("folder/file", &format!("{AN_OBJECT}<Size>1</Size>"));
     assert_ends("one token", 1, &file);
     assert_ends("two tokens", 2, &file);
@@ -424,7 +424,7 @@ fn a_listing_that_has_other_sizes() {
 
 /// Dates beyond all calendars, in headers and in listings; `--default-ttl` counts on from them.
 #[test]
-fn dates_that_nobody_will_live_to_see() {
+fn dates_in_the_far_future() {
     let hostile = Hostile::new();
     let mount = hostile.mounting().with("--default-ttl 36500d").start();
     for year in ["99999", "9999", "0001", "0000", "-5", "292277026596", "1601"] {
@@ -496,7 +496,7 @@ fn redirects_to_another_host() {
 /// Entities that expand without end, documents of no depth's end, and such as break off: as
 /// listings, and as errors.
 #[test]
-fn xml_that_means_harm() {
+fn malicious_xml() {
     let hostile = Hostile::new();
     let mount = hostile.mounting().start();
     let entities: String = (1..10)

@@ -102,7 +102,7 @@ fn assert_warned(mount: &Mount, file: &Path, words: &[&str]) {
 
 /// What a mount learnt the next one knows; only what is new is asked for.
 #[test]
-fn the_next_mount_asks_for_nothing_it_knew() {
+fn the_next_mount_sends_no_head_for_versions_in_the_index() {
     let (store, place) = (bucket(), Place::new());
     learn(&store, &place.file());
     assert_eq!(place.names(), ["index"]);
@@ -254,7 +254,7 @@ fn a_directory_in_its_place_is_left_alone() {
 
 /// The first mount has it; the second one works without.
 #[test]
-fn of_two_mounts_at_one_time_one_has_it() {
+fn only_one_of_two_concurrent_mounts_uses_the_index() {
     let (store, place) = (bucket(), Place::new());
     learn(&store, &place.file());
     let first = with_index(&store, &place.file()).start();

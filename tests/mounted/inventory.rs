@@ -201,7 +201,7 @@ fn what_cannot_be_listed_is_refused() {
 /// Where nothing matches at this level and keys lie deeper, a line on standard error says how to
 /// see them.
 #[test]
-fn what_lies_deeper_is_hinted_at() {
+fn a_plain_listing_hints_at_deeper_keys() {
     let store = Embedded::start();
     store.put_expiring("d/deep/expired", "x", PAST);
     store.put("d/live", "x");

@@ -159,7 +159,7 @@ fn more_bodies_than_descriptors() {
 
 /// A wrong value names the option, the value and what would be right.
 #[test]
-fn values_that_mean_nothing() {
+fn values_that_have_no_meaning() {
     let bucket = bucket();
     for (option, value, right) in [
         ("--metadata-ttl", "soon", "10m"),
@@ -232,7 +232,7 @@ fn no_helper_and_no_device() {
 }
 
 #[test]
-fn a_prefix_that_no_path_can_have() {
+fn a_prefix_that_cannot_be_a_path() {
     let bucket = bucket();
     for (prefix, says) in [
         ("tools//web", "empty component"),

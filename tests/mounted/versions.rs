@@ -137,7 +137,7 @@ fn readers_never_see_two_versions_at_once() {
 /// `--metadata-ttl expiry`: a replacement or deletion is not noticed until the store is read again.
 /// From then on opens get what is there.
 #[test]
-fn what_is_trusted_until_its_end_is_given_up_once_a_read_finds_another() {
+fn a_version_trusted_until_its_expiry_is_given_up_once_a_read_finds_another() {
     const LATER: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
     let [old, new] = [1, 2].map(|version| content(version, 300 * KIB));
     for replaced in [true, false] {

@@ -88,7 +88,7 @@ async fn unchanged_objects_are_asked_for_once() {
 }
 
 #[tokio::test]
-async fn what_a_listing_told_is_not_looked_up() {
+async fn a_listed_object_is_not_looked_up_again() {
     let rig = Rig::default();
     rig.store.put("f", "x", None);
     rig.store.put("d/f", "x", None);

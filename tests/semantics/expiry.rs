@@ -122,7 +122,7 @@ async fn an_expired_file_whose_name_has_another_version_is_looked_up_again() {
 }
 
 #[tokio::test]
-async fn what_was_replaced_or_deleted_is_asked_for_once_that_is_noticed() {
+async fn a_replaced_or_deleted_object_is_asked_for_once_that_is_noticed() {
     for replaced in [true, false] {
         let mut make = Make::default();
         make.settings.trust = Trust::UntilExpiry;
@@ -157,7 +157,7 @@ async fn what_was_replaced_or_deleted_is_asked_for_once_that_is_noticed() {
 }
 
 #[tokio::test]
-async fn the_kernel_is_told_for_a_minute_at_most() {
+async fn lifetimes_given_to_the_kernel_are_a_minute_at_most() {
     let mut make = Make::default();
     make.settings.trust = Trust::UntilExpiry;
     let rig = make.rig();
@@ -204,7 +204,7 @@ async fn replaced_while_it_is_read_bytes_are_never_mixed() {
 }
 
 #[tokio::test]
-async fn the_answer_to_the_open_itself_is_asked_for_its_expires() {
+async fn the_expires_in_the_answer_to_an_open_counts() {
     let rig = Rig::default();
     rig.store.put("f", pattern(1, 1 << 20), expires(1000));
     let ino = rig.ino("f").await;

@@ -100,7 +100,7 @@ async fn a_walk_that_only_looks_fetches_no_content_beyond_the_first_few() {
 }
 
 #[tokio::test]
-async fn what_is_here_is_looked_up_without_its_content() {
+async fn cached_files_are_looked_up_without_their_content() {
     let rig = Rig::default();
     rig.store.put("opened", "text", None);
     rig.store.put("waiting", "text", None);
@@ -140,7 +140,7 @@ async fn the_cache_is_bounded_and_a_file_it_has_no_room_for_asks_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn content_that_does_not_come_is_no_reason_not_to_know_a_file() {
+async fn a_lookup_succeeds_although_its_content_does_not_come() {
     let rig = Rig::default();
     rig.store.put("f", "text", None);
     rig.store.be(Mood::Stalls);

@@ -84,7 +84,7 @@ async fn scattered_reads_cost_at_most_twice_the_better_way() {
 
 /// All of a file read page by page in any order: few requests, and each byte comes once and a half.
 #[tokio::test(start_paused = true)]
-async fn a_file_read_here_and_there_comes_in_one_go() {
+async fn a_file_with_many_scattered_reads_is_fetched_in_one_request() {
     const SIZE: usize = 15 * MIB + 12_345;
     let content = pattern(1, SIZE);
     let speed = Speed::of(10, 10);
@@ -140,7 +140,7 @@ async fn what_was_fetched_beyond_the_reads_is_given_to_the_kernel() {
 
 /// A kernel that takes no pages changes nothing: reads are answered from what is held.
 #[tokio::test(start_paused = true)]
-async fn a_kernel_that_takes_nothing_is_served_all_the_same() {
+async fn a_kernel_that_accepts_no_pages_is_served_all_the_same() {
     const SIZE: usize = 4 * MIB;
     let content = pattern(1, SIZE);
     let (rig, fh) = opened(Make::default(), &content, Speed::of(10, 1)).await;

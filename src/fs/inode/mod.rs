@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_hash_alike_keep_their_numbers() {
+    fn versions_with_equal_hashes_keep_their_numbers() {
         // Ten inodes in ten numbers: each has its own, and they collide.
         let inodes = Inodes::limited(Prefix::default(), 10, FEW);
         let prefix = |i: usize| Prefix::new(&i.to_string());
@@ -583,7 +583,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_too_many_the_longest_unmet_are_dropped_first() {
+    async fn least_recently_used_inodes_are_dropped_first() {
         let inodes = few();
         let d = inodes.directory(ROOT, &Prefix::new("d"));
         for i in 0..6 {

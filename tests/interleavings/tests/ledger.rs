@@ -87,7 +87,7 @@ fn idle_holders_are_found_by_all_who_wait() {
 }
 
 #[test]
-fn who_wants_much_and_who_wants_little_both_get_it() {
+fn large_and_small_requests_are_both_granted() {
     check(|| all_read(Ledger::new(Unit::Kib, 4, true), &[3, 2, 4], 2));
     check(|| all_read(Ledger::new(Unit::Kib, 5, true), &[1, 5, 2, 2], 2));
 }

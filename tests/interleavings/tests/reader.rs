@@ -228,7 +228,7 @@ fn reads_of_one_handle_take_turns_while_it_is_parked() {
 
 /// Rule B2: an open or a read that is cancelled anywhere, its handle with it, leaves nothing.
 #[test]
-fn who_is_cancelled_anywhere_gives_all_back() {
+fn a_task_cancelled_anywhere_gives_all_back() {
     check(|| {
         let mount = Mount::new(1, 340 << 10);
         const PIECES: &[(usize, usize)] = &[(0, 4096), (100 << 10, 60 << 10)];
