@@ -141,6 +141,7 @@ fn since_boot() -> Duration {
 
 impl Clock {
     /// The store's clock; until its first answer, the local one.
+    #[expect(clippy::disallowed_methods, reason = "the wall clock is read here, once")]
     pub fn server() -> Clock {
         Clock::new(Local::Steady { wall: SystemTime::now(), since: since_boot() }, true)
     }
@@ -183,6 +184,7 @@ impl Clock {
     }
 
     /// The uncorrected clock: what [`Clock::learn`] wants its stamps from.
+    #[expect(clippy::disallowed_methods, reason = "--clock=local asks for the wall clock")]
     pub fn local_now(&self) -> SystemTime {
         match &self.local {
             Local::Steady { wall, since } => *wall + since_boot().saturating_sub(*since),

@@ -168,6 +168,10 @@ impl Fuse {
                 }
             }));
         if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the kernel waits for the reply inside it, and each operation has a bound"
+            )]
             self.runtime.spawn(work);
         }
     }
@@ -227,7 +231,7 @@ macro_rules! refused_as_read_only {
 }
 
 impl Filesystem for Fuse {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // Without it the kernel asks one thing about a directory at a time.
         let wanted = [
             InitFlags::FUSE_PARALLEL_DIROPS,

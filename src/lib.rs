@@ -4,8 +4,17 @@
 //! `probe` serves `catalog`, and `expiry`, `name`, `error`, `metrics` know nobody. `scripts/layers` holds the arrows in place.
 
 #![forbid(unsafe_code)]
-// `output` writes, and does not panic where nobody reads.
-#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+// What `[lints]` of Cargo.toml cannot say, since tests may. `output` writes, and does not panic where
+// nobody reads; clippy.toml lists the methods.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_methods,
+        clippy::print_stderr,
+        clippy::print_stdout,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod body;
 pub mod bucket;
@@ -15,6 +24,10 @@ pub mod cmd;
 pub mod config;
 pub mod daemon;
 #[cfg(feature = "demo")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a server of its own: its clock, and a task for each connection"
+)]
 pub mod embedded;
 pub mod error;
 pub mod expiry;

@@ -1,6 +1,12 @@
 //! Parse and run.
 
-#![deny(clippy::print_stdout, clippy::print_stderr)]
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used
+)]
 
 use std::process::ExitCode;
 

@@ -4,12 +4,11 @@
 // The targets name the modules they try by these paths, here and in the fuzz crate.
 use expirefs::{expiry, name};
 
-#[allow(dead_code)]
+#[expect(dead_code, reason = "a target uses a part of it")]
 #[path = "../src/body/pattern.rs"]
 mod pattern;
 #[path = "fuzz/targets/mod.rs"]
 mod targets;
-#[allow(dead_code)]
 #[path = "../src/body/window.rs"]
 mod window;
 

@@ -24,10 +24,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 #[path = "semantics/memory.rs"]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "written for tests/semantics")]
 mod memory;
 #[path = "support/mod.rs"]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "written for tests/mounted")]
 mod support;
 
 const BUCKET: &str = "bucket";

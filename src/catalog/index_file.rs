@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
     TableError,
 };
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::index::{Encoded, Id};
@@ -114,6 +115,10 @@ impl IndexFile {
         let broken = Arc::new(AtomicBool::new(false));
         let writer = {
             let (database, broken, path) = (database.clone(), broken.clone(), path.to_owned());
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "`IndexFile` owns it and joins it in `drop`"
+            )]
             std::thread::Builder::new().name("index".into()).spawn(move || {
                 if let Err(why) = write_behind(&database, &tasks) {
                     broken.store(true, Ordering::Relaxed);
@@ -278,6 +283,10 @@ fn open(path: &Path, source: &str) -> Result<Database, Fault> {
 
 /// Makes the tables, and says whether anything was dropped; refuses what is not this bucket's.
 fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, redb::Error> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "entries of the file age by this host's clock, and expire by none"
+    )]
     let now = seconds(SystemTime::now());
     let transaction = database.begin_write()?;
     let mut dropped = false;

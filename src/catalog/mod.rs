@@ -240,6 +240,10 @@ impl Catalog {
             question.end(answer.as_ref().ok());
             answer
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "whoever asked first may leave, and others wait for the answer; a timeout ends it"
+        )]
         let answer = tokio::spawn(asking.in_current_span())
             .map(|joined| joined.unwrap_or_else(|e| Err(Error::Defect(e.to_string()))))
             .boxed()

@@ -2,10 +2,11 @@
 
 use std::pin::pin;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::Instant;
 
 use super::{bucket, on_runtime};
 use crate::bucket::inventory::{Inventory, Item, State};

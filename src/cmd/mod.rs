@@ -4,6 +4,7 @@
 //! below for what it shows; none of them prints or exits.
 
 #[cfg(feature = "demo")]
+#[expect(clippy::disallowed_methods, reason = "a demonstration by the clock on the wall")]
 mod demo;
 mod explain;
 mod log;

@@ -49,6 +49,10 @@ impl MountEntry {
         let dir = self.dir.clone();
         // The kernel never answers statfs(2) from a cache, as it does stat(2). The call of a
         // daemon that hangs ends with this process.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "statfs(2) of a daemon that hangs cannot be ended"
+        )]
         thread::spawn(move || tell.send(statvfs(&dir).is_err_and(|e| e == Errno::ENOTCONN)));
         told.recv_timeout(STATFS).unwrap_or(false)
     }

@@ -245,7 +245,7 @@ fn list<'a>(
     after: &str,
     max: usize,
 ) -> (Vec<Entry<'a>>, bool) {
-    let mut page: Vec<Entry> = Vec::new();
+    let mut page: Vec<Entry<'_>> = Vec::new();
     let start = Bound::Included(after.max(prefix));
     for (key, stored) in bucket.range::<str, _>((start, Bound::Unbounded)) {
         let Some(rest) = key.strip_prefix(prefix) else {

@@ -29,7 +29,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{
     CaptureConnection, Connected, Connection, HttpConnector as TcpConnector, capture_connection,
 };
-use hyper_util::client::legacy::{self, Client, connect};
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -243,7 +243,7 @@ impl Drop for Socket {
 
 impl Connection for Socket {
     fn connected(&self) -> Connected {
-        connect::Connection::connected(&self.stream).extra(self.uses.clone())
+        Connection::connected(&self.stream).extra(self.uses.clone())
     }
 }
 

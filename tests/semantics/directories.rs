@@ -77,7 +77,7 @@ async fn unchanged_objects_are_asked_for_once() {
     assert_eq!(rig.list("", 100).await.unwrap().len(), 15);
     assert_eq!(rig.store.asked(), Requests { head: 30, list: 3, ..Requests::default() });
     // However long ago it was, and looked up or not: a version's expiry does not change.
-    rig.clock.advance(60 * super::SECOND);
+    rig.clock.advance(60 * SECOND);
     rig.look("f01").await.unwrap();
     rig.store.asked();
     assert_eq!(rig.list("", 100).await.unwrap().len(), 15);

@@ -201,6 +201,10 @@ impl Listing {
         rules: Rules,
         memory: &Arc<PageMemory>,
     ) -> Listing {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "who writes into the bucket must not foresee the hashes of its keys"
+        )]
         let hasher = RandomState::new();
         let source = Arc::new(Source { store, catalog, metrics, prefix, rules, hasher });
         Listing { source, state: Arc::new(Mutex::new(State::new(0))), share: Share::of(memory) }

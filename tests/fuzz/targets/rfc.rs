@@ -32,7 +32,7 @@ fn days(year: i64, month: i64, day: i64) -> Option<i64> {
 /// Reads a text from its start on.
 struct Text<'a>(&'a str);
 
-impl<'a> Text<'a> {
+impl Text<'_> {
     fn digits(&mut self, n: usize) -> Option<i64> {
         let digits = self.0.get(..n).filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?;
         self.0 = &self.0[n..];
