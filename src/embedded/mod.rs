@@ -11,9 +11,13 @@
 //! - **Counting** every request, whatever becomes of it.
 //!
 //! Served, at path-style addresses: CreateBucket, HeadBucket, PutObject, GetObject, HeadObject,
-//! DeleteObject, DeleteObjects, ListObjectsV2. All else answers 501 NotImplemented.
+//! CopyObject, RenameObject, DeleteObject, DeleteObjects, ListObjectsV2 and multipart uploads. All
+//! else answers 501 NotImplemented. Conditions of changes are honoured, unless a [`Personality`] says
+//! otherwise.
 
+mod changes;
 mod operations;
+mod personality;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, EXPIRES, HeaderValue};
+use hyper::header::{AUTHORIZATION, EXPIRES, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -38,6 +42,10 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
+
+use changes::Upload;
+use operations::RenameObject;
+pub use personality::{Conditions, Personality};
 
 /// A running server. Dropping it closes the listener and every connection soon after;
 /// [`stop`](Server::stop) waits until they are closed.
@@ -94,6 +102,10 @@ pub struct Handle(
 #[derive(Default)]
 struct State {
     buckets: BTreeMap<String, Bucket>,
+    /// Multipart uploads under way by id, and how many there have been.
+    uploads: BTreeMap<String, Upload>,
+    created: u64,
+    personality: Personality,
     requests: Requests,
     /// Requests yet to be refused.
     throttled: u32,
@@ -113,8 +125,14 @@ pub struct Requests {
     pub list: u64,
     /// PutObject.
     pub put: u64,
+    /// CopyObject.
+    pub copy: u64,
+    /// RenameObject.
+    pub rename: u64,
     /// DeleteObject and DeleteObjects.
     pub delete: u64,
+    /// The steps of multipart uploads.
+    pub upload: u64,
     /// Whatever else came, requests on buckets among it.
     pub other: u64,
 }
@@ -130,6 +148,10 @@ pub struct Object {
     pub content_type: Option<String>,
     /// Returned as it is; no such header if `None`.
     pub cache_control: Option<String>,
+    /// The class STANDARD, which no header tells, if `None`.
+    pub storage_class: Option<String>,
+    /// More headers, returned as they are.
+    pub others: HeaderMap,
     /// Kept to the second, as HTTP tells it; the time of storing if `None`.
     pub last_modified: Option<SystemTime>,
 }
@@ -216,6 +238,16 @@ impl Handle {
         }
     }
 
+    /// Multipart uploads to a bucket that are neither complete nor aborted.
+    pub fn uploads(&self, bucket: &str) -> usize {
+        self.state().uploads.values().filter(|upload| upload.bucket == bucket).count()
+    }
+
+    /// Departs from S3 in this way from now on.
+    pub fn behave_as(&self, personality: Personality) {
+        self.state().personality = personality;
+    }
+
     /// Refuses the next `n` requests with 503 SlowDown, as S3 does when it is asked too much.
     pub fn throttle(&self, n: u32) {
         self.state().throttled = n;
@@ -236,8 +268,9 @@ impl Handle {
 
     /// The number of the request, in the form that S3 gives to its ids.
     fn next_request_id(&self) -> HeaderValue {
-        let Requests { get, head, list, put, delete, other } = self.requests();
-        let number = get + head + list + put + delete + other;
+        let Requests { get, head, list, put, copy, rename, delete, upload, other } =
+            self.requests();
+        let number = get + head + list + put + copy + rename + delete + upload + other;
         HeaderValue::from_str(&format!("{number:016X}")).expect("hexadecimal digits")
     }
 
@@ -249,18 +282,31 @@ impl Handle {
         let path = request.uri().path().trim_start_matches('/');
         let on_object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());
         let query = request.uri().query().unwrap_or_default();
+        let has = |name| has(query, name);
         let requests = &mut self.state().requests;
         let counter = match request.method().as_str() {
+            "PUT" | "POST" | "DELETE" if on_object && (has("uploads") || has("uploadId")) => {
+                &mut requests.upload
+            }
             "GET" if on_object => &mut requests.get,
-            "GET" if query.contains("list-type=2") => &mut requests.list,
+            "GET" if has("list-type") => &mut requests.list,
             "HEAD" if on_object => &mut requests.head,
+            "PUT" if on_object && has("renameObject") => &mut requests.rename,
+            "PUT" if on_object && request.headers().contains_key("x-amz-copy-source") => {
+                &mut requests.copy
+            }
             "PUT" if on_object => &mut requests.put,
             "DELETE" if on_object => &mut requests.delete,
-            "POST" if query.starts_with("delete") => &mut requests.delete,
+            "POST" if has("delete") => &mut requests.delete,
             _ => &mut requests.other,
         };
         *counter += 1;
     }
+}
+
+/// Whether a query has a parameter of this name.
+fn has(query: &str, name: &str) -> bool {
+    query.split('&').any(|pair| pair.split('=').next() == Some(name))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -273,7 +319,9 @@ fn legal(bucket: &str) -> String {
 }
 
 async fn accept(listener: TcpListener, handle: Handle, mut stopped: oneshot::Receiver<()>) {
-    let s3 = S3ServiceBuilder::new(handle.clone()).build();
+    let mut s3 = S3ServiceBuilder::new(handle.clone());
+    s3.set_route(RenameObject(handle.clone()));
+    let s3 = s3.build();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

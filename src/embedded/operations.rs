@@ -7,10 +7,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::header::{ETAG, EXPIRES, HeaderMap};
+use hyper::http::Extensions;
+use hyper::{Method, Uri};
+use percent_encoding::percent_decode_str;
 use s3s::dto::{self, *};
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use s3s::route::S3Route;
+use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::{Bucket, Handle, Object, RawExpires, State, Stored, hex};
+use super::changes::Exactly;
+use super::{Bucket, Handle, Object, State, Stored, has, hex};
 
 type Reply<T> = S3Result<S3Response<T>>;
 
@@ -30,34 +35,70 @@ impl S3 for Handle {
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
-    async fn put_object(&self, req: S3Request<PutObjectInput>) -> Reply<PutObjectOutput> {
-        let input = req.input;
-        let body = input.body.map(s3s::Body::from).unwrap_or_default();
-        let cut = |source| S3Error::with_source(S3ErrorCode::IncompleteBody, source);
-        let mut body = body.collect().await.map_err(cut)?.to_bytes();
-        // s3s decodes aws-chunked bodies only for those who sign.
-        if req.headers.contains_key("x-amz-decoded-content-length") {
-            body = decode_aws_chunked(&body).ok_or_else(|| s3_error!(IncompleteBody))?;
-        }
-        let stored = Stored::new(Object {
-            body,
-            expires: req.extensions.get().map(|RawExpires(raw)| raw.clone()),
-            content_type: input.content_type,
-            cache_control: input.cache_control,
-            last_modified: None,
-        });
+    async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Reply<PutObjectOutput> {
+        let body = received(req.input.body.take(), &req.headers).await?;
+        let stored = Stored::new(Object::of(&req, body));
         let e_tag = Some(stored.etag.clone());
-        let mut state = self.state();
-        let bucket = state.bucket(&input.bucket)?;
-        match bucket.get(&input.key) {
-            // `*` is the only value that S3 knows here.
-            Some(_) if input.if_none_match.is_some() => return Err(s3_error!(PreconditionFailed)),
-            Some(old) => old.check(input.if_match, None)?,
-            None if input.if_match.is_some() => return Err(s3_error!(NoSuchKey)),
-            None => {}
-        }
-        bucket.insert(input.key, Arc::new(stored));
+        self.state().put_object(&req.input.bucket, req.input.key, &req.headers, stored)?;
         Ok(S3Response::new(PutObjectOutput { e_tag, ..Default::default() }))
+    }
+
+    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> Reply<CopyObjectOutput> {
+        let copied = self.state().copy_object(&req)?;
+        let copy_object_result = Some(copied);
+        Ok(S3Response::new(CopyObjectOutput { copy_object_result, ..Default::default() }))
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        req: S3Request<CreateMultipartUploadInput>,
+    ) -> Reply<CreateMultipartUploadOutput> {
+        let object = Object::of(&req, Bytes::new());
+        let CreateMultipartUploadInput { bucket, key, .. } = req.input;
+        let id = self.state().create_upload(bucket.clone(), key.clone(), object)?;
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(bucket),
+            key: Some(key),
+            upload_id: Some(id),
+            ..Default::default()
+        }))
+    }
+
+    async fn upload_part(&self, mut req: S3Request<UploadPartInput>) -> Reply<UploadPartOutput> {
+        let bytes = received(req.input.body.take(), &req.headers).await?;
+        let UploadPartInput { upload_id, part_number, .. } = req.input;
+        let e_tag = Some(self.state().upload_part(&upload_id, part_number, bytes)?);
+        Ok(S3Response::new(UploadPartOutput { e_tag, ..Default::default() }))
+    }
+
+    async fn upload_part_copy(
+        &self,
+        req: S3Request<UploadPartCopyInput>,
+    ) -> Reply<UploadPartCopyOutput> {
+        let e_tag = Some(self.state().copy_part(&req)?);
+        let copy_part_result = Some(CopyPartResult { e_tag, ..Default::default() });
+        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result, ..Default::default() }))
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> Reply<CompleteMultipartUploadOutput> {
+        let e_tag = Some(self.state().complete_upload(&req)?);
+        Ok(S3Response::new(CompleteMultipartUploadOutput {
+            bucket: Some(req.input.bucket),
+            key: Some(req.input.key),
+            e_tag,
+            ..Default::default()
+        }))
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        req: S3Request<AbortMultipartUploadInput>,
+    ) -> Reply<AbortMultipartUploadOutput> {
+        self.state().abort_upload(&req.input.upload_id)?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> Reply<GetObjectOutput> {
@@ -82,6 +123,7 @@ impl S3 for Handle {
             content_length: Some(body.len() as i64),
             content_range,
             content_type: found.object.content_type.clone(),
+            storage_class: found.object.storage_class.clone().map(StorageClass::from),
             e_tag: Some(found.etag.clone()),
             last_modified: Some(found.modified.clone()),
             // One frame, which hyper writes from where it lies, as much as the socket takes.
@@ -101,6 +143,7 @@ impl S3 for Handle {
             cache_control: found.object.cache_control.clone(),
             content_length: Some(found.size()),
             content_type: found.object.content_type.clone(),
+            storage_class: found.object.storage_class.clone().map(StorageClass::from),
             e_tag: Some(found.etag.clone()),
             last_modified: Some(found.modified.clone()),
             ..Default::default()
@@ -109,8 +152,13 @@ impl S3 for Handle {
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> Reply<DeleteObjectOutput> {
-        let mut state = self.state();
-        state.bucket(&req.input.bucket)?.remove(&req.input.key);
+        let input = req.input;
+        let exactly = Exactly {
+            etag: None,
+            size: input.if_match_size,
+            modified: input.if_match_last_modified_time,
+        };
+        self.state().delete_object(&input.bucket, &input.key, &req.headers, exactly)?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -120,14 +168,22 @@ impl S3 for Handle {
     ) -> Reply<DeleteObjectsOutput> {
         let Delete { objects, quiet } = req.input.delete;
         let mut state = self.state();
-        let bucket = state.bucket(&req.input.bucket)?;
+        state.bucket(&req.input.bucket)?;
         let mut output = DeleteObjectsOutput::default();
-        for ObjectIdentifier { key, .. } in objects {
-            bucket.remove(&key);
-            if quiet != Some(true) {
-                let key = Some(key);
-                let deleted = output.deleted.get_or_insert_default();
-                deleted.push(DeletedObject { key, ..Default::default() });
+        for ObjectIdentifier { key, e_tag, size, last_modified_time, .. } in objects {
+            let exactly = Exactly { etag: e_tag, size, modified: last_modified_time };
+            let none = HeaderMap::new();
+            match state.delete_object(&req.input.bucket, &key, &none, exactly) {
+                Ok(()) if quiet == Some(true) => {}
+                Ok(()) => {
+                    let deleted = output.deleted.get_or_insert_default();
+                    deleted.push(DeletedObject { key: Some(key), ..Default::default() });
+                }
+                Err(error) => {
+                    let code = Some(error.code().as_str().to_owned());
+                    let errors = output.errors.get_or_insert_default();
+                    errors.push(dto::Error { key: Some(key), code, ..Default::default() });
+                }
             }
         }
         Ok(S3Response::new(output))
@@ -193,21 +249,61 @@ impl Handle {
     }
 }
 
+/// The whole body of a request.
+async fn received(body: Option<StreamingBlob>, headers: &HeaderMap) -> S3Result<Bytes> {
+    let body = body.map(Body::from).unwrap_or_default();
+    let cut = |source| S3Error::with_source(S3ErrorCode::IncompleteBody, source);
+    let body = body.collect().await.map_err(cut)?.to_bytes();
+    // s3s decodes aws-chunked bodies only for those who sign.
+    match headers.contains_key("x-amz-decoded-content-length") {
+        true => decode_aws_chunked(&body).ok_or_else(|| s3_error!(IncompleteBody)),
+        false => Ok(body),
+    }
+}
+
+/// RenameObject, which s3s does not know: it takes it for a PUT.
+pub(super) struct RenameObject(pub Handle);
+
+#[async_trait]
+impl S3Route for RenameObject {
+    fn is_match(&self, method: &Method, uri: &Uri, _: &HeaderMap, _: &mut Extensions) -> bool {
+        let is_rename = uri.query().is_some_and(|query| has(query, "renameObject"));
+        method == Method::PUT && is_rename && !self.0.state().personality.takes_rename_for_put
+    }
+
+    async fn check_access(&self, _: &mut S3Request<Body>) -> S3Result<()> {
+        Ok(())
+    }
+
+    async fn call(&self, req: S3Request<Body>) -> Reply<Body> {
+        let source = req.headers.get("x-amz-rename-source").and_then(|it| it.to_str().ok());
+        let source = source.and_then(|it| CopySource::parse(it).ok());
+        let source = source.ok_or_else(|| s3_error!(InvalidArgument))?;
+        let path = percent_decode_str(req.uri.path()).decode_utf8();
+        let path = path.map_err(|_| s3_error!(InvalidArgument))?;
+        let (bucket, key) = path[1..].split_once('/').ok_or_else(|| s3_error!(InvalidArgument))?;
+        self.0.state().rename_object(&source, bucket, key, &req.headers)?;
+        Ok(S3Response::new(Body::empty()))
+    }
+}
+
 impl State {
-    fn bucket(&mut self, name: &str) -> S3Result<&mut Bucket> {
+    pub(super) fn bucket(&mut self, name: &str) -> S3Result<&mut Bucket> {
         let found = self.buckets.get_mut(name);
         found.ok_or_else(|| s3_error!(NoSuchBucket))
     }
 }
 
 impl Stored {
-    fn size(&self) -> i64 {
+    pub(super) fn size(&self) -> i64 {
         self.object.body.len() as i64
     }
 
     /// The headers that s3s must not write itself.
     fn raw_headers(&self) -> HeaderMap {
-        HeaderMap::from_iter(self.object.expires.clone().map(|raw| (EXPIRES, raw)))
+        let mut headers = self.object.others.clone();
+        headers.extend(self.object.expires.clone().map(|raw| (EXPIRES, raw)));
+        headers
     }
 
     /// Holds a request's conditions against the object, in the order of RFC 9110 §13.2.2.
