@@ -127,7 +127,7 @@ impl S3 for Handle {
             e_tag: Some(found.etag.clone()),
             last_modified: Some(found.modified.clone()),
             // One frame, which hyper writes from where it lies, as much as the socket takes.
-            body: Some(s3s::Body::from(body).into()),
+            body: Some(Body::from(body).into()),
             ..Default::default()
         };
         Ok(S3Response::with_headers(output, found.raw_headers()))
@@ -182,7 +182,7 @@ impl S3 for Handle {
                 Err(error) => {
                     let code = Some(error.code().as_str().to_owned());
                     let errors = output.errors.get_or_insert_default();
-                    errors.push(dto::Error { key: Some(key), code, ..Default::default() });
+                    errors.push(Error { key: Some(key), code, ..Default::default() });
                 }
             }
         }
