@@ -8,7 +8,6 @@ mod listings;
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_sdk_s3::Client;
@@ -22,6 +21,9 @@ use expirefs::embedded::{Handle, Object, Requests, Server};
 use listings::names;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+#[path = "support/sdk.rs"]
+mod sdk;
 
 /// The MD5 of `hello`, as an ETag.
 const HELLO: &str = "\"5d41402abc4b2a76b9719d911017c592\"";
@@ -48,7 +50,7 @@ impl Rig {
         let config = || {
             aws_sdk_s3::Config::builder()
                 .behavior_version(BehaviorVersion::latest())
-                .http_client(http())
+                .http_client(sdk::http())
                 .region(Region::new("us-east-1"))
                 .endpoint_url(server.endpoint())
                 .force_path_style(true)
@@ -408,15 +410,6 @@ async fn stopping_or_dropping_closes_listener_and_connections() {
         assert!(TcpStream::connect(address).await.is_err());
         rig.handle.put("bkt", "k", Object::new("a handle outlives its server"));
     }
-}
-
-/// The project's own HTTP client, which is all that the SDK is built with here.
-fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
-    let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
-    let limits = expirefs::s3::http::Limits { sockets: 64, idle: Some(idle), connect };
-    let clients = expirefs::s3::http::clients([limits], None, Arc::default());
-    let [client] = clients.expect("an HTTP client");
-    client
 }
 
 /// It checks no signatures, so no other host may reach it.

@@ -23,7 +23,7 @@ use support::s3_server::{Bucket, S3Server, SCRIPT, given, moto, object, seaweedf
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-#[path = "semantics/memory.rs"]
+#[path = "support/memory.rs"]
 #[expect(dead_code, reason = "written for tests/semantics")]
 mod memory;
 #[path = "support/mod.rs"]
@@ -31,11 +31,6 @@ mod memory;
 mod support;
 
 const BUCKET: &str = "bucket";
-
-/// When the objects of the store in memory were modified, and a minute.
-fn start() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_430_000)
-}
 
 struct Rig {
     server: Server,

@@ -12,6 +12,7 @@ use expirefs::embedded::Object;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{getegid, geteuid};
 
+use crate::support::FUTURE;
 use crate::support::content::{KIB, content};
 use crate::support::embedded::Embedded;
 use crate::support::s3_server::{Bucket, object, seaweedfs};
@@ -86,7 +87,6 @@ fn df_shows_the_mount() {
     assert!(stat.flags().contains(FsFlags::ST_RDONLY), "{stat:?}");
 }
 
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 const FUTURE_ASCTIME: &str = "Fri Jan  1 00:00:00 2100";
 
 /// Objects of each kind, and a folder.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::FUTURE;
 use crate::support::content::KIB;
 use crate::support::embedded::Embedded;
 use crate::support::mount::Setup;
@@ -22,7 +23,7 @@ fn files_stay_cached_beside_many_directories() {
     let store = Embedded::start();
     (0..DIRECTORIES).for_each(|i| store.put(&format!("d/{i}/f"), "x"));
     for i in 0..FILES {
-        store.put_expiring(&format!("f/{i}"), "x", "Fri, 01 Jan 2100 00:00:00 GMT");
+        store.put_expiring(&format!("f/{i}"), "x", FUTURE);
     }
     let mount = store.mounting().with("--metadata-ttl expiry").start();
     assert_eq!(shell(mount.dir(), "ls -l d | wc -l"), format!("{}\n", DIRECTORIES + 1));
@@ -55,7 +56,7 @@ fn a_second_reading_of_many_files_in_many_directories_sends_no_get() {
     // The directories that get no file have one that nobody reads.
     let key = |i: usize| format!("{:02x}/{:02x}/{i}", i % directories / 256, i % directories % 256);
     for i in 0..files.max(directories) {
-        store.put_expiring(&key(i), i.to_string(), "Fri, 01 Jan 2100 00:00:00 GMT");
+        store.put_expiring(&key(i), i.to_string(), FUTURE);
     }
     let mount = store
         .mounting()

@@ -20,12 +20,9 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::{self, end_of};
 use crate::support::tools::shell;
-use crate::support::wait::{at_most, equal, eventually};
+use crate::support::wait::{HANGS, at_most, equal, eventually};
 
 const SIZE: usize = 8 * MIB;
-
-/// What hangs takes longer than this.
-const BOUND: Duration = Duration::from_secs(30);
 
 /// `0` and so on, of 8 MiB each, and `small`.
 fn bucket(files: u64) -> Bucket {
@@ -75,7 +72,7 @@ fn a_signal_under_load_lets_what_is_open_be_read_to_its_end() {
                     scope.spawn(move || mine.map(read).find_map(Result::err))
                 })
                 .collect();
-            eventually(BOUND, || at_most("readers to come", 4, under_way.load(Ordering::SeqCst)));
+            eventually(HANGS, || at_most("readers to come", 4, under_way.load(Ordering::SeqCst)));
             mount.signal(signal);
             assert_ended_well(&mut mount);
             let errors = readers.into_iter().map(|reader| reader.join().expect("a reader"));
@@ -96,7 +93,7 @@ fn a_second_signal_does_not_wait_for_reads() {
         let mut reader = stuck::reader(&mount, &proxy, "0");
         let start = Instant::now();
         mount.signal(Signal::SIGTERM);
-        eventually(BOUND, || match File::open(mount.path("small")) {
+        eventually(HANGS, || match File::open(mount.path("small")) {
             Err(e) if e.raw_os_error() == Some(libc::ESHUTDOWN) => Ok(()),
             other => Err(format!("an open: {other:?}")),
         });
@@ -125,7 +122,7 @@ fn a_signal_while_requests_hang_ends_them() {
     thread::scope(|scope| {
         let stat = scope.spawn(|| fs::metadata(dir.join("small")).map(drop));
         let list = scope.spawn(|| fs::read_dir(&dir)?.collect::<Result<Vec<_>, _>>().map(drop));
-        eventually(BOUND, || at_most("requests to come", 2, proxy.did("delay")));
+        eventually(HANGS, || at_most("requests to come", 2, proxy.did("delay")));
         mount.signal(Signal::SIGTERM);
         assert_ended_well(&mut mount);
         for hung in [stat, list] {
@@ -142,7 +139,7 @@ fn a_signal_during_start_up_mounts_nothing() {
         let (proxy, setup) = proxied(&bucket);
         proxy.script(|_| Fault::Delay(Duration::MAX));
         let mut daemon = Bare::start(&setup, "");
-        eventually(BOUND, || at_most("requests to come", 1, proxy.did("delay")));
+        eventually(HANGS, || at_most("requests to come", 1, proxy.did("delay")));
         daemon.signal(signal);
         let status = end_of(&mut daemon.child);
         let mut said = String::new();
@@ -165,7 +162,7 @@ fn a_killed_daemon_is_replaced_under_its_open_files() {
     mount.signal(Signal::SIGKILL);
     mount.ended();
     let far = || file.read_at(&mut [0; 4 * KIB], 7 << 20).map_err(|e| e.raw_os_error());
-    eventually(BOUND, || equal("a read", far(), Err(Some(libc::ENOTCONN))));
+    eventually(HANGS, || equal("a read", far(), Err(Some(libc::ENOTCONN))));
 
     let again = bucket.mounting().with("--replace-dead").start_on(mount.dir());
     assert_eq!(fs::read(again.path("0")).expect("the new mount"), content(0, SIZE));
@@ -217,7 +214,7 @@ fn assert_serves(redirection: &str) {
     let setup = bucket.mounting().with("--log debug");
     let mut daemon = Bare::start(&setup, redirection);
     let dir = daemon.dir();
-    eventually(BOUND, || match daemon.child.try_wait().expect("its status") {
+    eventually(HANGS, || match daemon.child.try_wait().expect("its status") {
         Some(status) => panic!("{redirection}: it has ended: {status}"),
         None => equal("mounted", is_mounted(&dir), true),
     });

@@ -15,9 +15,7 @@ use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
 use crate::support::s3_server::{http_date, object, seaweedfs};
 use crate::support::wait::{equal, eventually};
-
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+use crate::support::{FUTURE, PAST};
 
 /// The kernel counts lifetimes in ticks of its clock, 4 ms or 10 ms long.
 const LATE: Duration = Duration::from_millis(50);

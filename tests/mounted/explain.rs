@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup};
 use crate::support::s3_server::http_date;
-
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+use crate::support::{FUTURE, PAST};
 
 /// One of each kind.
 fn bucket() -> Embedded {

@@ -16,13 +16,9 @@ use crate::support::mount::{Setup, is_mounted};
 use crate::support::proxy::{Fault, Head, Proxy, Request};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::{self, end_of};
-use crate::support::wait::{at_most, equal, eventually, within};
+use crate::support::wait::{HANGS, at_most, equal, eventually, within};
 
 const SIZE: usize = 24 * MIB;
-
-/// A call that takes longer than this hangs, whatever `--timeout` of a few seconds it was given:
-/// the kernel asks twice for a page that could not be read ahead.
-const HANGS: Duration = Duration::from_secs(30);
 
 /// A bucket with `file` and `small` on SeaweedFS, and a proxy in front of it that does no harm yet.
 fn faulty() -> (Bucket, Proxy) {

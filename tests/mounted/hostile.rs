@@ -8,19 +8,15 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::support::content::{KIB, assert_same_bytes, content};
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup};
 use crate::support::proxy::{Answer, Fault, Proxy, Request};
-use crate::support::wait::within;
+use crate::support::wait::{HANGS, within};
 use crate::support::{Credentials, Endpoint};
 
 const SIZE: usize = 200 * KIB;
-
-/// What hangs takes longer than this, whatever `--timeout` of a few seconds it was given.
-const HANGS: Duration = Duration::from_secs(30);
 
 /// More names than any listing here has.
 const MANY: usize = 1_000;

@@ -14,9 +14,7 @@ use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup, detach};
 use crate::support::tools::{attempt, shell};
 use crate::support::wait::eventually;
-
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+use crate::support::{FUTURE, PAST};
 
 const KEYS: usize = 60;
 

@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use crate::support::embedded::Embedded;
 use crate::support::tools::shell;
-
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+use crate::support::{FUTURE, PAST};
 
 fn bucket() -> Embedded {
     let store = Embedded::start();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::support::PAST;
 use crate::support::content::{MIB, content};
 use crate::support::mount::is_mounted;
 use crate::support::s3_server::{Bucket, object, seaweedfs};
@@ -15,7 +16,7 @@ use crate::support::wait::{equal, eventually};
 fn bucket() -> Bucket {
     let bucket = seaweedfs().bucket("lifecycle");
     bucket.put("file", object(content(1, 24 * MIB)));
-    bucket.put("expired", object("x").expires("Wed, 01 Jan 2020 00:00:00 GMT"));
+    bucket.put("expired", object("x").expires(PAST));
     bucket
 }
 

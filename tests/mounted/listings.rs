@@ -16,9 +16,7 @@ use crate::support::mount::Mount;
 use crate::support::s3_server::{http_date, object, seaweedfs};
 use crate::support::tools::{assert_same_lines, attempt, shell};
 use crate::support::wait::{equal, eventually};
-
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+use crate::support::{FUTURE, PAST};
 
 /// Keys that S3 gives with one LIST.
 const PAGE: usize = 1000;

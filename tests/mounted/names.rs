@@ -10,9 +10,7 @@ use crate::support::embedded::Embedded;
 use crate::support::mount::Setup;
 use crate::support::s3_server::{object, seaweedfs};
 use crate::support::tools::shell;
-
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+use crate::support::{FUTURE, PAST};
 
 /// The names in a folder, `/` after those of folders, in order.
 fn ls(folder: &Path) -> Vec<String> {

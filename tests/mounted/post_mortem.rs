@@ -7,12 +7,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::support::PAST;
 use crate::support::embedded::Embedded;
 use crate::support::mount::Mount;
 use crate::support::s3_server::{object, seaweedfs};
 use crate::support::wait::at_most;
 
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
 const OPENS: usize = 5_000;
 const THREADS: usize = 16;
 const OBJECTS: usize = 48;

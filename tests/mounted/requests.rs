@@ -11,6 +11,7 @@ use crate::support::content::{
 };
 use crate::support::embedded::Embedded;
 use crate::support::tools::{assert_same_lines, shell};
+use crate::support::{FUTURE, PAST};
 
 /// `--metadata-ttl expiry`: what HTTP calls fresh is trusted until it expires, and pages stay in the
 /// kernel; so a second reading asks nothing.
@@ -18,7 +19,7 @@ use crate::support::tools::{assert_same_lines, shell};
 fn a_second_reading_of_a_fresh_object_asks_nothing() {
     let store = Embedded::start();
     let bytes = content(1, 3 * MIB);
-    store.put_expiring("folder/file", bytes.clone(), "Fri, 01 Jan 2100 00:00:00 GMT");
+    store.put_expiring("folder/file", bytes.clone(), FUTURE);
     let mount = store.mounting().with("--metadata-ttl expiry").start();
     let path = mount.path("folder/file");
     fs::metadata(mount.path("folder")).expect("the folder");
@@ -52,10 +53,9 @@ fn a_second_listing_of_unchanged_objects_needs_no_head() {
 #[test]
 fn expires_from_list_needs_no_head() {
     let store = Embedded::start();
-    let past = "Wed, 01 Jan 2020 00:00:00 GMT";
     let two_hours_ago = SystemTime::now() - Duration::from_secs(2 * 3600);
     for i in 0..50 {
-        store.put_expiring(&format!("new-{i:02}"), "x", past);
+        store.put_expiring(&format!("new-{i:02}"), "x", PAST);
         store.put_object(&format!("old-{i:02}"), Object::new("x").last_modified(two_hours_ago));
     }
     let mount = store.mounting().with("--expires-from list --default-ttl 1h").start();
@@ -87,7 +87,7 @@ fn a_small_file_takes_one_request() {
     let store = Embedded::start();
     let bytes = |i: usize| content(i as u64, 1 + i * 200);
     for i in 0..FILES {
-        store.put_expiring(&format!("d/{i}"), bytes(i), "Fri, 01 Jan 2100 00:00:00 GMT");
+        store.put_expiring(&format!("d/{i}"), bytes(i), FUTURE);
     }
     let mount = store.mounting().with("--metadata-ttl expiry").start();
     fs::metadata(mount.path("d")).expect("the folder");

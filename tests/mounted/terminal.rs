@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use expirefs::embedded::Object;
 
@@ -12,9 +11,7 @@ use crate::support::embedded::Embedded;
 use crate::support::mount::{Setup, is_mounted};
 use crate::support::stuck::end_of;
 use crate::support::tools::attempt;
-use crate::support::wait::eventually;
-
-const BOUND: Duration = Duration::from_secs(30);
+use crate::support::wait::{HANGS, eventually};
 
 /// A window title, a bell, a forged line, a cleared screen in C1, text that runs backwards.
 const NAMES: [&str; 7] = [
@@ -70,7 +67,7 @@ fn a_hostile_bucket_drives_no_terminal() {
     let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
     let mut ready = [0];
     holder.stdout.take().expect("piped").read_exact(&mut ready).expect("they are open");
-    eventually(BOUND, || {
+    eventually(HANGS, || {
         let reports = mount.said().iter().filter(|l| l.contains("has not been read")).count();
         crate::support::wait::equal("reports", reports, NAMES.len())
     });

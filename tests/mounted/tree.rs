@@ -14,9 +14,7 @@ use crate::support::content::{KIB, MIB, assert_same_bytes, content};
 use crate::support::mount::Mount;
 use crate::support::s3_server::{Bucket, Upload, moto, object, seaweedfs};
 use crate::support::tools::{assert_same_lines, assert_same_tree, shell, shell_bytes};
-
-const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
+use crate::support::{FUTURE, PAST};
 
 /// More than a page of a listing, which has 1,000 keys.
 const FLAT: usize = 1_300;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use nix::unistd::Uid;
 
+use crate::support::PAST;
 use crate::support::embedded::Embedded;
 
 /// `$1` is a folder that everyone may enter, with the program; `$2` the endpoint, `$3` the bucket.
@@ -104,7 +105,7 @@ fn a_user_mounts_reads_and_unmounts() {
     }
     let store = Embedded::start();
     store.put("file", "content");
-    store.put_expiring("expired", "x", "Wed, 01 Jan 2020 00:00:00 GMT");
+    store.put_expiring("expired", "x", PAST);
     let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
     // The way to the one that cargo built may be barred to other users.
     fs::copy(env!("CARGO_BIN_EXE_expirefs"), folder.path().join("expirefs")).expect("a copy");

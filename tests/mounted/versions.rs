@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::FUTURE;
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, difference};
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup};
@@ -138,16 +139,15 @@ fn readers_never_see_two_versions_at_once() {
 /// From then on opens get what is there.
 #[test]
 fn a_version_trusted_until_its_expiry_is_given_up_once_a_read_finds_another() {
-    const LATER: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
     let [old, new] = [1, 2].map(|version| content(version, 300 * KIB));
     for replaced in [true, false] {
         let store = Embedded::start();
-        store.put_expiring("file", old.clone(), LATER);
+        store.put_expiring("file", old.clone(), FUTURE);
         let mount = store.mounting().with("--metadata-ttl expiry").start();
         let path = mount.path("file");
         assert_same_bytes("before", &fs::read(&path).expect("read"), &old);
         match replaced {
-            true => store.put_expiring("file", new.clone(), LATER),
+            true => store.put_expiring("file", new.clone(), FUTURE),
             false => store.delete("file"),
         }
         assert_same_bytes("the kernel's pages", &fs::read(&path).expect("read"), &old);

@@ -5,6 +5,7 @@ mod absence;
 mod bodies;
 mod directories;
 mod expiry;
+#[path = "../support/memory.rs"]
 mod memory;
 mod model;
 mod names;
@@ -14,7 +15,7 @@ mod walks;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use expirefs::body::{Accounts, Patience};
 use expirefs::bucket::Bucket;
@@ -29,11 +30,7 @@ use expirefs::fs::listing::{self, Exactness};
 use expirefs::fs::{Attr, Fs, Kind, Lookup, Settings};
 use expirefs::metrics::Metrics;
 use expirefs::name::Prefix;
-use memory::Memory;
-
-pub fn start() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_430_000)
-}
+use memory::{Memory, start};
 
 pub const SECOND: Duration = Duration::from_secs(1);
 

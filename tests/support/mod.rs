@@ -7,6 +7,7 @@ pub mod mount;
 pub mod process;
 pub mod proxy;
 pub mod s3_server;
+pub mod sdk;
 pub mod stuck;
 pub mod tls;
 pub mod tools;
@@ -27,6 +28,11 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     });
     RUNTIME.block_on(future)
 }
+
+/// An `Expires` that is over.
+pub const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
+/// An `Expires` that is far away.
+pub const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 
 /// How an S3 server is reached, and who may.
 #[derive(Clone, Debug)]

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{self, Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use std::{env, mem};
 
 use aws_sdk_s3::Client;
@@ -18,7 +18,7 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::{Credentials, Endpoint, REGION, block_on};
+use super::{Credentials, Endpoint, REGION, block_on, sdk};
 
 /// Starts a server, or a program with a server in its environment.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
@@ -83,7 +83,7 @@ impl S3Server {
     fn at(url: String, id: String, secret: String, server: Option<Child>) -> S3Server {
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(http())
+            .http_client(sdk::http())
             .region(Region::new(REGION))
             .endpoint_url(&url)
             .force_path_style(true)
@@ -197,13 +197,4 @@ impl Bucket {
         }
         keys
     }
-}
-
-/// The project's own HTTP client, which is all that the SDK is built with here.
-fn http() -> impl aws_sdk_s3::config::HttpClient + 'static {
-    let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
-    let limits = expirefs::s3::http::Limits { sockets: 64, idle: Some(idle), connect };
-    let clients = expirefs::s3::http::clients([limits], None, Arc::default());
-    let [client] = clients.expect("an HTTP client");
-    client
 }

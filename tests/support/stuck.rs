@@ -1,14 +1,10 @@
 //! Readers that are stuck in a read which the store does not answer.
 
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use super::mount::Mount;
 use super::proxy::{Fault, Proxy};
-use super::wait::{equal, eventually};
-
-/// What hangs takes longer than this.
-const BOUND: Duration = Duration::from_secs(30);
+use super::wait::{HANGS, equal, eventually};
 
 /// A `cat` of `name` that has got stuck in a body that stalls.
 pub fn reader(mount: &Mount, proxy: &Proxy, name: &'static str) -> Child {
@@ -19,7 +15,7 @@ pub fn reader(mount: &Mount, proxy: &Proxy, name: &'static str) -> Child {
     let mut cat = Command::new("cat");
     cat.arg(mount.path(name)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let reader = cat.spawn().expect("cat");
-    eventually(BOUND, || {
+    eventually(HANGS, || {
         equal("stalls", proxy.did("stall"), 1)?;
         let status = mount.status();
         equal("its state", status.0["handles_detail"][0]["state"].as_str(), Some("reading"))
@@ -29,5 +25,5 @@ pub fn reader(mount: &Mount, proxy: &Proxy, name: &'static str) -> Child {
 
 /// The end of a process, which must come in time.
 pub fn end_of(child: &mut Child) -> ExitStatus {
-    eventually(BOUND, || child.try_wait().expect("its status").ok_or("it runs still".to_owned()))
+    eventually(HANGS, || child.try_wait().expect("its status").ok_or("it runs still".to_owned()))
 }

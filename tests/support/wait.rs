@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What takes longer than this hangs, whatever `--timeout` of a few seconds it was given: the kernel
+/// asks twice for a page that could not be read ahead.
+pub const HANGS: Duration = Duration::from_secs(30);
+
 /// Ask until the answer is `Ok`, then return it; panics with the last `Err` when `bound` is over.
 #[track_caller]
 pub fn eventually<T>(bound: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {

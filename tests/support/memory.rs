@@ -12,6 +12,11 @@ use expirefs::error::{Error, Result};
 use expirefs::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use futures_util::StreamExt;
 
+/// An instant from which tests count. Objects were modified a minute before it.
+pub fn start() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_430_000)
+}
+
 #[derive(Clone)]
 struct Stored {
     bytes: Bytes,
@@ -92,7 +97,7 @@ impl Memory {
     /// Puts an object, in place of the one of this key.
     pub fn put(&self, key: &str, bytes: impl Into<Vec<u8>>, expires: Option<String>) {
         let etag = format!("e{}", self.etags.fetch_add(1, Ordering::Relaxed));
-        let modified = super::start() - Duration::from_secs(60);
+        let modified = start() - Duration::from_secs(60);
         let bytes: Vec<u8> = bytes.into();
         let stored = Stored { bytes: bytes.into(), etag, modified, expires, expires_on_get: None };
         self.objects.lock().unwrap().insert(key.into(), stored);

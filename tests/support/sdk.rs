@@ -1,0 +1,15 @@
+//! What the AWS SDK needs in the tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::config::HttpClient;
+use expirefs::s3::http::{Limits, clients};
+
+/// The project's own HTTP client, which is all that the SDK is built with here.
+pub fn http() -> impl HttpClient + 'static {
+    let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
+    let limits = Limits { sockets: 64, idle: Some(idle), connect };
+    let [client] = clients([limits], None, Arc::default()).expect("an HTTP client");
+    client
+}
