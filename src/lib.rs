@@ -1,7 +1,8 @@
 //! expirefs: a bucket as a directory in which expired objects do not exist.
 //!
-//! `cli → config → daemon → fuse → fs → {inode, catalog, listing, body} → store ← s3`,
-//! `probe` serves `catalog`, and `expiry`, `name`, `error`, `metrics` know nobody. `scripts/layers` holds the arrows in place.
+//! `cmd → daemon → fuse → fs → {catalog → bucket, body} → store ← s3`; `expiry`, `name`, `error`,
+//! `clock` and `metrics` know nobody. `docs/ARCHITECTURE.md` has the map, and follows one request
+//! through it; `scripts/layers` holds the arrows in place.
 
 #![forbid(unsafe_code)]
 // What `[lints]` of Cargo.toml cannot say, since tests may. `output` writes, and does not panic where
