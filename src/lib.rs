@@ -24,6 +24,7 @@ pub mod clock;
 pub mod cmd;
 pub mod config;
 pub mod daemon;
+pub mod deadline;
 #[cfg(feature = "demo")]
 #[expect(
     clippy::disallowed_methods,

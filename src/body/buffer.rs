@@ -1,5 +1,6 @@
 //! The bytes that a handle holds on their way to the kernel, and the right to their memory.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -24,11 +25,16 @@ pub struct Buffer {
     rest: bool,
 }
 
+/// Says that a buffer is empty, and keeps it so. Whoever waits for a permit has to show one: two who
+/// each hold what the other waits for would wait for ever.
+pub struct Emptied<'a>(PhantomData<&'a mut Buffer>);
+
 impl Buffer {
     /// Empties it, at `offset`, and gives its memory back.
-    pub fn empty(&mut self, offset: u64) {
+    pub fn empty(&mut self, offset: u64) -> Emptied<'_> {
         self.restart(offset);
         self.memory = None;
+        Emptied(PhantomData)
     }
 
     /// Empties it, at `offset`, and keeps its memory for what comes there.

@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::Emptied;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -109,9 +110,9 @@ impl Ledger {
     }
 
     /// Takes `units` (all there are, if that is fewer) for `holder`, waiting up to `patience` for
-    /// them; `None` when they did not become free in time. Who waits must hold none of this
-    /// ledger's: two who hold some and wait for more would wait for each other. For the same reason
-    /// nobody waits for a body who holds memory; the other way round is right.
+    /// them; `None` when they did not become free in time. Who waits for memory may hold a body, which
+    /// needs it to be read; who waits for a body holds no memory, and nobody waits for more of what
+    /// it holds: `buffer` is empty as long as this waits.
     ///
     /// Nobody is asked to give a permit up before its first [`Permit::touch`], which is due when it
     /// has what the permit stands for.
@@ -119,6 +120,7 @@ impl Ledger {
         self: &Arc<Self>,
         holder: Weak<dyn Holder>,
         units: usize,
+        _buffer: Emptied<'_>,
         patience: Duration,
     ) -> Option<Permit> {
         let units = self.whole(units);
@@ -303,6 +305,7 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::Buffer;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -330,7 +333,8 @@ mod tests {
     async fn hold(ledger: &Arc<Ledger>, units: usize, busy: bool) -> Arc<Holding> {
         let holder = Arc::new(Holding { busy, ..Holding::default() });
         let weak: Weak<Holding> = Arc::downgrade(&holder);
-        let permit = ledger.acquire(weak, units, 5 * SECOND).await.unwrap();
+        let permit =
+            ledger.acquire(weak, units, Buffer::default().empty(0), 5 * SECOND).await.unwrap();
         permit.touch();
         *holder.permit.lock().unwrap() = Some(permit);
         holder
@@ -347,8 +351,10 @@ mod tests {
         let read = hold(&ledger, 1, false).await;
         let unread = hold(&ledger, 1, false).await;
         read.permit.lock().unwrap().as_ref().unwrap().touch();
-        let _unanswered = ledger.acquire(nobody(), 1, SECOND).await.unwrap();
-        let _more = ledger.acquire(nobody(), 1, 5 * SECOND).await.unwrap();
+        let _unanswered =
+            ledger.acquire(nobody(), 1, Buffer::default().empty(0), SECOND).await.unwrap();
+        let _more =
+            ledger.acquire(nobody(), 1, Buffer::default().empty(0), 5 * SECOND).await.unwrap();
         assert_eq!((busy.holds(), read.holds(), unread.holds()), (true, true, false));
         assert_eq!((ledger.held(), ledger.peak(), ledger.waiting()), (4, 4, 0));
     }
@@ -361,14 +367,15 @@ mod tests {
         let [eldest, younger] = [unread(Mutex::default()), unread(Mutex::default())];
         for holder in [&eldest, &younger] {
             let weak: Weak<Holding> = Arc::downgrade(holder);
-            let permit = ledger.acquire(weak, 1, SECOND).await.unwrap();
+            let permit = ledger.acquire(weak, 1, Buffer::default().empty(0), SECOND).await.unwrap();
             permit.touch();
             *holder.permit.lock().unwrap() = Some(permit);
         }
         let read = hold(&ledger, 1, false).await;
-        let _first = ledger.acquire(nobody(), 1, SECOND).await.unwrap();
+        let _first = ledger.acquire(nobody(), 1, Buffer::default().empty(0), SECOND).await.unwrap();
         assert_eq!((eldest.holds(), younger.holds(), read.holds()), (true, true, false));
-        let _second = ledger.acquire(nobody(), 1, SECOND).await.unwrap();
+        let _second =
+            ledger.acquire(nobody(), 1, Buffer::default().empty(0), SECOND).await.unwrap();
         assert_eq!((eldest.holds(), younger.holds()), (false, true));
     }
 
@@ -389,7 +396,8 @@ mod tests {
         let ledger = Ledger::new(Unit::Body, 100, true);
         let busy = hold(&ledger, 90, true).await;
         assert!(ledger.try_acquire(nobody(), 20).is_none());
-        let waits = ledger.acquire(nobody(), 20, SECOND);
+        let mut buffer = Buffer::default();
+        let waits = ledger.acquire(nobody(), 20, buffer.empty(0), SECOND);
         let shrink = async { busy.permit.lock().unwrap().as_mut().unwrap().shrink_to(30) };
         let (got, ()) = tokio::join!(waits, shrink);
         assert_eq!((got.map(|got| got.units()), ledger.held()), (Some(20), 30));
@@ -405,7 +413,9 @@ mod tests {
         let ledger = Ledger::new(Unit::Body, 1, true);
         let busy = hold(&ledger, 1, true).await;
         let start = tokio::time::Instant::now();
-        assert!(ledger.acquire(nobody(), 1, 2 * SECOND).await.is_none());
+        assert!(
+            ledger.acquire(nobody(), 1, Buffer::default().empty(0), 2 * SECOND).await.is_none()
+        );
         assert_eq!(start.elapsed(), 2 * SECOND);
         drop(busy);
         assert_eq!(ledger.held(), 0);
@@ -414,13 +424,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn permits_go_round_first_come_first_served() {
         let ledger = Ledger::new(Unit::Body, 1, false);
-        let held = ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
+        let held =
+            ledger.acquire(nobody(), 1, Buffer::default().empty(0), Duration::ZERO).await.unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let tasks: Vec<_> = (0..5)
             .map(|i| {
                 let (ledger, order) = (ledger.clone(), order.clone());
                 tokio::spawn(async move {
-                    let permit = ledger.acquire(nobody(), 1, 5 * SECOND).await.unwrap();
+                    let permit = ledger
+                        .acquire(nobody(), 1, Buffer::default().empty(0), 5 * SECOND)
+                        .await
+                        .unwrap();
                     order.lock().unwrap().push(i);
                     drop(permit);
                 })
@@ -440,10 +454,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_wait_leaves_nothing_behind() {
         let ledger = Ledger::new(Unit::Body, 1, true);
-        let held = ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
+        let held =
+            ledger.acquire(nobody(), 1, Buffer::default().empty(0), Duration::ZERO).await.unwrap();
         let task = tokio::spawn({
             let ledger = ledger.clone();
-            async move { ledger.acquire(nobody(), 1, 60 * SECOND).await.map(drop) }
+            async move {
+                ledger.acquire(nobody(), 1, Buffer::default().empty(0), 60 * SECOND).await.map(drop)
+            }
         });
         while ledger.waiting() == 0 {
             tokio::task::yield_now().await;
@@ -453,7 +470,7 @@ mod tests {
         assert_eq!(ledger.waiting(), 0);
         drop(held);
         assert_eq!(ledger.held(), 0);
-        ledger.acquire(nobody(), 1, Duration::ZERO).await.unwrap();
+        ledger.acquire(nobody(), 1, Buffer::default().empty(0), Duration::ZERO).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -462,7 +479,9 @@ mod tests {
         let reader = hold(&ledger, 1, true).await;
         let waiter = tokio::spawn({
             let ledger = ledger.clone();
-            async move { ledger.acquire(nobody(), 1, 5 * SECOND).await.map(drop) }
+            async move {
+                ledger.acquire(nobody(), 1, Buffer::default().empty(0), 5 * SECOND).await.map(drop)
+            }
         });
         while ledger.waiting() == 0 {
             tokio::task::yield_now().await;

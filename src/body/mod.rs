@@ -6,10 +6,12 @@
 
 mod accounts;
 mod buffer;
+mod gauges;
 mod ledger;
 mod pace;
 mod pattern;
 mod reader;
+mod stage;
 mod window;
 
 use std::ops::Range;
@@ -19,8 +21,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 pub use accounts::{Accounts, Keep, Patience};
+pub use buffer::{Buffer, Emptied};
+pub use gauges::State;
 pub use ledger::{Holder, Idle, Ledger, Permit, Unit};
-pub use reader::{Reader, State};
+pub use reader::Reader;
 
 use crate::error::{Error, Result};
 use crate::store::{Content, Object, Store, Version};
@@ -38,8 +42,6 @@ struct Body {
     next: u64,
     /// Offset after the last one.
     end: u64,
-    /// Why no more will come, where it broke before its end: it waits to be resumed.
-    broken: Option<Error>,
     // Last: it goes back when the response is gone.
     permit: Permit,
 }
@@ -52,7 +54,7 @@ impl Body {
         permit: Permit,
     ) -> Result<(Body, Object)> {
         let (object, content) = store.get(version, range.clone()).await?;
-        Ok((Body { content, next: range.start, end: range.end, broken: None, permit }, object))
+        Ok((Body { content, next: range.start, end: range.end, permit }, object))
     }
 
     fn is_drained(&self) -> bool {
@@ -73,13 +75,12 @@ impl Body {
         }
     }
 
-    /// Closes the response, and keeps the right to the one that goes on from here.
-    fn break_off(&mut self, error: Error) {
-        self.content = futures_util::stream::empty().boxed();
-        self.broken = Some(error);
+    /// Closes the response as it is, and keeps the right to the next one.
+    fn into_permit(self) -> Permit {
+        self.permit
     }
 
-    /// Closes the response and keeps the right to the next one.
+    /// The same, where little is left of it after that has come.
     async fn close(mut self) -> Permit {
         let drain = async {
             while !self.is_drained() && self.end - self.next <= DRAIN && self.pull().await.is_ok() {

@@ -3,18 +3,21 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::BackoffBuilder;
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::buffer::{Buffer, kib};
+use super::gauges::{Gauges, State};
 use super::pattern::{LAST_SPAN, NEAR, Pattern};
+use super::stage::{Response, Stage};
 use super::{Accounts, Body, Holder, Idle, Patience, Permit, Unit};
+use crate::deadline::{Deadline, pauses};
 use crate::error::{Error, Result};
 use crate::store::{Object, Store, Version};
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
 
 /// What is missing of an object is taken in whole by the open that asks for it, up to this size:
@@ -39,16 +42,14 @@ pub struct Reader {
     accounts: Accounts,
     version: Arc<Version>,
     patience: Patience,
-    born: Instant,
     /// Held by the one read whose turn it is, over its waits too: nobody else may touch the body
     /// then, and [`Holder::park`] sees by it that the body is busy. Reads queue in order.
     stream: Mutex<Stream>,
-    gauges: Gauges,
+    gauges: Arc<Gauges>,
 }
 
-#[derive(Default)]
 struct Stream {
-    body: Option<Body>,
+    response: Response,
     buffer: Buffer,
     pattern: Pattern,
     /// The longest request seen: the measure of what the kernel may reorder.
@@ -57,41 +58,14 @@ struct Stream {
     resumes_left: u32,
 }
 
-/// What `status` shows of a reader without waiting for its turn.
-#[derive(Default)]
-struct Gauges {
-    offset: AtomicU64,
-    /// Milliseconds after `born`; 0: never.
-    last_read: AtomicU64,
-    begun: AtomicBool,
-    /// When the body was opened or answered a read last, in milliseconds after `born`.
-    active: AtomicU64,
-    /// A read, here or by the kernel.
-    answered: AtomicBool,
-    parked: AtomicBool,
-    /// A body is open. Written by who has the turn.
-    open: AtomicBool,
-    /// Reads under way, those waiting for their turn included.
-    reading: AtomicUsize,
-    delivered: AtomicBool,
-    /// The rest of the object has come, and nobody is giving it to the kernel yet.
-    surplus: AtomicBool,
-}
-
-/// One of a number of something, for as long as it lives.
-struct Count<'a>(&'a AtomicUsize);
-
-impl<'a> Count<'a> {
-    fn one_more(number: &'a AtomicUsize) -> Count<'a> {
-        number.fetch_add(1, Ordering::Relaxed);
-        Count(number)
-    }
-}
-
-impl Drop for Count<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+/// How a read goes on that wants more than the window holds.
+enum Step {
+    /// The open body brings it.
+    Pull(Range<u64>),
+    /// The body broke before it brought it.
+    Resume(Error),
+    /// A new request does.
+    Ask,
 }
 
 /// One use of a reader. When it is over, cancelled or by a panic too, who waits is told.
@@ -102,22 +76,6 @@ impl Drop for Use<'_> {
         self.0.accounts.bodies.idle(self.0);
         self.0.accounts.memory.idle(self.0);
     }
-}
-
-/// What a reader is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// No body yet: the content came with the lookup, or is with the kernel.
-    Unopened,
-    /// A read is under way.
-    Reading,
-    /// The body is open and nobody reads it.
-    Idle,
-    /// The body was closed in favour of another handle; the next read resumes it.
-    Parked,
-    /// The body was read to the end of what was asked for, and closed.
-    Drained,
 }
 
 impl Reader {
@@ -132,25 +90,25 @@ impl Reader {
         patience: Patience,
     ) -> Arc<Reader> {
         Arc::new_cyclic(|me: &Weak<Reader>| {
-            let mut stream = Stream { resumes_left: RESUMES, ..Stream::default() };
+            let gauges = Arc::new(Gauges::new(given));
+            let mut buffer = Buffer::default();
             if !first.is_empty()
                 && let Some(memory) =
                     accounts.memory.try_acquire(me.clone(), kib(first.len() as u64))
             {
-                stream.buffer.memory = Some(memory);
-                stream.buffer.window.push(0, first);
-                stream.buffer.settle();
+                buffer.memory = Some(memory);
+                buffer.window.push(0, first);
+                buffer.settle();
             }
-            Reader {
-                me: me.clone(),
-                store,
-                accounts,
-                version,
-                patience,
-                born: Instant::now(),
-                stream: Mutex::new(stream),
-                gauges: Gauges { answered: AtomicBool::new(given), ..Gauges::default() },
-            }
+            let stream = Stream {
+                response: Response::unopened(gauges.clone()),
+                buffer,
+                pattern: Pattern::default(),
+                request: 0,
+                resumes_left: RESUMES,
+            };
+            let (me, stream) = (me.clone(), Mutex::new(stream));
+            Reader { me, store, accounts, version, patience, stream, gauges }
         })
     }
 
@@ -158,35 +116,37 @@ impl Reader {
     /// where nothing is missing.
     pub async fn begin(&self) -> Result<Option<Object>> {
         let _use = Use(self);
-        self.ask_for_the_rest().await
-    }
-
-    async fn ask_for_the_rest(&self) -> Result<Option<Object>> {
-        let start = self.stream.lock().await.buffer.window.end();
-        if start == self.version.size {
+        let mut turn = self.stream.lock().await;
+        let stream = &mut *turn;
+        if stream.buffer.window.end() == self.version.size {
             return Ok(None);
         }
-        let (cap, waited) = (self.accounts.bodies.cap(), self.patience.open_wait);
-        let permit = self.accounts.bodies.acquire(self.me.clone(), 1, waited).await;
-        let permit = permit.ok_or(Error::TooManyBodies { cap, waited })?;
-        let begin = async {
-            let mut turn = self.stream.lock().await;
-            // While the permit was waited for, memory may have run short.
-            let start = turn.buffer.window.end();
-            let (body, object) = self.open(start..self.version.size, permit).await?;
+        let permit = self.permit(stream, 0, self.patience.open_wait).await?;
+        let by = Deadline::after(self.patience.timeout);
+        let begun = by.bound(self.ask_for_the_rest(stream, permit, by)).await;
+        begun.map(Some).inspect_err(|error| self.give_up(stream, error))
+    }
+
+    async fn ask_for_the_rest(
+        &self,
+        stream: &mut Stream,
+        permit: Permit,
+        by: Deadline,
+    ) -> Result<Object> {
+        let (start, size) = (stream.buffer.window.end(), self.version.size);
+        let object = self.open(stream, start..size, permit).await?;
+        if let Some(body) = stream.response.body() {
             body.permit.touch();
-            self.put(&mut turn, Some(body));
-            if self.version.size - start <= SMALL && self.find_room(&mut turn, self.version.size) {
-                self.fill(&mut turn, self.version.size).await;
-                turn.buffer.settle();
-                // Where it broke, the read that wants the rest asks again.
-                if turn.body.as_ref().is_some_and(|body| body.broken.is_some()) {
-                    self.put(&mut turn, None);
-                }
+        }
+        if size - start <= SMALL && self.find_room(stream, size) {
+            self.fill(stream, size, by).await;
+            stream.buffer.settle();
+            // Where it broke, the read that wants the rest asks again.
+            if matches!(stream.response.stage(), Stage::Broken(_)) {
+                stream.response.end();
             }
-            Ok(Some(object))
-        };
-        self.within_timeout(begin).await
+        }
+        Ok(object)
     }
 
     /// The bytes from `offset` on: `size`, or fewer at the object's end and nowhere else.
@@ -198,32 +158,37 @@ impl Reader {
             return Ok(Bytes::new());
         }
         let _use = Use(self);
-        let _reading = Count::one_more(&self.gauges.reading);
-        self.within_timeout(self.read_in_turn(offset..end)).await
+        let _reading = self.gauges.reading();
+        let by = Deadline::after(self.patience.timeout);
+        let mut turn = by.bound(async { Ok(self.stream.lock().await) }).await?;
+        let read = by.bound(self.read_in_turn(&mut turn, offset..end, by)).await;
+        read.inspect_err(|error| self.give_up(&mut turn, error))
     }
 
-    async fn read_in_turn(&self, want: Range<u64>) -> Result<Bytes> {
-        let mut turn = self.stream.lock().await;
-        let stream = &mut *turn;
+    /// Ends what a failed call leaves. A body that has stalled once is of no more use.
+    fn give_up(&self, stream: &mut Stream, error: &Error) {
+        if matches!(error, Error::TimedOut(_)) {
+            stream.response.end();
+        }
+        stream.buffer.settle();
+    }
+
+    async fn read_in_turn(
+        &self,
+        stream: &mut Stream,
+        want: Range<u64>,
+        by: Deadline,
+    ) -> Result<Bytes> {
         stream.request = stream.request.max(want.end - want.start);
-        let bytes = match self.bring(stream, &want).await {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                stream.buffer.settle();
-                return Err(error);
-            }
-        };
+        let bytes = self.bring(stream, &want, by).await?;
         stream.resumes_left = (stream.resumes_left + 1).min(RESUMES);
         stream.pattern.read(&want);
         let behind = want.start.saturating_sub(self.reach(stream.request));
         self.deliver(stream, &want, behind);
-        if let Some(body) = &stream.body {
+        if let Some(body) = stream.response.body() {
             body.permit.touch();
         }
-        self.gauges.offset.store(want.end, Ordering::Relaxed);
-        self.gauges.last_read.store(self.now(), Ordering::Relaxed);
-        self.note_active();
-        self.gauges.answered.store(true, Ordering::Relaxed);
+        self.gauges.read_to(want.end);
         Ok(bytes)
     }
 
@@ -257,12 +222,8 @@ impl Reader {
     }
 
     /// Has the window hold what is wanted.
-    async fn bring(&self, stream: &mut Stream, want: &Range<u64>) -> Result<Bytes> {
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_times(RESUMES_A_READ)
-            .with_jitter()
-            .build();
+    async fn bring(&self, stream: &mut Stream, want: &Range<u64>, by: Deadline) -> Result<Bytes> {
+        let mut pauses = pauses(FIRST_PAUSE).with_max_times(RESUMES_A_READ).build();
         loop {
             let window = &stream.buffer.window;
             if let Some(bytes) = window.get(want) {
@@ -270,25 +231,30 @@ impl Reader {
             }
             let here = window.start() <= want.start
                 && want.start <= window.end() + self.reach(stream.request);
-            if let Some(error) = stream.body.as_ref().and_then(|body| body.broken.clone()) {
-                let next = pauses.next().filter(|_| stream.resumes_left > 0);
-                let Some(pause) = next else {
-                    self.put(stream, None);
-                    return Err(error);
-                };
-                debug!(key = %self.version.key, offset = window.end(), "to be resumed: {error}");
-                stream.resumes_left -= 1;
-                self.accounts.resumed.add(1);
-                tokio::time::sleep(pause).await;
-                self.seek(stream, want, here).await?;
-                continue;
-            }
-            match stream.body.as_ref().map(|body| (body.next, want.end.min(body.end))) {
-                Some((_, end)) if here && self.find_room(stream, end) => {
-                    self.fill(stream, end).await;
+            let step = match stream.response.stage() {
+                Stage::Broken(broken) => Step::Resume(broken.error.clone()),
+                Stage::Open(body) if here => Step::Pull(body.next..want.end.min(body.end)),
+                _ => Step::Ask,
+            };
+            match step {
+                Step::Pull(range) if self.find_room(stream, range.end) => {
+                    self.fill(stream, range.end, by).await;
                 }
-                Some((next, end)) if here => self.wait_for_room(stream, next..end).await?,
-                _ => self.seek(stream, want, here).await?,
+                Step::Pull(range) => self.wait_for_room(stream, range, by).await?,
+                Step::Ask => self.seek(stream, want, here, by).await?,
+                Step::Resume(error) => {
+                    let next = pauses.next().filter(|_| stream.resumes_left > 0);
+                    let Some(pause) = next else {
+                        stream.response.end();
+                        return Err(error);
+                    };
+                    let offset = stream.buffer.window.end();
+                    debug!(key = %self.version.key, offset, "to be resumed: {error}");
+                    stream.resumes_left -= 1;
+                    self.accounts.resumed.add(1);
+                    tokio::time::sleep(pause).await;
+                    self.seek(stream, want, here, by).await?;
+                }
             }
         }
     }
@@ -301,21 +267,22 @@ impl Reader {
     }
 
     /// Closes what is open and asks for the range that the pattern of reads suggests.
-    async fn seek(&self, stream: &mut Stream, want: &Range<u64>, on: bool) -> Result<()> {
-        let permit = match self.put(stream, None) {
-            Some(body) => body.close().await,
-            None => match self.accounts.bodies.try_acquire(self.me.clone(), 1) {
-                Some(permit) => permit,
-                None => {
-                    stream.buffer.empty(want.start);
-                    self.permit().await?
-                }
-            },
+    async fn seek(
+        &self,
+        stream: &mut Stream,
+        want: &Range<u64>,
+        on: bool,
+        by: Deadline,
+    ) -> Result<()> {
+        let permit = match stream.response.close().await {
+            Some(permit) => permit,
+            // Shorter than the deadline, so that the error names what was waited for.
+            None => self.permit(stream, want.start, by.half().left()).await?,
         };
         let asked = Instant::now();
         if let Some(rest) = self.make_room_for_rest(stream, want) {
             debug!(start = rest.start, end = rest.end, "asking for the rest");
-            self.take_in(stream, rest, permit).await?;
+            self.take_in(stream, rest, permit, by).await?;
             stream.buffer.hold_rest();
             self.gauges.surplus.store(true, Ordering::Relaxed);
             return Ok(());
@@ -336,10 +303,9 @@ impl Reader {
         let end = range.end;
         if end - start <= LAST_SPAN && end < size && self.find_room(stream, end) {
             // Its connection is free at once.
-            self.take_in(stream, range, permit).await?;
+            self.take_in(stream, range, permit, by).await?;
         } else {
-            let (body, _) = self.open(range, permit).await?;
-            self.put(stream, Some(body));
+            self.open(stream, range, permit).await?;
         }
         stream.pattern.paid(asked.elapsed());
         Ok(())
@@ -370,38 +336,41 @@ impl Reader {
     }
 
     /// Asks for a range that there is room for, and takes it in whole.
-    async fn take_in(&self, stream: &mut Stream, range: Range<u64>, permit: Permit) -> Result<()> {
-        let (body, _) = self.open(range.clone(), permit).await?;
-        self.put(stream, Some(body));
+    async fn take_in(
+        &self,
+        stream: &mut Stream,
+        range: Range<u64>,
+        permit: Permit,
+        by: Deadline,
+    ) -> Result<()> {
+        self.open(stream, range.clone(), permit).await?;
         let began = Instant::now();
-        self.fill(stream, range.end).await;
+        self.fill(stream, range.end, by).await;
         let come = stream.buffer.window.end().saturating_sub(range.start);
         self.accounts.pace.measured(come, began.elapsed());
         Ok(())
     }
 
-    async fn permit(&self) -> Result<Permit> {
-        // Shorter than the timeout, so that the error names what was waited for.
-        let (cap, waited) = (self.accounts.bodies.cap(), self.patience.timeout / 2);
-        let permit = self.accounts.bodies.acquire(self.me.clone(), 1, waited).await;
-        permit.ok_or(Error::TooManyBodies { cap, waited })
+    /// The right to a body: at once where one is free or an idle holder gives one up, else after a
+    /// wait, for which the window is given up: it goes on at `offset` then.
+    async fn permit(&self, stream: &mut Stream, offset: u64, patience: Duration) -> Result<Permit> {
+        let bodies = &self.accounts.bodies;
+        if let Some(permit) = bodies.try_acquire(self.me.clone(), 1) {
+            return Ok(permit);
+        }
+        let emptied = stream.buffer.empty(offset);
+        let permit = bodies.acquire(self.me.clone(), 1, emptied, patience).await;
+        permit.ok_or(Error::TooManyBodies { cap: bodies.cap(), waited: patience })
     }
 
-    async fn open(&self, range: Range<u64>, permit: Permit) -> Result<(Body, Object)> {
-        if self.gauges.begun.load(Ordering::Relaxed) && !self.version.is_resumable() {
+    async fn open(&self, stream: &mut Stream, range: Range<u64>, permit: Permit) -> Result<Object> {
+        if stream.response.has_begun() && !self.version.is_resumable() {
             return Err(Error::NotResumable);
         }
-        let opened = Body::open(&*self.store, &self.version, range, permit).await?;
-        self.gauges.begun.store(true, Ordering::Relaxed);
-        self.note_active();
-        self.gauges.parked.store(false, Ordering::Relaxed);
-        Ok(opened)
-    }
-
-    /// Puts a body in place of the one that is there, which is returned.
-    fn put(&self, stream: &mut Stream, body: Option<Body>) -> Option<Body> {
-        self.gauges.open.store(body.is_some(), Ordering::Relaxed);
-        std::mem::replace(&mut stream.body, body)
+        let (body, object) = Body::open(&*self.store, &self.version, range, permit).await?;
+        stream.response.opened(body);
+        self.gauges.note_active();
+        Ok(object)
     }
 
     /// Takes the memory for a window up to `end`, if that can be had without waiting.
@@ -419,49 +388,38 @@ impl Reader {
 
     /// Waits for the memory to pull `range` with, of which the body brings the first byte next. It
     /// gives up what it has meanwhile, which others may be waiting for.
-    async fn wait_for_room(&self, stream: &mut Stream, range: Range<u64>) -> Result<()> {
-        stream.buffer.empty(range.start);
+    async fn wait_for_room(
+        &self,
+        stream: &mut Stream,
+        range: Range<u64>,
+        by: Deadline,
+    ) -> Result<()> {
+        let emptied = stream.buffer.empty(range.start);
         let units = kib(range.end - range.start + OVERSHOOT);
-        let timeout = self.patience.timeout;
-        let memory = self.accounts.memory.acquire(self.me.clone(), units, timeout).await;
-        stream.buffer.memory = Some(memory.ok_or(Error::TimedOut(timeout))?);
+        let memory = &self.accounts.memory;
+        let memory = memory.acquire(self.me.clone(), units, emptied, by.left()).await;
+        stream.buffer.memory = Some(memory.ok_or(by.missed())?);
         Ok(())
     }
 
     /// Pulls until the body has come to `end`, or breaks; what it brings follows what the window
     /// holds. A drained one is closed.
-    async fn fill(&self, stream: &mut Stream, end: u64) {
-        let Some(body) = &mut stream.body else { return };
-        let window = &mut stream.buffer.window;
+    async fn fill(&self, stream: &mut Stream, end: u64, by: Deadline) {
+        let Stream { response, buffer, .. } = stream;
+        let Some(body) = response.body() else { return };
+        let window = &mut buffer.window;
         let pull = async {
             while body.next < end && !body.is_drained() {
                 let at = body.next;
                 window.push(at, body.pull().await?);
             }
-            Ok(())
+            Ok(body.is_drained())
         };
         // One that stalls, or dribbles, leaves time for another to go on from where it came to.
-        let most = self.patience.timeout / 2;
-        let pulled = tokio::time::timeout(most, pull).await.unwrap_or(Err(Error::TimedOut(most)));
-        if let Err(error) = pulled {
-            body.break_off(error);
-        } else if body.is_drained() {
-            self.put(stream, None);
-        }
-    }
-
-    async fn within_timeout<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match tokio::time::timeout(self.patience.timeout, work).await {
-            Ok(result) => result,
-            Err(_) => {
-                // A body that has stalled once is of no more use. Where another read has the
-                // turn already, that one finds out by itself.
-                if let Ok(mut stream) = self.stream.try_lock() {
-                    self.put(&mut stream, None);
-                    stream.buffer.settle();
-                }
-                Err(Error::TimedOut(self.patience.timeout))
-            }
+        match by.half().bound(pull).await {
+            Err(error) => response.broke(error),
+            Ok(true) => response.end(),
+            Ok(false) => {}
         }
     }
 
@@ -471,18 +429,7 @@ impl Reader {
     }
 
     pub fn state(&self) -> State {
-        let gauge = |gauge: &AtomicBool| gauge.load(Ordering::Relaxed);
-        if self.gauges.reading.load(Ordering::Relaxed) > 0 {
-            State::Reading
-        } else if gauge(&self.gauges.open) {
-            State::Idle
-        } else if gauge(&self.gauges.parked) {
-            State::Parked
-        } else if gauge(&self.gauges.begun) {
-            State::Drained
-        } else {
-            State::Unopened
-        }
+        self.gauges.state()
     }
 
     pub fn version(&self) -> &Arc<Version> {
@@ -491,27 +438,16 @@ impl Reader {
 
     /// Offset after the last byte read.
     pub fn offset(&self) -> u64 {
-        self.gauges.offset.load(Ordering::Relaxed)
+        self.gauges.offset()
     }
 
     pub fn age(&self) -> Duration {
-        self.born.elapsed()
+        self.gauges.age()
     }
 
     /// Time since the last read was answered, if there was one.
     pub fn unread_for(&self) -> Option<Duration> {
-        match self.gauges.last_read.load(Ordering::Relaxed) {
-            0 => None,
-            at => Some(self.age().saturating_sub(Duration::from_millis(at))),
-        }
-    }
-
-    fn note_active(&self) {
-        self.gauges.active.store(self.age().as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn now(&self) -> u64 {
-        (self.age().as_millis() as u64).max(1)
+        self.gauges.unread_for()
     }
 }
 
@@ -530,28 +466,27 @@ impl Holder for Reader {
             (Unit::Body, false, Idle::Unread) => self.accounts.keep.unread,
             _ => return false,
         };
-        let active = Duration::from_millis(self.gauges.active.load(Ordering::Relaxed));
-        if self.age() < active + keep {
+        if !self.gauges.inactive_for(keep) {
             return false;
         }
-        let Ok(mut stream) = self.stream.try_lock() else { return false };
-        let next = stream.body.as_ref().map(|body| body.next);
+        let Ok(mut turn) = self.stream.try_lock() else { return false };
+        let Stream { response, buffer, .. } = &mut *turn;
         match unit {
             Unit::Body => {
-                if next.is_none() {
+                if !response.holds_permit() {
                     return false;
                 }
-                self.put(&mut stream, None);
-                self.gauges.parked.store(true, Ordering::Relaxed);
+                response.park();
                 // What was read ahead goes too: a parked handle keeps its place and nothing else.
-                stream.buffer.empty(self.offset());
+                buffer.empty(self.offset());
                 true
             }
             Unit::Kib => {
-                let held = stream.buffer.memory.is_some();
+                let held = buffer.memory.is_some();
                 // A body that is open stays: a read of what went asks again under its permit.
-                stream.buffer.empty(next.unwrap_or_else(|| self.offset()));
-                drop(stream);
+                let next = response.body().map_or_else(|| self.offset(), |body| body.next);
+                buffer.empty(next);
+                drop(turn);
                 // Who came for the body meanwhile took it for busy.
                 self.accounts.bodies.idle(self);
                 held

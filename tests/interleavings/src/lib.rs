@@ -4,6 +4,8 @@
 
 #[path = "../../../src/body/mod.rs"]
 pub mod body;
+#[path = "../../../src/deadline.rs"]
+pub mod deadline;
 #[path = "../../../src/error.rs"]
 pub mod error;
 #[path = "../../../src/expiry/mod.rs"]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use interleavings::body::{Holder, Idle, Ledger, Permit, Unit};
+use interleavings::body::{Buffer, Holder, Idle, Ledger, Permit, Unit};
 use shuttle::current::{Labels, me, set_label_for_task};
 use shuttle::sync::{Arc, Mutex, Weak};
 use shuttle::{check_pct, check_random, future, thread};
@@ -43,7 +43,10 @@ impl Hand {
     async fn read(self: &Arc<Self>) {
         // Nobody else reads here: between the two no permit can come.
         if self.permit.lock().unwrap().is_none() {
-            let permit = self.ledger.acquire(self.weak(), self.units, FOREVER).await;
+            let permit = self
+                .ledger
+                .acquire(self.weak(), self.units, Buffer::default().empty(0), FOREVER)
+                .await;
             let permit = permit.unwrap();
             let mut mine = self.permit.lock().unwrap();
             permit.touch();
@@ -133,9 +136,13 @@ fn a_wait_is_cancelled_while_the_permit_comes() {
         let nobody = || Weak::<Hand>::new();
         let wait = || {
             let ledger = ledger.clone();
-            future::spawn(async move { ledger.acquire(nobody(), 1, FOREVER).await.map(drop) })
+            future::spawn(async move {
+                ledger.acquire(nobody(), 1, Buffer::default().empty(0), FOREVER).await.map(drop)
+            })
         };
-        let held = future::block_on(ledger.acquire(nobody(), 1, FOREVER)).unwrap();
+        let held =
+            future::block_on(ledger.acquire(nobody(), 1, Buffer::default().empty(0), FOREVER))
+                .unwrap();
         let (cancelled, waits) = (wait(), wait());
         let release = thread::spawn(move || drop(held));
         cancelled.abort();
@@ -156,17 +163,21 @@ fn a_wait_ends_while_the_permit_comes() {
         tokio::time::clear_triggers();
         let ledger = Ledger::new(Unit::Body, 1, true);
         let nobody = || Weak::<Hand>::new();
-        let held = future::block_on(ledger.acquire(nobody(), 1, FOREVER)).unwrap();
+        let held =
+            future::block_on(ledger.acquire(nobody(), 1, Buffer::default().empty(0), FOREVER))
+                .unwrap();
         let impatient = future::spawn({
             let ledger = ledger.clone();
             async move {
                 set_label_for_task(me(), Impatient);
-                ledger.acquire(nobody(), 1, FOREVER).await.map(drop)
+                ledger.acquire(nobody(), 1, Buffer::default().empty(0), FOREVER).await.map(drop)
             }
         });
         let waits = future::spawn({
             let ledger = ledger.clone();
-            async move { ledger.acquire(nobody(), 1, FOREVER).await.map(drop) }
+            async move {
+                ledger.acquire(nobody(), 1, Buffer::default().empty(0), FOREVER).await.map(drop)
+            }
         });
         let release = thread::spawn(move || drop(held));
         tokio::time::trigger_timeouts(|labels: &Labels| labels.get::<Impatient>().is_some());
