@@ -7,7 +7,7 @@ use expirefs::error::Error;
 use proptest::prelude::*;
 
 use super::memory::{Break, Mood, Requests};
-use super::{Make, Rig, SECOND, pattern};
+use super::{Make, Open, Rig, SECOND, pattern};
 
 const MIB: usize = 1 << 20;
 
@@ -16,16 +16,14 @@ async fn sequential_reading_is_one_get() {
     let rig = Rig::default();
     let content = pattern(1, 5 * MIB + 17);
     rig.store.put("f", content.clone(), None);
-    let fh = rig.open("f").await.unwrap();
+    let file = rig.open("f").await.unwrap();
     assert_eq!(rig.accounts.bodies.held(), 1);
-    assert_eq!(rig.read_all(fh).await.unwrap(), content);
+    assert_eq!(file.read_all().await.unwrap(), content);
     assert_eq!(rig.store.asked(), Requests { probe: 1, get: 1, ..Requests::default() });
     // B5: read to its end, it is closed, though the handle lives on.
     assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
     assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Drained);
-    assert_eq!(rig.fs.read(fh, 0, 100).await.unwrap(), content[..100]);
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
+    assert_eq!(file.read(0, 100).await.unwrap(), content[..100]);
 }
 
 #[tokio::test]
@@ -33,18 +31,16 @@ async fn a_version_that_was_read_opens_without_a_request() {
     let rig = Rig::default();
     let content = pattern(1, 300 << 10);
     rig.store.put("f", content.clone(), None);
-    let fh = rig.open("f").await.unwrap();
-    rig.read_all(fh).await.unwrap();
-    rig.fs.release(fh).unwrap();
+    let file = rig.open("f").await.unwrap();
+    file.read_all().await.unwrap();
+    drop(file);
     rig.store.asked();
-    let fh = rig.open("f").await.unwrap();
+    let file = rig.open("f").await.unwrap();
     assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Unopened);
     assert_eq!(rig.store.asked(), Requests::default());
     // The kernel may have dropped a page: then the body begins.
-    assert_eq!(rig.fs.read(fh, 4096, 4096).await.unwrap(), content[4096..8192]);
+    assert_eq!(file.read(4096, 4096).await.unwrap(), content[4096..8192]);
     assert_eq!(rig.store.asked().get, 1);
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -57,22 +53,19 @@ async fn a_small_object_holds_no_permit_once_it_is_open() {
         open.push(rig.open(name).await.unwrap());
         assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
     }
-    for (fh, name) in open.into_iter().zip(names) {
-        assert_eq!(rig.read_all(fh).await.unwrap(), name.as_bytes());
-        rig.fs.release(fh).unwrap();
+    for (file, name) in open.into_iter().zip(names) {
+        assert_eq!(file.read_all().await.unwrap(), name.as_bytes());
     }
     assert_eq!(rig.store.asked().get, 3);
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
 async fn an_empty_object_is_read_without_a_request() {
     let rig = Rig::default();
     rig.store.put("f", "", None);
-    let fh = rig.open("f").await.unwrap();
-    assert_eq!(rig.read_all(fh).await.unwrap(), b"");
+    let file = rig.open("f").await.unwrap();
+    assert_eq!(file.read_all().await.unwrap(), b"");
     assert_eq!(rig.store.asked().get, 0);
-    rig.fs.release(fh).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,25 +75,21 @@ async fn at_the_cap_idle_bodies_are_parked_and_resumed() {
     let mut handles = Vec::new();
     for (i, content) in contents.iter().enumerate() {
         rig.store.put(&format!("f{i}"), content.clone(), None);
-        let fh = rig.open(&format!("f{i}")).await.unwrap();
-        assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), content[..4096]);
-        handles.push(fh);
+        let file = rig.open(&format!("f{i}")).await.unwrap();
+        assert_eq!(file.read(0, 4096).await.unwrap(), content[..4096]);
+        handles.push(file);
     }
     let parked =
         rig.fs.open_handles().iter().filter(|h| h.1.reader.state() == State::Parked).count();
     assert_eq!(parked, 3);
     for offset in (4096..MIB).step_by(128 << 10) {
-        for (fh, content) in handles.iter().zip(&contents) {
+        for (file, content) in handles.iter().zip(&contents) {
             let end = (offset + (128 << 10)).min(MIB);
-            let got = rig.fs.read(*fh, offset as u64, 128 << 10).await.unwrap();
-            assert!(got == content[offset..end], "{fh} at {offset}");
+            let got = file.read(offset as u64, 128 << 10).await.unwrap();
+            assert!(got == content[offset..end], "{} at {offset}", file.fh);
         }
     }
     assert_eq!((rig.accounts.bodies.peak(), rig.store.most_open()), (2, 2));
-    for fh in handles {
-        rig.fs.release(fh).unwrap();
-    }
-    rig.must_be_at_rest();
 }
 
 /// What the kernel has of a file it reads without asking: a body opened for that alone is idle.
@@ -110,16 +99,13 @@ async fn a_body_whose_reads_the_kernel_may_answer_is_taken_over() {
     rig.store.put("a", pattern(1, MIB), None);
     rig.store.put("b", pattern(2, MIB), None);
     let first = rig.open("a").await.unwrap();
-    rig.fs.read(first, 0, 4096).await.unwrap();
-    rig.fs.release(first).unwrap();
+    first.read(0, 4096).await.unwrap();
+    drop(first);
     let again = rig.open("a").await.unwrap();
     assert_eq!(rig.accounts.bodies.held(), 1);
     let b = rig.open("b").await.unwrap();
-    rig.fs.read(b, 0, 1).await.unwrap();
-    assert_eq!(rig.fs.read(again, 500_000, 10).await.unwrap(), pattern(1, MIB)[500_000..500_010]);
-    rig.fs.release(again).unwrap();
-    rig.fs.release(b).unwrap();
-    rig.must_be_at_rest();
+    b.read(0, 1).await.unwrap();
+    assert_eq!(again.read(500_000, 10).await.unwrap(), pattern(1, MIB)[500_000..500_010]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +116,7 @@ async fn without_parking_an_open_waits_and_fails_and_names_never_wait() {
     rig.store.put("a", pattern(1, MIB), None);
     rig.store.put("b", pattern(2, MIB), None);
     let a = rig.open("a").await.unwrap();
-    rig.fs.read(a, 0, 1).await.unwrap();
+    a.read(0, 1).await.unwrap();
     let b = rig.ino("b").await;
     let start = tokio::time::Instant::now();
     let waits = rig.fs.open(b, 1);
@@ -142,10 +128,8 @@ async fn without_parking_an_open_waits_and_fails_and_names_never_wait() {
     let (refused, ()) = tokio::join!(waits, names);
     assert_eq!(refused.unwrap_err().errno(), libc::ENFILE);
     assert_eq!(start.elapsed(), SECOND);
-    rig.fs.release(a).unwrap();
-    let b = rig.fs.open(b, 1).await.unwrap();
-    rig.fs.release(b).unwrap();
-    rig.must_be_at_rest();
+    drop(a);
+    rig.open_ino(b).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,11 +146,9 @@ async fn an_open_cancelled_while_it_waits_for_a_permit_holds_nothing() {
     }
     waits.abort();
     assert!(waits.await.unwrap_err().is_cancelled());
-    rig.fs.release(a).unwrap();
+    drop(a);
     rig.must_be_at_rest();
-    let b = rig.fs.open(b, 1).await.unwrap();
-    rig.fs.release(b).unwrap();
-    rig.must_be_at_rest();
+    rig.open_ino(b).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,24 +159,22 @@ async fn a_stall_ends_within_the_timeout_and_gives_all_back() {
     let f = rig.ino("f").await;
     rig.store.be(Mood::Stalls);
     let start = tokio::time::Instant::now();
-    let fh = rig.fs.open(f, 1).await.unwrap();
+    let file = rig.open_ino(f).await.unwrap();
     let timed_out = Error::TimedOut(30 * SECOND);
     let far = 100 << 10;
-    assert_eq!(rig.fs.read(fh, far, 4096).await, Err(timed_out.clone()));
+    assert_eq!(file.read(far, 4096).await, Err(timed_out.clone()));
     assert_eq!(rig.accounts.bodies.held(), 0, "a body that stalled is of no more use");
     // An open that cannot take all in leaves it to the read.
     let small = rig.open("small").await.unwrap();
     assert_eq!(start.elapsed(), 45 * SECOND);
     assert_eq!(rig.accounts.bodies.held(), 0);
-    assert_eq!(rig.fs.read(small, 0, 4096).await, Err(timed_out));
+    assert_eq!(small.read(0, 4096).await, Err(timed_out));
     assert_eq!(start.elapsed(), 75 * SECOND);
     rig.store.be(Mood::Well);
-    assert_eq!(rig.fs.read(small, 0, 4096).await.unwrap(), b"text"[..]);
-    rig.fs.release(small).unwrap();
-    let got = rig.fs.read(fh, far, 4096).await.unwrap();
+    assert_eq!(small.read(0, 4096).await.unwrap(), b"text"[..]);
+    drop(small);
+    let got = file.read(far, 4096).await.unwrap();
     assert_eq!(got, pattern(1, MIB)[100 << 10..][..4096], "it works again");
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// Rule R3: the reader sees nothing of a body that breaks.
@@ -206,19 +186,17 @@ async fn a_body_that_breaks_is_resumed() {
             let content = pattern(1, MIB);
             rig.store.put("f", content.clone(), None);
             rig.store.be(Mood::Breaks(after, how));
-            let fh = rig.open("f").await.unwrap();
+            let file = rig.open("f").await.unwrap();
             let mut got = Vec::new();
             let want = if after == 1000 { 4000 } else { MIB };
             while got.len() < want {
                 let size = 4000.max(after as u32);
-                got.extend(rig.fs.read(fh, got.len() as u64, size).await.unwrap());
+                got.extend(file.read(got.len() as u64, size).await.unwrap());
             }
             assert!(got[..want] == content[..want], "{how:?} after {after}");
             let resumed = rig.accounts.resumed.get() as usize;
             assert!(resumed >= want / after - 1, "{resumed} resumed, {how:?} after {after}");
             assert_eq!((rig.store.most_open(), rig.accounts.bodies.peak()), (1, 1));
-            rig.fs.release(fh).unwrap();
-            rig.must_be_at_rest();
         }
     }
 }
@@ -228,11 +206,9 @@ async fn a_body_longer_than_announced_is_never_served() {
     let rig = Make::without_probes().rig();
     rig.store.put("f", pattern(1, MIB), None);
     rig.store.be(Mood::Breaks(0, Break::Long));
-    let fh = rig.open("f").await.unwrap();
-    let refused = rig.fs.read(fh, 0, 4096).await;
+    let file = rig.open("f").await.unwrap();
+    let refused = file.read(0, 4096).await;
     assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// A body that stalls once is given up in time for another to serve the same read.
@@ -242,14 +218,12 @@ async fn a_body_that_stalls_is_resumed() {
     let content = pattern(1, MIB);
     rig.store.put("f", content.clone(), None);
     rig.store.be(Mood::Stalls);
-    let fh = rig.open("f").await.unwrap();
+    let file = rig.open("f").await.unwrap();
     rig.store.be(Mood::Well);
     let start = tokio::time::Instant::now();
-    assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), content[..4096]);
+    assert_eq!(file.read(0, 4096).await.unwrap(), content[..4096]);
     assert!(start.elapsed() < 16 * SECOND, "{:?}", start.elapsed());
     assert_eq!(rig.accounts.resumed.get(), 1);
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// Rule R1: what resumes is of the version that was opened, or ESTALE.
@@ -259,15 +233,13 @@ async fn a_body_that_breaks_is_not_resumed_by_another_version() {
         let rig = Make::without_probes().rig();
         rig.store.put("f", pattern(1, MIB), None);
         rig.store.be(Mood::Breaks(300_000, Break::Reset));
-        let fh = rig.open("f").await.unwrap();
-        assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), pattern(1, MIB)[..4096]);
+        let file = rig.open("f").await.unwrap();
+        assert_eq!(file.read(0, 4096).await.unwrap(), pattern(1, MIB)[..4096]);
         match replaced {
             true => rig.store.put("f", pattern(2, MIB), None),
             false => rig.store.delete("f"),
         }
-        assert_eq!(rig.fs.read(fh, 4096, 400_000).await, Err(Error::Stale), "{replaced}");
-        rig.fs.release(fh).unwrap();
-        rig.must_be_at_rest();
+        assert_eq!(file.read(4096, 400_000).await, Err(Error::Stale), "{replaced}");
     }
 }
 
@@ -277,10 +249,10 @@ async fn a_body_that_breaks_too_often_is_an_error_until_the_store_is_well() {
     let content = pattern(1, MIB);
     rig.store.put("f", content.clone(), None);
     rig.store.be(Mood::Breaks(0, Break::Reset));
-    let fh = rig.open("f").await.unwrap();
+    let file = rig.open("f").await.unwrap();
     for _ in 0..20 {
         let start = tokio::time::Instant::now();
-        let refused = rig.fs.read(fh, 0, 4096).await;
+        let refused = file.read(0, 4096).await;
         assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
         assert!(start.elapsed() < 30 * SECOND);
         assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
@@ -289,9 +261,7 @@ async fn a_body_that_breaks_too_often_is_an_error_until_the_store_is_well() {
     let asked = rig.store.asked().get;
     assert!(asked <= 20 + 16 + 1, "{asked} GETs");
     rig.store.be(Mood::Well);
-    assert_eq!(rig.read_all(fh).await.unwrap(), content);
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
+    assert_eq!(file.read_all().await.unwrap(), content);
 }
 
 #[tokio::test]
@@ -303,7 +273,6 @@ async fn a_panic_gives_the_permit_back() {
     let fs = rig.fs.clone();
     let panicked = tokio::spawn(async move { fs.open(f, 1).await }).await;
     assert!(panicked.unwrap_err().is_panic());
-    rig.must_be_at_rest();
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,17 +280,16 @@ async fn shutting_down_refuses_opens_and_waits_for_handles() {
     let rig = Rig::default();
     rig.store.put("f", pattern(1, MIB), None);
     let ino = rig.ino("f").await;
-    let fh = rig.fs.open(ino, 1).await.unwrap();
+    let file = rig.open_ino(ino).await.unwrap();
     let start = tokio::time::Instant::now();
     let fs = rig.fs.clone();
     let down = tokio::spawn(async move { fs.shut_down(5 * SECOND).await });
     tokio::time::sleep(SECOND).await;
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::ShuttingDown));
     assert!(!down.is_finished());
-    rig.fs.release(fh).unwrap();
+    drop(file);
     down.await.unwrap();
     assert_eq!(start.elapsed(), SECOND);
-    rig.must_be_at_rest();
 }
 
 proptest! {
@@ -346,20 +314,20 @@ proptest! {
             let mut handles = Vec::new();
             for (i, content) in contents.iter().enumerate() {
                 rig.store.put(&format!("f{i}"), content.clone(), None);
-                let fh = rig.open(&format!("f{i}")).await.unwrap();
-                rig.fs.read(fh, 0, 1).await.unwrap();
-                handles.push(fh);
+                let file = rig.open(&format!("f{i}")).await.unwrap();
+                file.read(0, 1).await.unwrap();
+                handles.push(file);
             }
             let mut together = Vec::new();
             let mut position = [0usize; 2];
             for (which, at, len, on) in reads {
                 let offset = if on { position[which] } else { (at * size as f64) as usize };
                 position[which] = (offset + len as usize).min(size);
-                let (fs, fh) = (rig.fs.clone(), handles[which]);
+                let file = &handles[which];
                 let want = contents[which][offset.min(size)..position[which].max(offset.min(size))].to_vec();
                 together.push(async move {
-                    let got = fs.read(fh, offset as u64, len).await.unwrap();
-                    assert!(got == want, "handle {fh}: {len} bytes at {offset} of {size}");
+                    let got = file.read(offset as u64, len).await.unwrap();
+                    assert!(got == want, "f{which}: {len} bytes at {offset} of {size}");
                 });
                 if together.len() == 3 {
                     futures_util::future::join_all(together.drain(..)).await;
@@ -368,10 +336,6 @@ proptest! {
             futures_util::future::join_all(together).await;
             assert!(rig.store.most_open() <= cap, "{} open", rig.store.most_open());
             assert!(rig.accounts.memory.peak() as u64 <= memory >> 10);
-            for fh in handles {
-                rig.fs.release(fh).unwrap();
-            }
-            rig.must_be_at_rest();
         });
     }
 }
@@ -385,25 +349,23 @@ async fn without_an_etag_a_file_is_read_by_one_request_or_not_at_all() {
         rig.store.put(key, bytes.clone(), None);
         rig.store.drop_etag(key);
     }
-    let fh = rig.open("whole").await.unwrap();
-    assert_eq!(rig.read_all(fh).await.unwrap(), bytes);
-    rig.fs.release(fh).unwrap();
+    let file = rig.open("whole").await.unwrap();
+    assert_eq!(file.read_all().await.unwrap(), bytes);
+    drop(file);
 
     rig.store.be(Mood::Breaks(300 << 10, Break::Reset));
-    let fh = rig.open("broken").await.unwrap();
+    let file = rig.open("broken").await.unwrap();
     rig.store.asked();
-    assert_eq!(rig.read_all(fh).await, Err(Error::NotResumable));
+    assert_eq!(file.read_all().await, Err(Error::NotResumable));
     assert_eq!(rig.store.asked().get, 0);
-    rig.fs.release(fh).unwrap();
+    drop(file);
     rig.store.be(Mood::Well);
 
-    let fh = rig.open("scattered").await.unwrap();
-    assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), bytes[..4096]);
+    let file = rig.open("scattered").await.unwrap();
+    assert_eq!(file.read(0, 4096).await.unwrap(), bytes[..4096]);
     // It is not parked, since it could not be resumed.
     assert!(matches!(rig.open("broken").await, Err(Error::TooManyBodies { .. })));
-    assert_eq!(rig.fs.read(fh, 900 << 10, 4096).await, Err(Error::NotResumable));
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
+    assert_eq!(file.read(900 << 10, 4096).await, Err(Error::NotResumable));
 }
 
 /// Rule B4: bodies that nobody reads within a tenth of a second make room, the longest open first.
@@ -420,11 +382,9 @@ async fn opens_that_nobody_reads_share_few_bodies() {
     }
     assert!(start.elapsed() <= 7 * SECOND, "{:?}", start.elapsed());
     assert_eq!((rig.store.most_open(), rig.store.asked().get), (8, OPENS));
-    for fh in handles {
-        assert_eq!(rig.read_all(fh).await.unwrap(), bytes);
-        rig.fs.release(fh).unwrap();
+    for file in handles {
+        assert_eq!(file.read_all().await.unwrap(), bytes);
     }
-    rig.must_be_at_rest();
 }
 
 /// One that opens and reads at once keeps its body: nobody else asks for it meanwhile.
@@ -437,14 +397,12 @@ async fn a_body_that_was_just_opened_is_kept_for_its_first_read() {
     let first = rig.open("a").await.unwrap();
     let second = tokio::spawn({
         let (fs, ino) = (rig.fs.clone(), rig.ino("b").await);
-        async move { fs.open(ino, 1).await }
+        async move { Open::new(fs, ino).await }
     });
     while rig.accounts.bodies.waiting() == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rig.read_all(first).await.unwrap().len(), 300 << 10);
-    let second = second.await.unwrap().unwrap();
+    assert_eq!(first.read_all().await.unwrap().len(), 300 << 10);
+    let _second = second.await.unwrap().unwrap();
     assert_eq!(rig.store.asked().get, 2, "one for each");
-    [first, second].into_iter().for_each(|fh| rig.fs.release(fh).unwrap());
-    rig.must_be_at_rest();
 }

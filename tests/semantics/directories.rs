@@ -112,9 +112,9 @@ async fn the_kernels_references_are_counted() {
     assert_eq!(rig.fs.inode_count(), 1 + 5);
     rig.fs.releasedir(fh).unwrap();
     let ino = rig.ino("f00").await;
-    rig.fs.forget(ino, 1);
+    rig.forget(ino);
     assert!(rig.fs.getattr(ino).is_ok(), "one from readdirplus is left");
-    rig.fs.forget(ino, 1);
+    rig.forget(ino);
     assert!(rig.fs.getattr(ino).is_err());
 }
 
@@ -133,7 +133,7 @@ async fn a_walk_is_confirmed_page_by_page() {
     rig.store.asked();
     let d = rig.ino("d").await;
     for i in (0..3000).filter(|i| i % 3 != 0) {
-        let found = rig.fs.lookup(d, format!("{i:04}").as_ref()).await.unwrap();
+        let found = rig.lookup(d, &format!("{i:04}")).await.unwrap();
         let size = match found {
             Lookup::Found(attr) => Some(attr.size),
             Lookup::Nothing(_) => None,
@@ -148,6 +148,6 @@ async fn a_walk_is_confirmed_page_by_page() {
     }
     let Requests { head, list, .. } = rig.store.asked();
     assert!(head <= 40 && list <= 12, "{head} HEADs, {list} LISTs");
-    let gone = rig.fs.lookup(d, "0003".as_ref()).await.unwrap();
+    let gone = rig.lookup(d, "0003").await.unwrap();
     assert!(matches!(gone, Lookup::Nothing(_)), "{gone:?}");
 }

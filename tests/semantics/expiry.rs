@@ -37,7 +37,6 @@ async fn expiring_between_lookup_and_open() {
     assert_eq!(rig.fs.access(ino), Err(Error::Expired));
     assert_eq!(rig.fs.getattr(ino), Err(Error::Expired));
     assert_eq!(rig.store.asked().get, 0, "nothing is fetched to be thrown away");
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -46,17 +45,16 @@ async fn expiring_while_it_is_open() {
     let content = pattern(1, 600 << 10);
     rig.store.put("f", content.clone(), expires(2));
     let ino = rig.ino("f").await;
-    let fh = rig.fs.open(ino, 1).await.unwrap();
-    let first = rig.fs.read(fh, 0, 4096).await.unwrap();
+    let file = rig.open_ino(ino).await.unwrap();
+    let first = file.read(0, 4096).await.unwrap();
     assert_eq!(first, content[..4096]);
     rig.clock.advance(60 * SECOND);
     assert_eq!(rig.look("f").await, Ok(None));
     assert_eq!(rig.fs.getattr(ino).unwrap().size, content.len() as u64, "fstat");
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired), "a second open");
-    assert_eq!(rig.read_all(fh).await.unwrap(), content);
-    rig.fs.release(fh).unwrap();
+    assert_eq!(file.read_all().await.unwrap(), content);
+    drop(file);
     assert_eq!(rig.fs.getattr(ino), Err(Error::Expired));
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -99,10 +97,8 @@ async fn replaced_between_lookup_and_open() {
     // On ESTALE the kernel looks again, at once, within any metadata TTL.
     let again = rig.ino("f").await;
     assert_ne!(again, ino);
-    let fh = rig.fs.open(again, 1).await.unwrap();
-    assert_eq!(rig.read_all(fh).await.unwrap(), new);
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
+    let file = rig.open_ino(again).await.unwrap();
+    assert_eq!(file.read_all().await.unwrap(), new);
 }
 
 #[tokio::test]
@@ -129,18 +125,18 @@ async fn a_replaced_or_deleted_object_is_asked_for_once_that_is_noticed() {
         let rig = make.rig();
         rig.store.put("f", "old", expires(3600));
         let ino = rig.ino("f").await;
-        let fh = rig.fs.open(ino, 1).await.unwrap();
-        assert_eq!(rig.read_all(fh).await.unwrap(), b"old");
-        rig.fs.release(fh).unwrap();
+        let file = rig.open_ino(ino).await.unwrap();
+        assert_eq!(file.read_all().await.unwrap(), b"old");
+        drop(file);
         rig.store.delete("f");
         if replaced {
             rig.store.put("f", "new", expires(3600));
         }
         // Nothing tells, until the kernel has dropped its pages and reads again.
-        let fh = rig.fs.open(ino, 1).await.unwrap();
+        let file = rig.open_ino(ino).await.unwrap();
         assert_eq!(rig.fs.idle_now(), None);
-        assert_eq!(rig.read_all(fh).await, Err(Error::Stale));
-        rig.fs.release(fh).unwrap();
+        assert_eq!(file.read_all().await, Err(Error::Stale));
+        drop(file);
         let idle = rig.fs.idle_now().expect("the kernel is to drop the name");
         assert_eq!((idle.parent, idle.name.as_str()), (ROOT, "f"));
         assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale), "it asks the store");
@@ -148,11 +144,9 @@ async fn a_replaced_or_deleted_object_is_asked_for_once_that_is_noticed() {
         assert_eq!(found.is_some(), replaced);
         if let Some(new) = found {
             assert_ne!(new.ino, ino);
-            let fh = rig.fs.open(new.ino, 1).await.unwrap();
-            assert_eq!(rig.read_all(fh).await.unwrap(), b"new");
-            rig.fs.release(fh).unwrap();
+            let file = rig.open_ino(new.ino).await.unwrap();
+            assert_eq!(file.read_all().await.unwrap(), b"new");
         }
-        rig.must_be_at_rest();
     }
 }
 
@@ -180,7 +174,6 @@ async fn deleted_between_lookup_and_open() {
     rig.store.delete("f");
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale));
     assert_eq!(rig.look("f").await, Ok(None));
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -189,18 +182,15 @@ async fn replaced_while_it_is_read_bytes_are_never_mixed() {
     let (old, new) = (pattern(1, 1 << 20), pattern(2, 1 << 20));
     rig.store.put("f", old.clone(), None);
     rig.store.put("g", pattern(3, 1 << 20), None);
-    let fh = rig.open("f").await.unwrap();
-    assert_eq!(rig.fs.read(fh, 0, 4096).await.unwrap(), old[..4096]);
+    let file = rig.open("f").await.unwrap();
+    assert_eq!(file.read(0, 4096).await.unwrap(), old[..4096]);
     rig.store.put("f", new, None);
     // The body that is open goes on with the old version.
-    assert_eq!(rig.fs.read(fh, 4096, 4096).await.unwrap(), old[4096..8192]);
+    assert_eq!(file.read(4096, 4096).await.unwrap(), old[4096..8192]);
     // Parked in favour of another, it would have to ask again, and says that it can't.
     let other = rig.open("g").await.unwrap();
-    assert_eq!(rig.fs.read(other, 0, 1).await.unwrap(), pattern(3, 1)[..]);
-    assert_eq!(rig.fs.read(fh, 8192, 4096).await, Err(Error::Stale));
-    rig.fs.release(fh).unwrap();
-    rig.fs.release(other).unwrap();
-    rig.must_be_at_rest();
+    assert_eq!(other.read(0, 1).await.unwrap(), pattern(3, 1)[..]);
+    assert_eq!(file.read(8192, 4096).await, Err(Error::Stale));
 }
 
 #[tokio::test]
@@ -212,7 +202,6 @@ async fn the_expires_in_the_answer_to_an_open_counts() {
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
     rig.store.say_on_get("f", "never".into());
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -244,12 +233,12 @@ async fn trusted_until_it_expires_an_object_is_asked_for_once() {
     rig.store.put("f", "text", expires(1000));
     rig.store.put("g", "text", None);
     for round in 0..5 {
-        let fh = rig.open("f").await.unwrap();
+        let file = rig.open("f").await.unwrap();
         if round == 0 {
             // From then on the kernel has its pages.
-            assert_eq!(rig.read_all(fh).await.unwrap(), b"text");
+            assert_eq!(file.read_all().await.unwrap(), b"text");
         }
-        rig.fs.release(fh).unwrap();
+        drop(file);
         rig.ino("g").await;
         rig.clock.advance(11 * SECOND);
     }
@@ -257,7 +246,6 @@ async fn trusted_until_it_expires_an_object_is_asked_for_once() {
     rig.clock.advance(10 * SECOND);
     rig.ino("g").await;
     assert_eq!(rig.store.asked().head, 1, "one without an expiry is trusted for 60 s");
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -280,7 +268,6 @@ async fn unparsable_expires_as_each_policy_has_it() {
         // One that can't be told live from expired has a name, and says EIO when it is used.
         let shown = rig.list("", 100).await.unwrap().len();
         assert_eq!(shown, if want == Ok(false) { 0 } else { 5 });
-        rig.must_be_at_rest();
     }
 }
 
@@ -326,7 +313,7 @@ async fn a_failure_is_never_absence() {
         let ino = rig.ino("f").await;
         rig.store.be(Mood::Fails(failure.clone()));
         for name in ["f2", "d", "nothing"] {
-            let answer = rig.fs.lookup(ROOT, name.as_ref()).await;
+            let answer = rig.lookup(ROOT, name).await;
             assert_eq!(answer, Err(failure.clone()), "{name}");
         }
         assert_eq!(failure.errno(), errno);
@@ -334,8 +321,7 @@ async fn a_failure_is_never_absence() {
         assert_eq!(rig.list("", 10).await, Err(failure));
         rig.store.be(Mood::Well);
         assert_eq!(rig.list("", 10).await.unwrap(), ["d/", "f"]);
-        assert!(matches!(rig.fs.lookup(ROOT, "d".as_ref()).await, Ok(Lookup::Found(_))));
-        rig.must_be_at_rest();
+        assert!(matches!(rig.lookup(ROOT, "d").await, Ok(Lookup::Found(_))));
     }
 }
 
@@ -343,7 +329,7 @@ async fn a_failure_is_never_absence() {
 async fn equal_lookups_under_way_are_one_request() {
     let rig = Rig::default();
     rig.store.put("f", "text", None);
-    let looks = (0..10).map(|_| rig.fs.lookup(ROOT, "f".as_ref()));
+    let looks = (0..10).map(|_| rig.lookup(ROOT, "f"));
     let found = futures_util::future::join_all(looks).await;
     assert!(found.iter().all(|f| *f == found[0] && f.is_ok()));
     assert_eq!(rig.store.asked(), Requests { probe: 1, ..Requests::default() });
@@ -355,7 +341,7 @@ async fn a_lookup_does_not_share_an_answer_older_than_may_be_believed() {
     make.settings.trust = Trust::For(Duration::ZERO);
     let rig = make.rig();
     rig.store.put("f", "old", None);
-    let mut first = Box::pin(rig.fs.lookup(ROOT, "f".as_ref()));
+    let mut first = Box::pin(rig.lookup(ROOT, "f"));
     assert!((&mut first).now_or_never().is_none(), "it waits for the store");
     tokio::task::yield_now().await;
     // The store has answered by now, and the answer is on its way.
@@ -373,7 +359,7 @@ async fn absence_is_believed_for_the_negative_ttl() {
     let rig = make.rig();
     rig.store.put("old", "text", expires(-1));
     for name in ["f", "old"] {
-        let answer = rig.fs.lookup(ROOT, name.as_ref()).await.unwrap();
+        let answer = rig.lookup(ROOT, name).await.unwrap();
         let Lookup::Nothing(ttl) = answer else { panic!("{answer:?}") };
         assert!(ttl > 4 * SECOND && ttl <= 5 * SECOND, "{ttl:?}");
     }

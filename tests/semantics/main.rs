@@ -13,10 +13,13 @@ mod probes;
 mod scattered;
 mod walks;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use expirefs::body::{Accounts, Patience};
 use expirefs::bucket::Bucket;
 use expirefs::catalog::Trust;
@@ -41,13 +44,16 @@ pub fn expires(seconds: i64) -> Option<String> {
     Some(format_http_date(at))
 }
 
-/// A file system over a store in memory.
+/// A file system over a store in memory. When it goes out of scope all must have been given back:
+/// handles, bodies, memory and, once the kernel has forgotten what it was told of, inodes.
 pub struct Rig {
     pub store: Arc<Memory>,
     pub clock: Arc<Clock>,
     pub metrics: Arc<Metrics>,
     pub accounts: Accounts,
     pub fs: Arc<Fs>,
+    /// How many times the kernel was told of each inode, and has not forgotten it.
+    told: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Default for Rig {
@@ -112,17 +118,36 @@ impl Make {
         let index = Index::new(self.index, None);
         let bucket = Bucket { store: store.clone(), clock: clock.clone(), policy: self.policy };
         let fs = Fs::new(bucket, metrics.clone(), accounts.clone(), self.settings, index);
-        Rig { store, clock, metrics, accounts, fs: Arc::new(fs) }
+        Rig { store, clock, metrics, accounts, fs: Arc::new(fs), told: Mutex::default() }
     }
 }
 
 impl Rig {
+    /// Looks a name up in a directory.
+    pub async fn lookup(&self, parent: u64, name: &str) -> Result<Lookup> {
+        let answer = self.fs.lookup(parent, OsStr::new(name)).await?;
+        if let Lookup::Found(attr) = answer {
+            self.tell(attr.ino);
+        }
+        Ok(answer)
+    }
+
+    fn tell(&self, ino: u64) {
+        *self.told.lock().unwrap().entry(ino).or_default() += 1;
+    }
+
+    /// The kernel forgets an inode that it was told of once.
+    pub fn forget(&self, ino: u64) {
+        *self.told.lock().unwrap().get_mut(&ino).expect("an inode it was told of") -= 1;
+        self.fs.forget(ino, 1);
+    }
+
     /// Looks a path up from the root, component by component.
     pub async fn look(&self, path: &str) -> Result<Option<Attr>> {
         let mut found = None;
         let mut parent = ROOT;
         for name in path.split('/') {
-            match self.fs.lookup(parent, OsStr::new(name)).await? {
+            match self.lookup(parent, name).await? {
                 Lookup::Nothing(_) => return Ok(None),
                 Lookup::Found(attr) => {
                     parent = attr.ino;
@@ -139,21 +164,13 @@ impl Rig {
         found.unwrap_or_else(|| panic!("{path} is absent")).ino
     }
 
-    pub async fn open(&self, path: &str) -> Result<u64> {
+    pub async fn open(&self, path: &str) -> Result<Open> {
         let ino = self.look(path).await?.ok_or(Error::NotFound)?.ino;
-        self.fs.open(ino, 1).await
+        self.open_ino(ino).await
     }
 
-    /// Reads a handle as the kernel does for `cat`.
-    pub async fn read_all(&self, fh: u64) -> Result<Vec<u8>> {
-        let mut all = Vec::new();
-        loop {
-            let bytes = self.fs.read(fh, all.len() as u64, 128 << 10).await?;
-            if bytes.is_empty() {
-                return Ok(all);
-            }
-            all.extend_from_slice(&bytes);
-        }
+    pub async fn open_ino(&self, ino: u64) -> Result<Open> {
+        Open::new(self.fs.clone(), ino).await
     }
 
     /// The names in a directory, in order, `/` after directories, read `step` at a time.
@@ -188,6 +205,7 @@ impl Rig {
             }
             let slash = if entry.kind == Kind::Directory { "/" } else { "" };
             some.push((entry.next, format!("{}{slash}", entry.name)));
+            entry.attr.iter().for_each(|attr| self.tell(attr.ino));
             true
         };
         self.fs.readdir(ino, fh, offset, true, add).await?;
@@ -202,6 +220,57 @@ impl Rig {
         assert_eq!(self.accounts.memory.held(), 0, "memory");
         assert_eq!(self.accounts.memory.waiting(), 0, "waiting for memory");
         assert_eq!(self.store.open(), 0, "contents");
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            return;
+        }
+        self.must_be_at_rest();
+        for (ino, count) in self.told.get_mut().unwrap() {
+            self.fs.forget(*ino, *count);
+        }
+        assert_eq!(self.fs.inode_count(), 1, "inodes: the root alone is left");
+    }
+}
+
+/// An open file, which is released when it goes out of scope.
+pub struct Open {
+    fs: Arc<Fs>,
+    pub fh: u64,
+}
+
+impl Open {
+    pub async fn new(fs: Arc<Fs>, ino: u64) -> Result<Open> {
+        let fh = fs.open(ino, 1).await?;
+        Ok(Open { fs, fh })
+    }
+
+    pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
+        self.fs.read(self.fh, offset, size).await
+    }
+
+    /// Reads it as the kernel does for `cat`.
+    pub async fn read_all(&self) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let bytes = self.read(all.len() as u64, 128 << 10).await?;
+            if bytes.is_empty() {
+                return Ok(all);
+            }
+            all.extend_from_slice(&bytes);
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let released = self.fs.release(self.fh);
+        if !thread::panicking() {
+            released.unwrap();
+        }
     }
 }
 

@@ -19,14 +19,12 @@ async fn a_small_file_takes_one_request_and_no_permit() {
     let rig = Rig::default();
     let content = pattern(1, 64 * KIB);
     rig.store.put("f", content.clone(), None);
-    let fh = rig.open("f").await.unwrap();
+    let file = rig.open("f").await.unwrap();
     assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Unopened);
-    assert_eq!(rig.read_all(fh).await.unwrap(), content);
+    assert_eq!(file.read_all().await.unwrap(), content);
     assert_eq!(rig.store.asked(), one_probe());
     assert_eq!(rig.accounts.bodies.peak(), 0);
     assert_eq!(rig.fs.probed_bytes(), 0, "the kernel has them");
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -35,11 +33,9 @@ async fn a_larger_file_goes_on_from_where_the_lookup_ended() {
         let rig = Rig::default();
         let content = pattern(1, size);
         rig.store.put("f", content.clone(), None);
-        let fh = rig.open("f").await.unwrap();
-        assert_eq!(rig.read_all(fh).await.unwrap(), content);
+        let file = rig.open("f").await.unwrap();
+        assert_eq!(file.read_all().await.unwrap(), content);
         assert_eq!(rig.store.asked(), Requests { get: 1, ..one_probe() });
-        rig.fs.release(fh).unwrap();
-        rig.must_be_at_rest();
     }
 }
 
@@ -52,17 +48,15 @@ async fn what_a_lookup_saw_is_what_an_open_gives() {
     rig.store.put("f", "new", None);
     rig.store.delete("g");
     for (ino, content) in [(f, "old"), (g, "text")] {
-        let fh = rig.fs.open(ino, 1).await.unwrap();
-        assert_eq!(rig.read_all(fh).await.unwrap(), content.as_bytes());
-        rig.fs.release(fh).unwrap();
+        let file = rig.open_ino(ino).await.unwrap();
+        assert_eq!(file.read_all().await.unwrap(), content.as_bytes());
     }
     // Only for as long as a lookup is believed.
     rig.clock.advance(SECOND);
-    let fh = rig.open("f").await.unwrap();
-    assert_eq!(rig.read_all(fh).await.unwrap(), b"new");
-    rig.fs.release(fh).unwrap();
+    let file = rig.open("f").await.unwrap();
+    assert_eq!(file.read_all().await.unwrap(), b"new");
+    drop(file);
     assert_eq!(rig.look("g").await, Ok(None));
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -92,8 +86,7 @@ async fn a_walk_that_only_looks_fetches_no_content_beyond_the_first_few() {
     // Opens return, and content with them.
     rig.clock.advance(60 * SECOND);
     for name in &names[..1000] {
-        let fh = rig.open(name).await.unwrap();
-        rig.fs.release(fh).unwrap();
+        rig.open(name).await.unwrap();
     }
     let asked = rig.store.asked();
     assert!(asked.head <= 32 && asked.get <= 32 && asked.probe + asked.head == 1000, "{asked:?}");
@@ -104,18 +97,16 @@ async fn cached_files_are_looked_up_without_their_content() {
     let rig = Rig::default();
     rig.store.put("opened", "text", None);
     rig.store.put("waiting", "text", None);
-    let fh = rig.open("opened").await.unwrap();
-    rig.read_all(fh).await.unwrap();
-    rig.fs.release(fh).unwrap();
+    let file = rig.open("opened").await.unwrap();
+    file.read_all().await.unwrap();
+    drop(file);
     rig.ino("waiting").await;
     rig.store.asked();
     for name in ["opened", "waiting"] {
         rig.clock.advance(10 * SECOND);
-        let fh = rig.open(name).await.unwrap();
+        let _file = rig.open(name).await.unwrap();
         assert_eq!(rig.store.asked(), Requests { head: 1, ..Requests::default() }, "{name}");
-        rig.fs.release(fh).unwrap();
     }
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -131,12 +122,10 @@ async fn the_cache_is_bounded_and_a_file_it_has_no_room_for_asks_again() {
     }
     assert_eq!(rig.fs.probed_bytes(), 80 * KIB);
     for (ino, content) in inos.into_iter().zip(&contents) {
-        let fh = rig.fs.open(ino, 1).await.unwrap();
-        assert_eq!(rig.read_all(fh).await.unwrap(), *content);
-        rig.fs.release(fh).unwrap();
+        let file = rig.open_ino(ino).await.unwrap();
+        assert_eq!(file.read_all().await.unwrap(), *content);
     }
     assert_eq!(rig.store.asked(), Requests { probe: 5, get: 3, ..Requests::default() });
-    rig.must_be_at_rest();
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,11 +135,9 @@ async fn a_lookup_succeeds_although_its_content_does_not_come() {
     rig.store.be(Mood::Stalls);
     let ino = rig.ino("f").await;
     rig.store.be(Mood::Well);
-    let fh = rig.fs.open(ino, 1).await.unwrap();
-    assert_eq!(rig.read_all(fh).await.unwrap(), b"text");
+    let file = rig.open_ino(ino).await.unwrap();
+    assert_eq!(file.read_all().await.unwrap(), b"text");
     assert_eq!(rig.store.asked(), Requests { get: 1, ..one_probe() });
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// Many opened and unread files hold no more memory than there is, and all can still be read.
@@ -165,11 +152,9 @@ async fn opened_and_unread_files_share_the_memory_there_is() {
         tokio::time::advance(Duration::from_millis(1)).await;
     }
     assert!(rig.accounts.memory.peak() <= KIB);
-    for (fh, content) in open.into_iter().zip(&contents) {
-        assert_eq!(rig.read_all(fh).await.unwrap(), *content);
-        rig.fs.release(fh).unwrap();
+    for (file, content) in open.into_iter().zip(&contents) {
+        assert_eq!(file.read_all().await.unwrap(), *content);
     }
-    rig.must_be_at_rest();
 }
 
 /// Readers that want more than there is take turns, and each gets the right bytes.
@@ -182,16 +167,11 @@ async fn readers_take_turns_where_memory_is_short() {
         rig.store.put(&format!("f{i}"), content.clone(), None);
         open.push((rig.open(&format!("f{i}")).await.unwrap(), content));
     }
-    let readers = open.iter().map(|(fh, content)| {
-        let rig = &rig;
-        async move { assert!(rig.read_all(*fh).await.unwrap() == **content, "handle {fh}") }
+    let readers = open.iter().map(|(file, content)| async move {
+        assert!(file.read_all().await.unwrap() == **content, "handle {}", file.fh);
     });
     futures_util::future::join_all(readers).await;
     assert!(rig.accounts.memory.peak() <= 2 << 10);
-    for (fh, _) in open {
-        rig.fs.release(fh).unwrap();
-    }
-    rig.must_be_at_rest();
 }
 
 /// What came with lookups for files that are open and unread makes room for who reads.
@@ -206,14 +186,12 @@ async fn unread_files_give_their_memory_up_and_keep_their_bodies() {
     }
     assert_eq!(rig.accounts.bodies.held(), 20);
     let start = tokio::time::Instant::now();
-    assert_eq!(rig.read_all(open[19]).await.unwrap(), contents[19]);
+    assert_eq!(open[19].read_all().await.unwrap(), contents[19]);
     assert_eq!(rig.accounts.bodies.held(), 19);
-    for (fh, content) in open.into_iter().zip(&contents) {
-        assert_eq!(rig.read_all(fh).await.unwrap(), *content);
-        rig.fs.release(fh).unwrap();
+    for (file, content) in open.into_iter().zip(&contents) {
+        assert_eq!(file.read_all().await.unwrap(), *content);
     }
     assert_eq!(start.elapsed(), Duration::ZERO, "nobody waited");
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -230,7 +208,6 @@ async fn a_version_that_is_known_to_be_replaced_is_asked_for() {
     rig.store.put("f", "newer", None);
     rig.clock.advance(60 * SECOND);
     assert_eq!(rig.fs.open(new, 1).await, Err(Error::Stale));
-    rig.must_be_at_rest();
 }
 
 #[tokio::test]
@@ -238,8 +215,7 @@ async fn empty_files_are_not_asked_for_content_for_ever() {
     let rig = Rig::default();
     for i in 0..100 {
         rig.store.put(&format!("f{i}"), "", None);
-        let fh = rig.open(&format!("f{i}")).await.unwrap();
-        rig.fs.release(fh).unwrap();
+        rig.open(&format!("f{i}")).await.unwrap();
     }
     let asked = rig.store.asked();
     assert!(asked.probe <= 32 && asked.get == 0, "{asked:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::memory::Mood;
-use super::{Make, Rig, pattern};
+use super::{Make, Open, Rig, pattern};
 
 const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
@@ -41,21 +41,21 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 /// A file of `content`, of which the first page was read, on a store that answers at this speed.
-async fn opened(make: Make, content: &[u8], speed: Speed) -> (Rig, u64) {
+async fn opened(make: Make, content: &[u8], speed: Speed) -> (Rig, Open) {
     let rig = make.rig();
     rig.store.put("f", content, None);
-    let fh = rig.open("f").await.unwrap();
-    assert_eq!(rig.fs.read(fh, 0, PAGE as u32).await.unwrap(), content[..PAGE]);
+    let file = rig.open("f").await.unwrap();
+    assert_eq!(file.read(0, PAGE as u32).await.unwrap(), content[..PAGE]);
     rig.store.be(Mood::Slow(speed.first_byte, speed.per_mib));
-    (rig, fh)
+    (rig, file)
 }
 
 /// Reads pages here and there, and returns how long that took.
-async fn read(rig: &Rig, fh: u64, content: &[u8], pages: impl Iterator<Item = usize>) -> Duration {
+async fn read(file: &Open, content: &[u8], pages: impl Iterator<Item = usize>) -> Duration {
     let began = Instant::now();
     for page in pages {
         let at = page * PAGE;
-        let got = rig.fs.read(fh, at as u64, PAGE as u32).await.unwrap();
+        let got = file.read(at as u64, PAGE as u32).await.unwrap();
         assert!(got == content[at..content.len().min(at + PAGE)], "page {page}");
     }
     began.elapsed()
@@ -69,15 +69,13 @@ async fn scattered_reads_cost_at_most_twice_the_better_way() {
     let content = pattern(1, SIZE);
     for speed in [Speed::of(10, 2), Speed::of(10, 10), Speed::of(30, 100), Speed::of(100, 1)] {
         for reads in [1, 2, 3, 5, 10, 20, 50, 100, 500, 3000] {
-            let (rig, fh) = opened(Make::default(), &content, speed).await;
-            let took = read(&rig, fh, &content, shuffled(SIZE / PAGE).take(reads)).await;
+            let (_rig, file) = opened(Make::default(), &content, speed).await;
+            let took = read(&file, &content, shuffled(SIZE / PAGE).take(reads)).await;
             let each = speed.request(64 << 10) * reads as u32;
             let better = each.min(speed.request(SIZE));
             // The pace of this store is not known yet: one request more measures it.
             let measuring = speed.request(MIB);
             assert!(took <= 2 * better + measuring, "{reads} reads, {speed:?}: {took:?}");
-            rig.fs.release(fh).unwrap();
-            rig.must_be_at_rest();
         }
     }
 }
@@ -88,10 +86,10 @@ async fn a_file_with_many_scattered_reads_is_fetched_in_one_request() {
     const SIZE: usize = 15 * MIB + 12_345;
     let content = pattern(1, SIZE);
     let speed = Speed::of(10, 10);
-    let (rig, fh) = opened(Make::default(), &content, speed).await;
+    let (rig, file) = opened(Make::default(), &content, speed).await;
     rig.store.asked();
     rig.store.sent();
-    let took = read(&rig, fh, &content, shuffled(SIZE.div_ceil(PAGE))).await;
+    let took = read(&file, &content, shuffled(SIZE.div_ceil(PAGE))).await;
     let (gets, sent) = (rig.store.asked().get, rig.store.sent());
     assert!(gets <= 30, "{gets} GETs");
     assert!(sent <= SIZE * 3 / 2, "{sent} bytes");
@@ -99,8 +97,6 @@ async fn a_file_with_many_scattered_reads_is_fetched_in_one_request() {
     // What the kernel has is let go of.
     assert_eq!((rig.accounts.memory.held(), rig.accounts.bodies.held()), (0, 0));
     assert_eq!(rig.store.asked().get, 0);
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// The kernel is given what it has not asked for, each byte once and in whole pages; what it has is
@@ -109,13 +105,13 @@ async fn a_file_with_many_scattered_reads_is_fetched_in_one_request() {
 async fn what_was_fetched_beyond_the_reads_is_given_to_the_kernel() {
     const SIZE: usize = 6 * MIB + 12_345;
     let content = pattern(1, SIZE);
-    let (rig, fh) = opened(Make::default(), &content, Speed::of(10, 1)).await;
-    assert!(!rig.fs.has_surplus(fh));
+    let (rig, file) = opened(Make::default(), &content, Speed::of(10, 1)).await;
+    assert!(!rig.fs.has_surplus(file.fh));
     let mut pages = shuffled(SIZE / PAGE);
-    while !rig.fs.has_surplus(fh) {
-        read(&rig, fh, &content, pages.by_ref().take(1)).await;
+    while !rig.fs.has_surplus(file.fh) {
+        read(&file, &content, pages.by_ref().take(1)).await;
     }
-    assert!(!rig.fs.has_surplus(fh), "one gives it");
+    assert!(!rig.fs.has_surplus(file.fh), "one gives it");
     assert!(rig.accounts.memory.held() >= 5 << 10);
     let given = RefCell::new(Vec::new());
     let store = |offset: u64, bytes: bytes::Bytes| {
@@ -124,18 +120,16 @@ async fn what_was_fetched_beyond_the_reads_is_given_to_the_kernel() {
         given.borrow_mut().push(at..at + bytes.len());
         async { true }
     };
-    rig.fs.give_surplus(fh, store).await;
+    rig.fs.give_surplus(file.fh, store).await;
     let given = given.into_inner();
     let whole = |at: usize| at.is_multiple_of(PAGE) || at == SIZE;
     assert!(given.iter().all(|range| whole(range.start) && whole(range.end)), "{given:?}");
     assert!(given.windows(2).all(|pair| pair[0].end <= pair[1].start), "{given:?}");
     assert_eq!(rig.accounts.memory.held(), 0);
-    rig.fs.release(fh).unwrap();
+    drop(file);
     rig.store.asked();
-    let again = rig.open("f").await.unwrap();
+    let _again = rig.open("f").await.unwrap();
     assert_eq!(rig.store.asked().get, 0, "the kernel has all of it");
-    rig.fs.release(again).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// A kernel that takes no pages changes nothing: reads are answered from what is held.
@@ -143,17 +137,15 @@ async fn what_was_fetched_beyond_the_reads_is_given_to_the_kernel() {
 async fn a_kernel_that_accepts_no_pages_is_served_all_the_same() {
     const SIZE: usize = 4 * MIB;
     let content = pattern(1, SIZE);
-    let (rig, fh) = opened(Make::default(), &content, Speed::of(10, 1)).await;
+    let (rig, file) = opened(Make::default(), &content, Speed::of(10, 1)).await;
     let mut pages = shuffled(SIZE / PAGE);
-    while !rig.fs.has_surplus(fh) {
-        read(&rig, fh, &content, pages.by_ref().take(1)).await;
+    while !rig.fs.has_surplus(file.fh) {
+        read(&file, &content, pages.by_ref().take(1)).await;
     }
-    rig.fs.give_surplus(fh, |_, _| async { false }).await;
+    rig.fs.give_surplus(file.fh, |_, _| async { false }).await;
     rig.store.asked();
-    read(&rig, fh, &content, pages).await;
+    read(&file, &content, pages).await;
     assert_eq!(rig.store.asked().get, 0);
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// A file that is larger than half of the memory for buffers is read range by range.
@@ -163,13 +155,11 @@ async fn a_file_beyond_the_memory_is_read_in_ranges() {
     const READS: usize = 200;
     let content = pattern(1, SIZE);
     let make = Make { memory: 30 << 20, ..Make::default() };
-    let (rig, fh) = opened(make, &content, Speed::of(100, 1)).await;
+    let (rig, file) = opened(make, &content, Speed::of(100, 1)).await;
     rig.store.sent();
-    read(&rig, fh, &content, shuffled(SIZE / PAGE).take(READS)).await;
+    read(&file, &content, shuffled(SIZE / PAGE).take(READS)).await;
     let per_byte = rig.store.sent() as f64 / (READS * PAGE) as f64;
     assert!(per_byte <= 40.0, "{per_byte} bytes fetched per byte read");
-    rig.fs.release(fh).unwrap();
-    rig.must_be_at_rest();
 }
 
 /// What is held of one file beyond its reads goes when another handle needs the memory.
@@ -178,22 +168,18 @@ async fn another_reader_gets_the_memory_of_what_is_kept() {
     const SIZE: usize = 8 * MIB;
     let content = pattern(1, SIZE);
     let make = Make { memory: 16 << 20, ..Make::default() };
-    let (rig, fh) = opened(make, &content, Speed::of(10, 1)).await;
+    let (rig, file) = opened(make, &content, Speed::of(10, 1)).await;
     let mut pages = shuffled(SIZE / PAGE);
-    while !rig.fs.has_surplus(fh) {
-        read(&rig, fh, &content, pages.by_ref().take(1)).await;
+    while !rig.fs.has_surplus(file.fh) {
+        read(&file, &content, pages.by_ref().take(1)).await;
     }
     let other = pattern(2, 12 * MIB);
     rig.store.put("g", other.clone(), None);
     let g = rig.open("g").await.unwrap();
-    let got = rig.fs.read(g, 0, 12 << 20).await.unwrap();
+    let got = g.read(0, 12 << 20).await.unwrap();
     assert!(got == other);
     assert!(rig.accounts.memory.peak() <= 16 << 10);
     // A store in the kernel that was under way then is of no consequence.
-    rig.fs.give_surplus(fh, |_, _| async { true }).await;
-    read(&rig, fh, &content, pages.take(20)).await;
-    for fh in [fh, g] {
-        rig.fs.release(fh).unwrap();
-    }
-    rig.must_be_at_rest();
+    rig.fs.give_surplus(file.fh, |_, _| async { true }).await;
+    read(&file, &content, pages.take(20)).await;
 }
