@@ -6,7 +6,7 @@ use expirefs::error::Error;
 use expirefs::fs::Lookup;
 use expirefs::fs::inode::ROOT;
 
-use super::memory::Requests;
+use super::memory::{Mood, Requests};
 use super::{Make, Rig, SECOND, expires};
 
 fn pages(page: u16) -> Rig {
@@ -66,6 +66,56 @@ async fn offsets_stay_valid_whatever_comes_and_goes() {
     assert!(now.contains("e") && !now.contains("f00"), "{now:?}");
     rig.fs.releasedir(fh).unwrap();
     assert_eq!(rig.read_dir(ROOT, fh, 0, 1).await, Err(Error::BadHandle));
+}
+
+/// Sixteen files on pages of four, of which the first entry has been read; its handle and the offset
+/// after it.
+async fn begun() -> (Rig, u64, u64) {
+    let mut make = Make::without_probes();
+    make.settings.listing.page = 4;
+    let rig = make.rig();
+    (0..16).for_each(|i| rig.store.put(&format!("f{i:02}"), "x", None));
+    let fh = rig.fs.opendir(ROOT).unwrap();
+    let first = rig.read_dir(ROOT, fh, 2, 1).await.unwrap();
+    assert_eq!(rig.store.asked(), Requests { head: 4, list: 1, ..Requests::default() });
+    (rig, fh, first[0].0)
+}
+
+/// Lets the tasks run that can.
+async fn others_work() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn pages_ahead_are_listed_beside_the_heads_of_those_before() {
+    let (rig, fh, offset) = begun().await;
+    rig.store.be(Mood::StallsAt("f04".into()));
+    rig.read_dir(ROOT, fh, offset, 1).await.unwrap();
+    others_work().await;
+    assert_eq!(rig.store.asked(), Requests { head: 8, list: 2, ..Requests::default() });
+}
+
+#[tokio::test]
+async fn a_page_that_failed_ahead_is_fetched_again_when_it_is_read() {
+    let (rig, fh, offset) = begun().await;
+    let failure = Error::Store("500".into());
+    rig.store.be(Mood::Fails(failure.clone()));
+    let page = rig.read_dir(ROOT, fh, offset, 3).await.unwrap();
+    others_work().await;
+    assert_eq!(rig.store.asked().list, 1, "what follows a page that failed is not listed");
+    let next = page[2].0;
+    assert_eq!(rig.read_dir(ROOT, fh, next, 1).await, Err(failure), "it fails while it is read");
+    rig.read_dir(ROOT, fh, offset, 1).await.unwrap();
+    others_work().await;
+    rig.store.be(Mood::Well);
+    let (mut at, mut names) = (next, Vec::new());
+    while let Some((offset, name)) = rig.read_dir(ROOT, fh, at, 1).await.unwrap().pop() {
+        at = offset;
+        names.push(name);
+    }
+    assert_eq!(names, (4..16).map(|i| format!("f{i:02}")).collect::<Vec<_>>());
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Share {
         }
         drop(held);
         for state in dropped.iter().filter_map(Weak::upgrade) {
-            super::locked(&state).loads.clear();
+            super::locked(&state).pages.clear();
         }
     }
 }
