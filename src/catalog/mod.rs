@@ -1,36 +1,37 @@
 //! What is known of names: which object version, directory or nothing each one is, for how long
 //! that may be believed, and when it expires. Everything it forgets can be asked again.
 
+mod fact;
 pub mod index;
 pub mod index_file;
 pub mod probe;
+mod questions;
 pub mod walk;
 mod weighed;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 use lru::LruCache;
-use tracing::{Instrument, info, warn};
+use tracing::{info, warn};
 
 use crate::bucket::{Bucket, Judged};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Presence, Terms};
 use crate::metrics::Metrics;
 use crate::name;
-use crate::store::{Headers, ListRequest, Object, Version, head_of_listed, settle};
+use crate::store::{Headers, ListRequest, Object, Version, head_of_listed};
 use crate::xattr::About;
+pub use fact::{Fact, Known, Trust};
 use index::Index;
 use probe::Probes;
+use questions::Question;
 use walk::Walks;
-use weighed::{Weighed, Weight};
+use weighed::Weighed;
 
 /// Bytes of names remembered, where they are believed for a time that is set: seconds, mostly.
 const FACTS: usize = 24 << 20;
@@ -53,103 +54,8 @@ const OPEN_AFTER_LOOKUP: Duration = Duration::from_secs(1);
 /// multipart uploads, see `index`.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// How often a lookup asks again for an object that is listed and answered by a 404 of another's,
-/// and the pause before the first time, which doubles.
-const CONFIRMATIONS: usize = 4;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
 /// How long an object without an expiry is trusted under `--metadata-ttl=expiry`.
 const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
-
-/// How long what the store said is believed (`--metadata-ttl`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    For(Duration),
-    /// Until the object expires, as HTTP has it for a fresh response.
-    UntilExpiry,
-}
-
-/// What a name stands for.
-#[derive(Clone, Debug)]
-pub enum Known {
-    File {
-        version: Arc<Version>,
-        expiry: Expiry,
-        /// Where the headers of the object have been seen.
-        about: Option<Arc<About>>,
-    },
-    Directory,
-    Absent,
-}
-
-/// What a name stands for, and until when that may be believed without asking again.
-#[derive(Clone, Debug)]
-pub struct Fact {
-    pub known: Known,
-    pub until: SystemTime,
-    /// The file has been opened: its content is with the kernel, or on its way there.
-    opened: bool,
-    /// A listing for a walk told it.
-    walked: bool,
-}
-
-impl Weight<Arc<str>> for Fact {
-    fn weight(&self, key: &Arc<str>) -> usize {
-        // What a description takes is shared by most that have it, and counted for each.
-        key.len()
-            + match &self.known {
-                Known::File { version, about, .. } => {
-                    300 + version.etag.len() + about.as_ref().map_or(0, |about| about.text_len())
-                }
-                Known::Directory | Known::Absent => 180,
-            }
-    }
-}
-
-impl Fact {
-    fn is_of(&self, version: &Version) -> bool {
-        matches!(&self.known, Known::File { version: known, .. } if **known == *version)
-    }
-}
-
-/// A question under way. Its task takes itself for current only while the table says so: one
-/// that was dropped by [`Catalog::forget`] answers who waits for it, and is not remembered.
-#[derive(Clone)]
-struct Question {
-    id: u64,
-    asked: SystemTime,
-    answer: Shared<BoxFuture<'static, Result<Fact>>>,
-}
-
-/// Takes a question off the table when it ends, by a panic too: the next one asks anew.
-struct Asked<'a> {
-    catalog: &'a Catalog,
-    key: &'a Arc<str>,
-    id: u64,
-}
-
-impl Asked<'_> {
-    /// Remembers the answer, if the question still is the current one of its name.
-    fn end(self, answer: Option<&Fact>) {
-        let table = self.catalog.asking();
-        if let Some(fact) = answer
-            && table.get(self.key).is_some_and(|question| question.id == self.id)
-            // An absence not to be believed would only take the place of something known.
-            && !(matches!(fact.known, Known::Absent) && self.catalog.ttl(fact).is_zero())
-        {
-            self.catalog.facts().put(self.key.clone(), fact.clone());
-        }
-    }
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        let mut table = self.catalog.asking();
-        if table.get(self.key).is_some_and(|question| question.id == self.id) {
-            table.remove(self.key);
-        }
-    }
-}
 
 /// What a catalog goes by.
 #[derive(Clone, Copy, Debug)]
@@ -203,146 +109,23 @@ impl Catalog {
         })
     }
 
-    /// What the name `key` (no final `/`) stands for: from memory while that may be believed,
-    /// else from the store. Equal questions under way at one time are one question, as long as its
-    /// answer may be believed: one asked before may be answered with what was there then.
-    pub async fn resolve(self: &Arc<Self>, key: &str) -> Result<Fact> {
-        if let Some(fact) = self.believed(key) {
-            if fact.walked {
-                self.walks.spared(key);
-            }
-            return Ok(fact);
-        }
-        let question = {
-            let mut table = self.asking();
-            match table.get(key) {
-                Some(question) if self.still_believed(question.asked) => question.clone(),
-                _ => {
-                    let key: Arc<str> = key.into();
-                    let question = self.question(key.clone());
-                    table.insert(key, question.clone());
-                    question
-                }
-            }
-        };
-        question.answer.await
-    }
-
-    /// A question as a task of its own, so that it ends whoever waits for it still.
-    fn question(self: &Arc<Self>, key: Arc<str>) -> Question {
-        let id = self.next_question.fetch_add(1, Ordering::Relaxed);
-        let asked = self.bucket.clock.now();
-        let catalog = self.clone();
-        let asking = async move {
-            let question = Asked { catalog: &catalog, key: &key, id };
-            let answer = tokio::time::timeout(catalog.rules.timeout, catalog.ask(&key)).await;
-            let answer = answer.unwrap_or(Err(Error::TimedOut(catalog.rules.timeout)));
-            question.end(answer.as_ref().ok());
-            answer
-        };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "whoever asked first may leave, and others wait for the answer; a timeout ends it"
-        )]
-        let answer = tokio::spawn(asking.in_current_span())
-            .map(|joined| joined.unwrap_or_else(|e| Err(Error::Defect(e.to_string()))))
-            .boxed()
-            .shared();
-        Question { id, asked, answer }
-    }
-
-    /// Asks again where the object is listed, and a HEAD or GET was answered by a 404 that is not the
-    /// store's own: what is in the way may let the next one pass.
-    async fn ask(&self, key: &str) -> Result<Fact> {
-        let once = || self.ask_once(key);
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_times(CONFIRMATIONS)
-            .with_jitter();
-        once.retry(pauses).when(|error| matches!(error, Error::Unconfirmed(_))).await
-    }
-
-    /// The object first, a LIST only where there is no live file: it costs some twelve times as
-    /// much.
-    async fn ask_once(&self, key: &str) -> Result<Fact> {
-        let most = self.content_wanted(key).await;
-        if most == 0
-            && self.walks.is_worth_a_listing(key)
-            && let Ok(Some(fact)) = self.confirm_from(key).await
-        {
-            return Ok(fact);
-        }
-        let answer = match most {
-            0 => self.bucket.store.head(key).await.map(|object| (object, Bytes::new())),
-            most => self.bucket.store.probe(key, most).await,
-        };
-        if most > 0 && matches!(answer, Err(Error::NotFound)) {
-            self.probes.took_nothing();
-        }
-        let (gone, below) = match answer {
-            Ok((object, first)) => {
-                if most == 0 && self.is_known(&object.version) {
-                    self.walks.missed(key);
-                }
-                let fact = self.read(object);
-                let presence = self.presence(&fact);
-                if let (Known::File { version, .. }, Presence::Live { .. }) =
-                    (&fact.known, presence)
-                    && version.is_resumable()
-                {
-                    self.probes.keep(version, first);
-                }
-                if presence != Presence::Expired {
-                    return Ok(fact);
-                }
-                // What has expired stays known: no listing asks for its headers again.
-                (fact.known, settle(&*self.bucket.store, key, Error::NotFound).await?)
-            }
-            Err(error) => (Known::Absent, settle(&*self.bucket.store, key, error).await?),
-        };
-        Ok(match below {
-            true => self.directory(),
-            false => {
-                let until = self.after(self.rules.negative_ttl);
-                Fact { known: gone, until, opened: false, walked: false }
-            }
-        })
-    }
-
-    /// How many first bytes to ask for with a lookup: none of a file whose content is here, or
-    /// with the kernel, or that nobody may see; none of what was a directory.
-    async fn content_wanted(&self, key: &str) -> u64 {
-        let known = self.facts().peek(key).cloned();
-        match known {
-            Some(Fact { known: Known::Directory, .. }) => 0,
-            Some(Fact { known: Known::File { version, expiry, .. }, opened, .. })
-                if opened
-                    || !matches!(expiry.at(self.bucket.clock.now()), Presence::Live { .. })
-                    || !self.probes.first_bytes(&version).is_empty() =>
-            {
-                0
-            }
-            _ => self.probes.ask().await,
-        }
-    }
-
-    /// Notes that a file is being opened, and gives its first bytes, as far as they are here and
-    /// the store's word that this is the version of its name is believed still, or was just now.
-    pub fn opened(&self, version: &Version) -> Bytes {
-        let (first_time, believed) = {
-            let mut facts = self.facts();
-            match facts.get_mut(&version.key).filter(|fact| fact.is_of(version)) {
-                None => return Bytes::new(),
-                Some(fact) => {
-                    let until = fact.until.checked_add(OPEN_AFTER_LOOKUP).unwrap_or(fact.until);
-                    (!std::mem::replace(&mut fact.opened, true), self.bucket.clock.now() < until)
-                }
-            }
-        };
-        if first_time {
+    /// Notes that a file is being opened, `first` since the kernel knows it, and gives its first
+    /// bytes, as far as they are here and the store's word that this is the version of its name is
+    /// believed still, or was just now.
+    pub fn opened(&self, version: &Version, first: bool) -> Bytes {
+        let until = self
+            .facts()
+            .get(&version.key)
+            .filter(|fact| fact.is_of(version))
+            .map(|fact| fact.until.checked_add(OPEN_AFTER_LOOKUP).unwrap_or(fact.until));
+        let Some(until) = until else { return Bytes::new() };
+        if first {
             self.probes.opened(version);
         }
-        if believed { self.probes.first_bytes(version) } else { Bytes::new() }
+        match self.bucket.clock.now() < until {
+            true => self.probes.first_bytes(version),
+            false => Bytes::new(),
+        }
     }
 
     /// Notes that the kernel has all of a file's content.
@@ -386,7 +169,6 @@ impl Catalog {
         if self.bucket.policy.needs_headers() && settled {
             self.index.put(&version, &terms);
         }
-        let before = self.facts().peek(&version.key).filter(|fact| fact.is_of(&version)).cloned();
         let news = || self.is_news(format!("unparsable: {} of {}", version.etag, version.key));
         if unparsable && news() {
             self.metrics.unparsable.add(1);
@@ -401,8 +183,7 @@ impl Catalog {
             }
         }
         let about = self.describe(&headers, expiry, basis);
-        let opened = before.is_some_and(|fact| fact.opened);
-        Fact { opened, ..self.file(Arc::new(version), expiry, Some(about), now) }
+        self.file(Arc::new(version), expiry, Some(about), now)
     }
 
     /// The description of an object, kept once for all that share it.
@@ -431,13 +212,13 @@ impl Catalog {
         let confirm = |(version, terms): (&&Version, Option<Terms>)| {
             let expiry = self.bucket.judge_by(terms?, version, now).judgement.expiry;
             let before = facts.get_mut(&version.key).filter(|fact| fact.is_of(version));
-            let (version, about, opened) = match before {
-                Some(Fact { known: Known::File { version, about, .. }, opened, .. }) => {
-                    (version.clone(), about.clone(), *opened)
+            let (version, about) = match before {
+                Some(Fact { known: Known::File { version, about, .. }, .. }) => {
+                    (version.clone(), about.clone())
                 }
-                _ => (Arc::new((*version).clone()), None, false),
+                _ => (Arc::new((*version).clone()), None),
             };
-            let fact = Fact { opened, ..self.file(version.clone(), expiry, about, now) };
+            let fact = self.file(version, expiry, about, now);
             self.remember(&mut facts, &fact);
             Some(fact)
         };
@@ -529,7 +310,7 @@ impl Catalog {
         now: SystemTime,
     ) -> Fact {
         let until = now.checked_add(self.lifetime(expiry)).unwrap_or(now);
-        Fact { known: Known::File { version, expiry, about }, until, opened: false, walked: false }
+        Fact { known: Known::File { version, expiry, about }, until, walked: false }
     }
 
     /// How long from now on an object with this expiry may be believed in: the trust set, and
@@ -547,7 +328,7 @@ impl Catalog {
     /// A directory seen just now.
     pub fn directory(&self) -> Fact {
         let until = self.after(self.trusted_for());
-        Fact { known: Known::Directory, until, opened: false, walked: false }
+        Fact { known: Known::Directory, until, walked: false }
     }
 
     /// Whether what the store may have said at `asked` may be believed now.

@@ -294,6 +294,7 @@ async fn report_forgotten_bodies(fs: Arc<Fs>, after: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         for handle in fs.newly_idle(after) {
+            let Ok(handle) = handle.reading() else { continue };
             let reader = &handle.reader;
             let held = Duration::from_secs(handle.held_for().unwrap_or(after).as_secs());
             let (pid, command) = process_of(handle.pid).unzip();

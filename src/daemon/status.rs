@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::body::State;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
-use crate::fs::handle::Handle;
+use crate::fs::handle::ReadHandle;
 use crate::metrics::Requests;
 use crate::shown::Shown;
 
@@ -108,12 +108,12 @@ impl Status {
         let (accounts, metrics) = (fs.accounts(), fs.metrics());
         let bodies = &accounts.bodies;
         let handles = fs.open_handles();
-        let forgotten = |handle: &Handle| {
+        let forgotten = |handle: &ReadHandle| {
             idle_warn.is_some_and(|warn| handle.held_for().is_some_and(|held| held >= warn))
         };
-        let bodies_forgotten = handles.iter().filter(|(_, handle)| forgotten(handle)).count();
-        let handles_detail: Vec<_> = handles
-            .into_iter()
+        let reading = handles.iter().filter_map(|(n, handle)| Some((*n, handle.reading().ok()?)));
+        let bodies_forgotten = reading.clone().filter(|(_, handle)| forgotten(handle)).count();
+        let handles_detail: Vec<_> = reading
             .map(|(number, handle)| {
                 let reader = &handle.reader;
                 let (pid, command) = process_of(handle.pid).unzip();

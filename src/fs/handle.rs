@@ -1,4 +1,4 @@
-//! Open file handles: what one open(2) got from the kernel each, by number.
+//! Handles: what one open(2) or opendir(2) got from the kernel each, by number.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,44 +9,71 @@ use tokio::sync::Notify;
 
 use crate::body::{Reader, State};
 use crate::error::{Error, Result};
-use crate::fs::inode::File;
+use crate::fs::inode::{File, Opened, Pending};
 
 /// A handle counts as being read for this long after a read: programs compute between two.
 const IN_USE: Duration = Duration::from_secs(1);
 
-/// A file handle: exactly one body, at most, which goes with it.
-pub struct Handle {
+/// A file handle.
+pub enum Handle {
+    Read(ReadHandle),
+    Write(WriteHandle),
+}
+
+/// Reads a version: exactly one body, at most, which goes with it.
+pub struct ReadHandle {
     pub ino: u64,
     /// Of the thread that opened it.
     pub pid: u32,
     pub reader: Arc<Reader>,
-    file: OpenFile,
+    file: Opened<File>,
     reported: AtomicBool,
 }
 
-/// Counts one open of a file, for as long as it lives.
-struct OpenFile(Arc<File>);
-
-impl OpenFile {
-    fn new(file: Arc<File>) -> OpenFile {
-        file.open.fetch_add(1, Ordering::Relaxed);
-        OpenFile(file)
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
+/// Writes a pending file.
+pub struct WriteHandle {
+    pub ino: u64,
+    /// Of the thread that opened it.
+    pub pid: u32,
+    pub pending: Arc<Pending>,
 }
 
 impl Handle {
-    pub fn new(ino: u64, pid: u32, reader: Arc<Reader>, file: Arc<File>) -> Handle {
-        Handle { ino, pid, reader, file: OpenFile::new(file), reported: AtomicBool::new(false) }
+    /// The handle, if it reads.
+    ///
+    /// # Errors
+    /// `BadHandle` otherwise, as read(2) answers where a file is open for writing only.
+    pub fn reading(&self) -> Result<&ReadHandle> {
+        match self {
+            Handle::Read(handle) => Ok(handle),
+            Handle::Write(_) => Err(Error::BadHandle),
+        }
+    }
+
+    /// The key of what it is open on.
+    pub fn key(&self) -> &str {
+        match self {
+            Handle::Read(handle) => &handle.reader.version().key,
+            Handle::Write(handle) => &handle.pending.key,
+        }
+    }
+
+    /// One that writes is in use until it is closed: what it holds lies nowhere else.
+    fn is_in_use(&self) -> bool {
+        match self {
+            Handle::Read(handle) => handle.is_in_use(),
+            Handle::Write(_) => true,
+        }
+    }
+}
+
+impl ReadHandle {
+    pub fn new(ino: u64, pid: u32, reader: Arc<Reader>, file: Arc<File>) -> ReadHandle {
+        ReadHandle { ino, pid, reader, file: Opened::new(file), reported: AtomicBool::new(false) }
     }
 
     pub fn file(&self) -> &File {
-        &self.file.0
+        self.file.get()
     }
 
     /// How long its body has been open without a read; `None` where none is open, or one is
@@ -64,24 +91,29 @@ impl Handle {
     }
 }
 
-/// All handles of a mount.
-#[derive(Default)]
-pub struct Handles {
+/// All handles of one kind of a mount.
+pub struct Handles<T> {
     // Held for one look at the table, never over a wait or the drop of a handle.
-    table: Mutex<HashMap<u64, Arc<Handle>>>,
+    table: Mutex<HashMap<u64, Arc<T>>>,
     last: AtomicU64,
     closed: Notify,
 }
 
-impl Handles {
+impl<T> Default for Handles<T> {
+    fn default() -> Handles<T> {
+        Handles { table: Mutex::default(), last: AtomicU64::new(0), closed: Notify::new() }
+    }
+}
+
+impl<T> Handles<T> {
     /// Takes a handle in, under a number that no other has had.
-    pub fn open(&self, handle: Handle) -> u64 {
+    pub fn open(&self, handle: T) -> u64 {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.table().insert(number, Arc::new(handle));
         number
     }
 
-    pub fn get(&self, number: u64) -> Result<Arc<Handle>> {
+    pub fn get(&self, number: u64) -> Result<Arc<T>> {
         self.table().get(&number).cloned().ok_or(Error::BadHandle)
     }
 
@@ -94,30 +126,37 @@ impl Handles {
     }
 
     /// All of them, by number.
-    pub fn all(&self) -> Vec<(u64, Arc<Handle>)> {
+    pub fn all(&self) -> Vec<(u64, Arc<T>)> {
         let mut all: Vec<_> = self.table().iter().map(|(n, handle)| (*n, handle.clone())).collect();
         all.sort_by_key(|(n, _)| *n);
         all
     }
 
+    fn table(&self) -> MutexGuard<'_, HashMap<u64, Arc<T>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handles<Handle> {
     /// How many are open on an object, whatever its version.
     pub fn count_of(&self, key: &str) -> usize {
-        self.table().values().filter(|handle| *handle.reader.version().key == *key).count()
+        self.table().values().filter(|handle| handle.key() == key).count()
     }
 
-    /// Those whose body nobody has read for so long, of which this was not said before. One that
-    /// is read again may be named again.
+    /// The idle handles that were not reported yet: those whose body nobody has read for so long.
+    /// One that is read again may be reported again.
     pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
-        let mut idle: Vec<_> = self.table().values().cloned().collect();
-        idle.retain(|handle| {
+        let mut handles: Vec<_> = self.table().values().cloned().collect();
+        handles.retain(|handle| {
+            let Handle::Read(handle) = &**handle else { return false };
             let idle = handle.held_for().is_some_and(|held| held >= for_at_least);
             let before = handle.reported.swap(idle, Ordering::Relaxed);
             idle && !before
         });
-        idle
+        handles
     }
 
-    /// Waits until none is in use. One that nobody has touched for a second is not.
+    /// Waits until none is in use. A reader that nobody has touched for a second is not.
     pub async fn until_unused(&self) {
         loop {
             let closed = self.closed.notified();
@@ -128,8 +167,28 @@ impl Handles {
             let _ = tokio::time::timeout(IN_USE / 10, closed).await;
         }
     }
+}
 
-    fn table(&self) -> MutexGuard<'_, HashMap<u64, Arc<Handle>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::inode::{Inodes, ROOT};
+    use crate::name::Prefix;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handle_that_writes_is_not_read_and_is_waited_for_until_it_is_closed() {
+        let (inodes, handles) = (Inodes::new(Prefix::default()), Handles::default());
+        let (ino, pending) = inodes.pending(ROOT, "d/f");
+        let number = handles.open(Handle::Write(WriteHandle { ino, pid: 1, pending }));
+        let handle = handles.get(number).unwrap();
+        assert_eq!(handle.reading().map(|handle| handle.ino), Err(Error::BadHandle));
+        assert_eq!((handle.key(), handles.count_of("d/f")), ("d/f", 1));
+        assert!(handles.newly_idle(Duration::ZERO).is_empty(), "it holds no body");
+        let unused = handles.until_unused();
+        let waits = tokio::time::timeout(Duration::from_secs(60), unused).await;
+        assert!(waits.is_err());
+        handles.close(number).unwrap();
+        handles.until_unused().await;
+        assert_eq!(handles.close(number), Err(Error::BadHandle));
     }
 }

@@ -3,33 +3,34 @@
 //! Operations are futures that are ready at once where the answer is known; `fuse.rs` polls them
 //! once on the thread that serves the kernel and sends them to the runtime only if they wait.
 
+mod explain;
 pub mod handle;
 pub mod inode;
 pub mod listing;
+mod readdir;
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::body::{Accounts, Patience, Reader};
 use crate::bucket::Bucket;
-use crate::bucket::explain::{Belief, Explanation, explain};
 use crate::catalog::index::Index;
 use crate::catalog::probe;
 use crate::catalog::{Catalog, Known, Rules, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::expiry::{Expiry, Presence, rfc3339};
+use crate::expiry::{Expiry, Presence};
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
 use crate::xattr;
-use handle::{Handle, Handles};
-use inode::{File, Idle, Inodes, Node, ROOT, UNKNOWN};
-use listing::{DirEntry, Listing, What};
+use handle::{Handle, Handles, ReadHandle};
+use inode::{File, Idle, Inodes, Node, Pending, ROOT};
+use listing::Listing;
+pub use readdir::Entry;
 
 /// Taken off every lifetime given to the kernel, which rounds them up to its ticks (measured:
 /// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
@@ -83,18 +84,6 @@ pub enum Lookup {
     Nothing(Duration),
 }
 
-/// An entry of a directory, for the kernel.
-pub struct Entry<'a> {
-    /// Where to go on after it.
-    pub next: u64,
-    pub name: &'a str,
-    pub ino: u64,
-    pub kind: Kind,
-    /// The attributes, counted as looked up: what the kernel caches beside the name. `None` for
-    /// `.`, `..`, and where only the name is known.
-    pub attr: Option<Attr>,
-}
-
 pub struct Fs {
     bucket: Bucket,
     metrics: Arc<Metrics>,
@@ -102,11 +91,9 @@ pub struct Fs {
     accounts: Accounts,
     catalog: Arc<Catalog>,
     inodes: Inodes,
-    handles: Handles,
-    // Held for one look at the table, never over a wait or the drop of a listing.
-    directories: Mutex<HashMap<u64, Arc<Listing>>>,
+    handles: Handles<Handle>,
+    directories: Handles<Listing>,
     page_memory: Arc<listing::PageMemory>,
-    last_directory: AtomicU64,
     shutting_down: AtomicBool,
     mounted_at: SystemTime,
 }
@@ -135,9 +122,8 @@ impl Fs {
             accounts,
             catalog,
             handles: Handles::default(),
-            directories: Mutex::default(),
+            directories: Handles::default(),
             page_memory: Arc::default(),
-            last_directory: AtomicU64::new(0),
             shutting_down: AtomicBool::new(false),
         }
     }
@@ -154,7 +140,7 @@ impl Fs {
             return Ok(Lookup::Nothing(Duration::ZERO));
         };
         let _working = self.inodes.working(parent);
-        let fact = self.catalog.resolve(&key).await?;
+        let fact = self.catalog.resolve(&key, |version| self.inodes.was_opened(version)).await?;
         let ttl = kernel_ttl(self.catalog.ttl(&fact));
         // Asked again: it may have expired while the answer was on its way.
         match (self.catalog.presence(&fact), &fact.known) {
@@ -180,18 +166,19 @@ impl Fs {
         match self.node(ino)? {
             Node::Directory(_) => Ok(self.directory_attr(ino, Duration::from_secs(1))),
             Node::File(file) => {
-                if file.open.load(Ordering::Relaxed) == 0 {
+                if !file.kernel.is_open() {
                     self.must_be_live(file.expiry)?;
                 }
                 Ok(file_attr(ino, &file, kernel_ttl(self.catalog.lifetime(file.expiry))))
             }
+            Node::Pending(pending) => Ok(self.pending_attr(ino, &pending)),
         }
     }
 
     /// The extended attributes of a node.
     pub fn attributes(&self, ino: u64) -> Result<Vec<(String, String)>> {
         Ok(match self.node(ino)? {
-            Node::Directory(_) => Vec::new(),
+            Node::Directory(_) | Node::Pending(_) => Vec::new(),
             Node::File(file) => {
                 let about = file.about.get().map(|about| &**about);
                 xattr::attributes(&file.version, file.expiry, about)
@@ -212,21 +199,26 @@ impl Fs {
         if self.shutting_down.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
-        let Node::File(file) = self.node(ino)? else { return Err(Error::IsADirectory) };
+        let file = match self.node(ino)? {
+            Node::File(file) => file,
+            Node::Directory(_) => return Err(Error::IsADirectory),
+            // There is no version to read yet: the kernel looks the name up again.
+            Node::Pending(_) => return Err(Error::Stale),
+        };
         if file.expiry.at(self.bucket.clock.now()) == Presence::Expired {
             return Err(self.expired(&file.version.key).await);
         }
         self.inodes.opened(ino);
-        let first = self.catalog.opened(&file.version);
+        let first = self.catalog.opened(&file.version, file.kernel.opens());
         let reader = Reader::new(
             self.bucket.store.clone(),
             self.accounts.clone(),
             file.version.clone(),
             first,
-            file.given.load(Ordering::Relaxed),
+            file.kernel.has_some(),
             self.settings.patience,
         );
-        if !file.delivered.load(Ordering::Relaxed) {
+        if !file.kernel.has_all() {
             match reader.begin().await {
                 Ok(None) => {}
                 // Its Expires may have been other than what a listing or a memory had it.
@@ -240,24 +232,25 @@ impl Fs {
                 }
             }
         }
-        Ok(self.handles.open(Handle::new(ino, pid, reader, file)))
+        Ok(self.handles.open(Handle::Read(ReadHandle::new(ino, pid, reader, file))))
     }
 
     /// Up to `size` bytes from `offset` on; fewer at the end of the object only.
     pub async fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.handles.get(fh)?;
+        let handle = handle.reading()?;
         let file = handle.file();
         let read = handle.reader.read(offset, size).await;
         let bytes = read.inspect_err(|error| self.doubt(handle.ino, file, error))?;
-        file.given.store(true, Ordering::Relaxed);
-        self.note_delivered(&handle);
+        file.kernel.takes_some();
+        self.note_delivered(handle);
         self.metrics.bytes_read.add(bytes.len() as u64);
         Ok(bytes)
     }
 
-    fn note_delivered(&self, handle: &Handle) {
+    fn note_delivered(&self, handle: &ReadHandle) {
         let file = handle.file();
-        if handle.reader.delivered_all() && !file.delivered.swap(true, Ordering::Relaxed) {
+        if handle.reader.delivered_all() && file.kernel.takes_all() {
             self.catalog.delivered(&file.version);
         }
     }
@@ -272,22 +265,27 @@ impl Fs {
         F: Future<Output = bool>,
     {
         // Each time anew, so that a handle is released meanwhile.
-        while let Ok(handle) = self.handles.get(fh)
-            && let Some((range, bytes)) = handle.reader.surplus().await
+        while let Ok(reader) = self.reader(fh)
+            && let Some((range, bytes)) = reader.surplus().await
         {
-            drop(handle);
+            drop(reader);
             if !store(range.start, bytes).await {
                 return;
             }
             let Ok(handle) = self.handles.get(fh) else { return };
+            let Ok(handle) = handle.reading() else { return };
             handle.reader.took_over(&range).await;
-            self.note_delivered(&handle);
+            self.note_delivered(handle);
         }
+    }
+
+    fn reader(&self, fh: u64) -> Result<Arc<Reader>> {
+        Ok(self.handles.get(fh)?.reading()?.reader.clone())
     }
 
     /// Whether [`Fs::give_surplus`] is to be called; says so once.
     pub fn has_surplus(&self, fh: u64) -> bool {
-        self.handles.get(fh).is_ok_and(|handle| handle.reader.has_surplus())
+        self.reader(fh).is_ok_and(|reader| reader.has_surplus())
     }
 
     /// Gives back all that an open took.
@@ -309,171 +307,11 @@ impl Fs {
         self.inodes.forget(ino, count);
     }
 
-    pub fn opendir(&self, ino: u64) -> Result<u64> {
-        let listing = Listing::new(
-            self.bucket.store.clone(),
-            self.catalog.clone(),
-            self.metrics.clone(),
-            self.directory(ino)?,
-            self.settings.listing,
-            &self.page_memory,
-        );
-        let fh = self.last_directory.fetch_add(1, Ordering::Relaxed) + 1;
-        self.directories().insert(fh, Arc::new(listing));
-        Ok(fh)
-    }
-
-    /// Gives the entries from `offset` on to `add` until it says `false`: then it took none of
-    /// what it was given, and there is no room for more. With `plus` entries carry attributes.
-    pub async fn readdir(
-        &self,
-        ino: u64,
-        fh: u64,
-        mut offset: u64,
-        plus: bool,
-        mut add: impl FnMut(&Entry<'_>) -> bool + Send,
-    ) -> Result<()> {
-        let listing = self.directories().get(&fh).cloned().ok_or(Error::BadHandle)?;
-        let _working = self.inodes.working(ino);
-        if offset == 0 {
-            listing.rewind();
-        }
-        let mut added = false;
-        while offset < listing::FIRST_OFFSET {
-            let name = [".", ".."][offset as usize];
-            offset += 1;
-            // The kernel knows both by itself: the number of `..` is never used.
-            if !add(&Entry { next: offset, name, ino, kind: Kind::Directory, attr: None }) {
-                return Ok(());
-            }
-            added = true;
-        }
-        // A call that shows nothing may pass over many pages; all of them share its time.
-        let timeout = self.settings.patience.timeout;
-        let deadline = tokio::time::Instant::now() + timeout;
-        loop {
-            let batch = tokio::time::timeout_at(deadline, listing.from(offset)).await;
-            let Some(batch) = batch.unwrap_or(Err(Error::TimedOut(timeout)))? else { break };
-            for (next, entry) in batch.entries() {
-                let Some(entry) = self.show(ino, next, entry, plus) else { continue };
-                if !add(&entry) {
-                    if let Some(attr) = entry.attr {
-                        self.inodes.forget(attr.ino, 1);
-                    }
-                    return Ok(());
-                }
-                added = true;
-            }
-            // A page at a time: what is here goes out before the next one is waited for. Only an
-            // answer without any entry would mean the end.
-            if added {
-                return Ok(());
-            }
-            offset = batch.end();
-        }
-        Ok(())
-    }
-
-    /// The entry as it is now: nothing if its time came since it was fetched.
-    fn show<'a>(
-        &self,
-        parent: u64,
-        next: u64,
-        entry: &'a DirEntry,
-        plus: bool,
-    ) -> Option<Entry<'a>> {
-        let name = &entry.name;
-        let (ino, kind, attr) = match &entry.what {
-            What::Directory(prefix, fact) if plus => {
-                let ino = self.inodes.directory(parent, prefix);
-                let ttl = kernel_ttl(self.catalog.ttl(fact));
-                (ino, Kind::Directory, Some(self.directory_attr(ino, ttl)))
-            }
-            What::Directory(prefix, _) => {
-                (self.inodes.number_of_directory(prefix), Kind::Directory, None)
-            }
-            // A number that is told with attributes has to be the right one for good.
-            What::Listed(_) if plus => (UNKNOWN, Kind::File, None),
-            What::Listed(version) => (self.inodes.number_of_file(version), Kind::File, None),
-            What::File(fact) => match (self.catalog.presence(fact), &fact.known) {
-                (Presence::Expired, _) => return None,
-                (Presence::Live { .. }, Known::File { version, expiry, about }) if plus => {
-                    let (ino, file) = self.inodes.file(parent, version, *expiry, about.as_ref());
-                    let ttl = kernel_ttl(self.catalog.ttl(fact));
-                    (ino, Kind::File, Some(file_attr(ino, &file, ttl)))
-                }
-                (_, Known::File { version, .. }) => {
-                    (self.inodes.number_of_file(version), Kind::File, None)
-                }
-                (_, Known::Directory | Known::Absent) => return None,
-            },
-        };
-        Some(Entry { next, name, ino, kind, attr })
-    }
-
-    pub fn releasedir(&self, fh: u64) -> Result<()> {
-        let listing = self.directories().remove(&fh).ok_or(Error::BadHandle)?;
-        drop(listing);
-        Ok(())
-    }
-
     /// Refuses opens from now on, and waits up to `patience` for the handles that are being read.
     /// One that nobody has touched for a second is not waited for.
     pub async fn shut_down(&self, patience: Duration) {
         self.shutting_down.store(true, Ordering::Relaxed);
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
-    }
-
-    /// Why the name at `path`, below the mount point, is there or not, asked of `bucket`: the same
-    /// one, with the patience of whoever wants it explained.
-    ///
-    /// # Errors
-    /// Of the store, where it has no answer.
-    pub async fn explain(
-        &self,
-        bucket: &Bucket,
-        path: &str,
-        name: &str,
-        dir: &str,
-    ) -> Result<Explanation> {
-        let key = self.settings.prefix.key(path);
-        // Before the store is asked, which may change it.
-        let mount = self.belief(&key, dir);
-        let mut explanation = explain(bucket, name, &key).await?;
-        for (slash, _) in path.match_indices('/') {
-            let above = self.settings.prefix.key(&path[..slash]);
-            if !name::is_legal(above.rsplit('/').next().unwrap_or_default()) {
-                continue;
-            }
-            let fact = self.catalog.resolve(&above).await?;
-            let live = matches!(self.catalog.presence(&fact), Presence::Live { .. });
-            if live && matches!(fact.known, Known::File { .. }) {
-                explanation.hidden = Some(format!("the live file {above} is in its way"));
-                break;
-            }
-        }
-        explanation.mount = Some(mount);
-        Ok(explanation)
-    }
-
-    fn belief(&self, key: &str, dir: &str) -> Belief {
-        let fact = self.catalog.remembered(key);
-        let (believes, etag, expiry) = match fact.as_ref().map(|fact| &fact.known) {
-            Some(Known::File { version, expiry, .. }) => {
-                ("file", Some(version.etag.to_string()), Some(*expiry))
-            }
-            Some(Known::Directory) => ("directory", None, None),
-            Some(Known::Absent) => ("absent", None, None),
-            None => ("nothing", None, None),
-        };
-        Belief {
-            dir: dir.to_owned(),
-            believes: believes.to_owned(),
-            etag,
-            instant: expiry.and_then(Expiry::instant).map(rfc3339),
-            trusted_s: fact.map_or(0.0, |fact| self.catalog.ttl(&fact).as_secs_f64()),
-            open_handles: self.handles.count_of(key),
-        }
     }
 
     /// The open handles, by number.
@@ -491,6 +329,7 @@ impl Fs {
         match self.inodes.get(ino) {
             Some(Node::File(file)) => file.version.key.to_string(),
             Some(Node::Directory(prefix)) => prefix.to_string(),
+            Some(Node::Pending(pending)) => pending.key.to_string(),
             None => String::new(),
         }
     }
@@ -525,7 +364,7 @@ impl Fs {
     fn doubt(&self, ino: u64, file: &File, error: &Error) {
         if *error == Error::Stale {
             self.catalog.forget(&file.version.key);
-            file.delivered.store(false, Ordering::Relaxed);
+            file.kernel.is_doubtful();
             self.inodes.doubt(ino);
         }
     }
@@ -537,7 +376,7 @@ impl Fs {
     async fn expired(&self, key: &str) -> Error {
         self.metrics.expired_hidden.add(1);
         self.catalog.forget(key);
-        match self.catalog.resolve(key).await {
+        match self.catalog.resolve(key, |_| true).await {
             Ok(fact) if self.catalog.presence(&fact) == Presence::Expired => Error::Expired,
             Ok(_) => Error::Stale,
             Err(error) => error,
@@ -563,17 +402,19 @@ impl Fs {
     fn directory(&self, ino: u64) -> Result<Prefix> {
         match self.node(ino)? {
             Node::Directory(prefix) => Ok(prefix),
-            Node::File(_) => Err(Error::NotADirectory),
+            Node::File(_) | Node::Pending(_) => Err(Error::NotADirectory),
         }
+    }
+
+    /// Nobody else changes a pending file: the kernel has its size from its own writes.
+    fn pending_attr(&self, ino: u64, pending: &Pending) -> Attr {
+        let size = pending.size.load(Ordering::Relaxed);
+        Attr { ino, kind: Kind::File, size, mtime: self.bucket.clock.now(), ttl: Duration::ZERO }
     }
 
     fn directory_attr(&self, ino: u64, ttl: Duration) -> Attr {
         let ttl = if ino == ROOT { KERNEL_TRUST } else { ttl };
         Attr { ino, kind: Kind::Directory, size: 0, mtime: self.mounted_at, ttl }
-    }
-
-    fn directories(&self) -> MutexGuard<'_, HashMap<u64, Arc<Listing>>> {
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,7 +22,7 @@ async fn sequential_reading_is_one_get() {
     assert_eq!(rig.store.asked(), Requests { probe: 1, get: 1, ..Requests::default() });
     // B5: read to its end, it is closed, though the handle lives on.
     assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
-    assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Drained);
+    assert_eq!(rig.fs.open_handles()[0].1.reading().unwrap().reader.state(), State::Drained);
     assert_eq!(file.read(0, 100).await.unwrap(), content[..100]);
 }
 
@@ -36,7 +36,7 @@ async fn a_version_that_was_read_opens_without_a_request() {
     drop(file);
     rig.store.asked();
     let file = rig.open("f").await.unwrap();
-    assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Unopened);
+    assert_eq!(rig.fs.open_handles()[0].1.reading().unwrap().reader.state(), State::Unopened);
     assert_eq!(rig.store.asked(), Requests::default());
     // The kernel may have dropped a page: then the body begins.
     assert_eq!(file.read(4096, 4096).await.unwrap(), content[4096..8192]);
@@ -79,8 +79,12 @@ async fn at_the_cap_idle_bodies_are_parked_and_resumed() {
         assert_eq!(file.read(0, 4096).await.unwrap(), content[..4096]);
         handles.push(file);
     }
-    let parked =
-        rig.fs.open_handles().iter().filter(|h| h.1.reader.state() == State::Parked).count();
+    let parked = rig
+        .fs
+        .open_handles()
+        .iter()
+        .filter(|h| h.1.reading().unwrap().reader.state() == State::Parked)
+        .count();
     assert_eq!(parked, 3);
     for offset in (4096..MIB).step_by(128 << 10) {
         for (file, content) in handles.iter().zip(&contents) {

@@ -360,7 +360,10 @@ impl Model {
         let handle = &mut self.handles[i];
         let at_end = answered && offset < version.size && version.size <= offset + len as usize;
         let open = self.rig.fs.open_handles();
-        let reader = open.iter().find(|(open, _)| *open == fh).map(|(_, h)| h.reader.state());
+        let reader = open
+            .iter()
+            .find(|(open, _)| *open == fh)
+            .map(|(_, h)| h.reading().unwrap().reader.state());
         assert!(!at_end || reader != Some(State::Idle), "B5: {key} was read to its end");
         match answered {
             true => {
@@ -436,7 +439,9 @@ impl Model {
     /// What holds after every step.
     fn check(&self) {
         let open = self.rig.fs.open_handles();
-        let state = |state| open.iter().filter(|(_, h)| h.reader.state() == state).count();
+        let state = |state| {
+            open.iter().filter(|(_, h)| h.reading().unwrap().reader.state() == state).count()
+        };
         let (held, contents) = (self.rig.accounts.bodies.held(), self.rig.store.open());
         assert_eq!(held, state(State::Idle), "B2: permits are of bodies");
         let doubtful = self.handles.iter().filter(|handle| handle.doubtful).count();

@@ -20,7 +20,7 @@ async fn a_small_file_takes_one_request_and_no_permit() {
     let content = pattern(1, 64 * KIB);
     rig.store.put("f", content.clone(), None);
     let file = rig.open("f").await.unwrap();
-    assert_eq!(rig.fs.open_handles()[0].1.reader.state(), State::Unopened);
+    assert_eq!(rig.fs.open_handles()[0].1.reading().unwrap().reader.state(), State::Unopened);
     assert_eq!(file.read_all().await.unwrap(), content);
     assert_eq!(rig.store.asked(), one_probe());
     assert_eq!(rig.accounts.bodies.peak(), 0);

@@ -6,11 +6,12 @@
 //! later one takes the next number that is free.
 
 mod idle;
+mod kernel_copy;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::name::{self, Prefix};
 use crate::store::Version;
 use crate::xattr::About;
 use idle::{Kind, Limits, Lines};
+pub use kernel_copy::{KernelCopy, Opened};
 
 /// The kernel's name for the mount's root (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
@@ -45,12 +47,23 @@ pub struct File {
     pub expiry: Expiry,
     /// What its headers tell people, once they were seen.
     pub about: OnceLock<Arc<About>>,
-    /// All of its bytes have been given to the kernel once, which may hold them still.
-    pub delivered: AtomicBool,
-    /// Some of them have: the kernel may answer reads without asking.
-    pub given: AtomicBool,
-    /// Open handles.
-    pub open: AtomicUsize,
+    pub kernel: KernelCopy,
+}
+
+impl AsRef<KernelCopy> for File {
+    fn as_ref(&self) -> &KernelCopy {
+        &self.kernel
+    }
+}
+
+/// A file that is being written: no version of the store yet.
+#[derive(Debug)]
+pub struct Pending {
+    pub key: Arc<str>,
+    /// Bytes so far.
+    pub size: AtomicU64,
+    /// Tells it from others of its name.
+    serial: u64,
 }
 
 /// What an inode number stands for.
@@ -58,6 +71,7 @@ pub struct File {
 pub enum Node {
     Directory(Prefix),
     File(Arc<File>),
+    Pending(Arc<Pending>),
 }
 
 struct Slot {
@@ -80,6 +94,7 @@ struct Slot {
 pub struct Inodes {
     hasher: RandomState,
     table: Mutex<Table>,
+    last_pending: AtomicU64,
     /// There is, or will soon be, a name to invalidate.
     changed: Notify,
 }
@@ -145,7 +160,12 @@ impl Inodes {
             lines: Lines::new(limits),
             doubted: VecDeque::new(),
         };
-        Inodes { hasher: RandomState::new(), table: Mutex::new(table), changed: Notify::new() }
+        Inodes {
+            hasher: RandomState::new(),
+            table: Mutex::new(table),
+            last_pending: AtomicU64::new(0),
+            changed: Notify::new(),
+        }
     }
 
     pub fn get(&self, ino: u64) -> Option<Node> {
@@ -164,9 +184,7 @@ impl Inodes {
             version: version.clone(),
             expiry,
             about: OnceLock::new(),
-            delivered: AtomicBool::new(false),
-            given: AtomicBool::new(false),
-            open: AtomicUsize::new(0),
+            kernel: KernelCopy::default(),
         };
         let same = |node: &Node| match node {
             // The same bytes with another end are another version, within the second that
@@ -191,6 +209,27 @@ impl Inodes {
         let same = |node: &Node| is_directory(node, prefix).then_some(());
         let fresh = || (Node::Directory(prefix.clone()), ());
         self.look_up(parent, self.hash_of_directory(prefix), same, fresh).0
+    }
+
+    /// A new file of this key in the directory `parent`, with a number of its own, counted as looked
+    /// up once.
+    pub fn pending(&self, parent: u64, key: &str) -> (u64, Arc<Pending>) {
+        let serial = self.last_pending.fetch_add(1, Ordering::Relaxed) + 1;
+        let pending = Arc::new(Pending { key: key.into(), size: AtomicU64::new(0), serial });
+        let hash = hash_of_pending(&self.hasher, &pending);
+        let node = Node::Pending(pending.clone());
+        self.look_up(parent, hash, |_| None, || (node, pending))
+    }
+
+    /// Whether the kernel knows this version and has opened it: content is with it, or on its way.
+    pub fn was_opened(&self, version: &Version) -> bool {
+        let opened = |node: &Node| match node {
+            Node::File(file) if *file.version == *version => Some(file.kernel.was_opened()),
+            _ => None,
+        };
+        let table = self.table();
+        let home = table.home(self.hash_of_file(version));
+        table.find(home, opened).is_some_and(|(_, opened)| opened)
     }
 
     /// The number a version has, or would have: a hint for who only lists names.
@@ -327,6 +366,10 @@ fn hash_of_directory(hasher: &RandomState, prefix: &Prefix) -> u64 {
     hasher.hash_one((1u8, prefix))
 }
 
+fn hash_of_pending(hasher: &RandomState, pending: &Pending) -> u64 {
+    hasher.hash_one((2u8, pending.serial))
+}
+
 fn is_directory(node: &Node, prefix: &Prefix) -> bool {
     matches!(node, Node::Directory(known) if known == prefix)
 }
@@ -336,6 +379,8 @@ impl Slot {
         let kind = match node {
             Node::Directory(_) => Kind::Directory,
             Node::File(_) => Kind::Unopened,
+            // It is opened with its creation.
+            Node::Pending(_) => Kind::Opened,
         };
         Slot {
             node,
@@ -353,13 +398,16 @@ impl Slot {
     fn is_in_use(&self) -> bool {
         match &self.node {
             Node::Directory(_) => self.children > 0 || self.working > 0,
-            Node::File(file) => file.open.load(Ordering::Relaxed) > 0,
+            Node::File(file) => file.kernel.is_open(),
+            // What was written lies nowhere else yet.
+            Node::Pending(_) => true,
         }
     }
 
     fn name(&self) -> &str {
         match &self.node {
             Node::File(file) => name::last(&file.version.key),
+            Node::Pending(pending) => name::last(&pending.key),
             Node::Directory(prefix) => name::last(prefix.as_str().trim_end_matches('/')),
         }
     }
@@ -426,6 +474,7 @@ impl Table {
         let home = self.home(match &slot.node {
             Node::File(file) => hash_of_file(hasher, &file.version),
             Node::Directory(prefix) => hash_of_directory(hasher, prefix),
+            Node::Pending(pending) => hash_of_pending(hasher, pending),
         });
         if ino != home
             && let Entry::Occupied(mut displaced) = self.displaced.entry(home)
@@ -614,7 +663,7 @@ mod tests {
         let files: Vec<u64> = (0..8).map(|i| inodes.met(dirs[0], &format!("d0/{i}"))).collect();
         files[..5].iter().for_each(|ino| inodes.opened(*ino));
         let Some(Node::File(held)) = inodes.get(files[0]) else { panic!("a file") };
-        held.open.store(1, Ordering::Relaxed);
+        let _held = Opened::new(held);
         advance(REST).await;
         // Three of five unopened; of the opened the oldest is open; the oldest directory has files.
         assert_eq!(inodes.names(), ["1", "2", "d1", "d2"]);
@@ -642,6 +691,28 @@ mod tests {
         inodes.doubt(one);
         inodes.forget(one, 1);
         assert_eq!(inodes.names(), [""; 0], "the kernel has no name of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pending_file_has_a_number_of_its_own_and_keeps_it() {
+        let inodes = few();
+        let version = inodes.met(ROOT, "k");
+        let [(a, first), (b, second)] = [(); 2].map(|()| inodes.pending(ROOT, "k"));
+        assert!(
+            a != b && ![a, b].contains(&version),
+            "two writers of one name, and what was there"
+        );
+        assert_eq!((&*first.key, first.size.load(Ordering::Relaxed)), ("k", 0));
+        assert!(matches!(inodes.get(b), Some(Node::Pending(node)) if Arc::ptr_eq(&node, &second)));
+        // However many there are, none is dropped while it is written.
+        let more: Vec<u64> = (0..5).map(|i| inodes.pending(ROOT, &i.to_string()).0).collect();
+        advance(REST).await;
+        assert_eq!(inodes.names(), [""; 0]);
+        for ino in more.into_iter().chain([a, b, version]) {
+            inodes.forget(ino, 1);
+            assert!(inodes.get(ino).is_none());
+        }
+        assert_eq!(inodes.count(), 1);
     }
 
     #[test]

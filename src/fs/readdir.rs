@@ -1,0 +1,124 @@
+//! Directories, read: opendir(2) to closedir(2).
+
+use super::listing::{self, DirEntry, Listing, What};
+use super::{Attr, Fs, Kind, file_attr, inode::UNKNOWN, kernel_ttl};
+use crate::catalog::Known;
+use crate::deadline::Deadline;
+use crate::error::Result;
+use crate::expiry::Presence;
+
+/// An entry of a directory, for the kernel.
+pub struct Entry<'a> {
+    /// Where to go on after it.
+    pub next: u64,
+    pub name: &'a str,
+    pub ino: u64,
+    pub kind: Kind,
+    /// The attributes, counted as looked up: what the kernel caches beside the name. `None` for
+    /// `.`, `..`, and where only the name is known.
+    pub attr: Option<Attr>,
+}
+
+impl Fs {
+    pub fn opendir(&self, ino: u64) -> Result<u64> {
+        let listing = Listing::new(
+            self.bucket.store.clone(),
+            self.catalog.clone(),
+            self.metrics.clone(),
+            self.directory(ino)?,
+            self.settings.listing,
+            &self.page_memory,
+        );
+        Ok(self.directories.open(listing))
+    }
+
+    /// Gives the entries from `offset` on to `add` until it says `false`: then it took none of
+    /// what it was given, and there is no room for more. With `plus` entries carry attributes.
+    pub async fn readdir(
+        &self,
+        ino: u64,
+        fh: u64,
+        mut offset: u64,
+        plus: bool,
+        mut add: impl FnMut(&Entry<'_>) -> bool + Send,
+    ) -> Result<()> {
+        let listing = self.directories.get(fh)?;
+        let _working = self.inodes.working(ino);
+        if offset == 0 {
+            listing.rewind();
+        }
+        let mut added = false;
+        while offset < listing::FIRST_OFFSET {
+            let name = [".", ".."][offset as usize];
+            offset += 1;
+            // The kernel knows both by itself: the number of `..` is never used.
+            if !add(&Entry { next: offset, name, ino, kind: Kind::Directory, attr: None }) {
+                return Ok(());
+            }
+            added = true;
+        }
+        // A call that shows nothing may pass over many pages; all of them share its time.
+        let by = Deadline::after(self.settings.patience.timeout);
+        loop {
+            let Some(batch) = by.bound(listing.from(offset)).await? else { break };
+            for (next, entry) in batch.entries() {
+                let Some(entry) = self.show(ino, next, entry, plus) else { continue };
+                if !add(&entry) {
+                    if let Some(attr) = entry.attr {
+                        self.inodes.forget(attr.ino, 1);
+                    }
+                    return Ok(());
+                }
+                added = true;
+            }
+            // A page at a time: what is here goes out before the next one is waited for. Only an
+            // answer without any entry would mean the end.
+            if added {
+                return Ok(());
+            }
+            offset = batch.end();
+        }
+        Ok(())
+    }
+
+    /// The entry as it is now: nothing if its time came since it was fetched.
+    fn show<'a>(
+        &self,
+        parent: u64,
+        next: u64,
+        entry: &'a DirEntry,
+        plus: bool,
+    ) -> Option<Entry<'a>> {
+        let name = &entry.name;
+        let (ino, kind, attr) = match &entry.what {
+            What::Directory(prefix, fact) if plus => {
+                let ino = self.inodes.directory(parent, prefix);
+                let ttl = kernel_ttl(self.catalog.ttl(fact));
+                (ino, Kind::Directory, Some(self.directory_attr(ino, ttl)))
+            }
+            What::Directory(prefix, _) => {
+                (self.inodes.number_of_directory(prefix), Kind::Directory, None)
+            }
+            // A number that is told with attributes has to be the right one for good.
+            What::Listed(_) if plus => (UNKNOWN, Kind::File, None),
+            What::Listed(version) => (self.inodes.number_of_file(version), Kind::File, None),
+            What::File(fact) => match (self.catalog.presence(fact), &fact.known) {
+                (Presence::Expired, _) => return None,
+                (Presence::Live { .. }, Known::File { version, expiry, about }) if plus => {
+                    let (ino, file) = self.inodes.file(parent, version, *expiry, about.as_ref());
+                    let ttl = kernel_ttl(self.catalog.ttl(fact));
+                    (ino, Kind::File, Some(file_attr(ino, &file, ttl)))
+                }
+                (_, Known::File { version, .. }) => {
+                    (self.inodes.number_of_file(version), Kind::File, None)
+                }
+                (_, Known::Directory | Known::Absent) => return None,
+            },
+        };
+        Some(Entry { next, name, ino, kind, attr })
+    }
+
+    pub fn releasedir(&self, fh: u64) -> Result<()> {
+        self.directories.close(fh)
+    }
+}
