@@ -7,23 +7,24 @@
 
 mod idle;
 mod kernel_copy;
+mod table;
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::expiry::Expiry;
-use crate::name::{self, Prefix};
+use crate::name::Prefix;
 use crate::store::Version;
 use crate::xattr::About;
 use idle::{Kind, Limits, Lines};
 pub use kernel_copy::{KernelCopy, Opened};
+pub use table::Idle;
+use table::{Next, Slot, Table, hash_of_directory, hash_of_file, hash_of_pending, is_directory};
 
 /// The kernel's name for the mount's root (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
@@ -33,12 +34,6 @@ pub const UNKNOWN: u64 = 0xffff_ffff;
 
 /// The numbers that inodes other than the root have: ROOT + 1 up to UNKNOWN - 1.
 const NUMBERS: u64 = UNKNOWN - 1 - ROOT;
-
-/// In-use inodes looked at before the table is let go of for others.
-const LOOKS: usize = 1024;
-
-/// How long a name waits that cannot be invalidated while a request in its directory waits.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// An object version the kernel knows of.
 #[derive(Debug)]
@@ -74,57 +69,12 @@ pub enum Node {
     Pending(Arc<Pending>),
 }
 
-struct Slot {
-    node: Node,
-    /// Answers that named it, less what the kernel has forgotten of them.
-    lookups: u64,
-    /// The directory it lies in; of the root, the root.
-    parent: u64,
-    /// Known inodes that lie in it: the kernel keeps a directory for as long as it has those.
-    children: u32,
-    /// Requests under way in it, for which the kernel holds its lock (`i_rwsem`).
-    working: u32,
-    kind: Kind,
-    /// The kernel was asked to forget it, and has not met it since.
-    asked: bool,
-    /// Its name is to be invalidated.
-    doubted: bool,
-}
-
 pub struct Inodes {
     hasher: RandomState,
     table: Mutex<Table>,
     last_pending: AtomicU64,
     /// There is, or will soon be, a name to invalidate.
     changed: Notify,
-}
-
-struct Table {
-    slots: HashMap<u64, Slot>,
-    /// How many numbers there are.
-    numbers: u64,
-    /// By the number that they would have, those which have another, since it was taken.
-    displaced: HashMap<u64, Vec<u64>>,
-    /// All but the root and those the kernel was asked to forget.
-    lines: Lines,
-    /// Inodes whose names are to be invalidated, whatever their age.
-    doubted: VecDeque<u64>,
-}
-
-/// A directory and a name in it that the kernel should drop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Idle {
-    pub parent: u64,
-    pub name: String,
-}
-
-/// What to do about the names the kernel knows.
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
-    Drop(Idle),
-    /// Nothing, but look again then.
-    At(Instant),
-    Nothing,
 }
 
 /// A request under way in a directory. While there is one, no name in the directory is invalidated:
@@ -355,192 +305,6 @@ impl Inodes {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn hash_of_file(hasher: &RandomState, version: &Version) -> u64 {
-    hasher.hash_one((0u8, version))
-}
-
-fn hash_of_directory(hasher: &RandomState, prefix: &Prefix) -> u64 {
-    hasher.hash_one((1u8, prefix))
-}
-
-fn hash_of_pending(hasher: &RandomState, pending: &Pending) -> u64 {
-    hasher.hash_one((2u8, pending.serial))
-}
-
-fn is_directory(node: &Node, prefix: &Prefix) -> bool {
-    matches!(node, Node::Directory(known) if known == prefix)
-}
-
-impl Slot {
-    fn new(node: Node, parent: u64) -> Slot {
-        let kind = match node {
-            Node::Directory(_) => Kind::Directory,
-            Node::File(_) => Kind::Unopened,
-            // It is opened with its creation.
-            Node::Pending(_) => Kind::Opened,
-        };
-        Slot {
-            node,
-            lookups: 1,
-            parent,
-            children: 0,
-            working: 0,
-            kind,
-            asked: false,
-            doubted: false,
-        }
-    }
-
-    /// The kernel would not forget it, or not to anybody's good.
-    fn is_in_use(&self) -> bool {
-        match &self.node {
-            Node::Directory(_) => self.children > 0 || self.working > 0,
-            Node::File(file) => file.kernel.is_open(),
-            // What was written lies nowhere else yet.
-            Node::Pending(_) => true,
-        }
-    }
-
-    fn name(&self) -> &str {
-        match &self.node {
-            Node::File(file) => name::last(&file.version.key),
-            Node::Pending(pending) => name::last(&pending.key),
-            Node::Directory(prefix) => name::last(prefix.as_str().trim_end_matches('/')),
-        }
-    }
-}
-
-impl Table {
-    /// The number that this hash stands for, unless it is taken.
-    fn home(&self, hash: u64) -> u64 {
-        ROOT + 1 + hash % self.numbers
-    }
-
-    fn find<T>(&self, home: u64, same: impl Fn(&Node) -> Option<T>) -> Option<(u64, T)> {
-        let at = |ino: u64| Some((ino, same(&self.slots.get(&ino)?.node)?));
-        at(home).or_else(|| self.displaced.get(&home)?.iter().find_map(|ino| at(*ino)))
-    }
-
-    fn number(&self, hash: u64, same: impl Fn(&Node) -> Option<()>) -> u64 {
-        let home = self.home(hash);
-        self.find(home, same).map_or(home, |(ino, ())| ino)
-    }
-
-    fn look_up<T>(
-        &mut self,
-        parent: u64,
-        hash: u64,
-        same: impl Fn(&Node) -> Option<T>,
-        fresh: impl FnOnce() -> (Node, T),
-    ) -> (u64, T) {
-        let home = self.home(hash);
-        if let Some((ino, found)) = self.find(home, same) {
-            if let Some(slot) = self.slots.get_mut(&ino) {
-                slot.lookups += 1;
-            }
-            return (ino, found);
-        }
-        let mut ino = home;
-        while self.slots.contains_key(&ino) {
-            ino = self.home(ino - ROOT);
-        }
-        if ino != home {
-            self.displaced.entry(home).or_default().push(ino);
-        }
-        let (node, found) = fresh();
-        self.slots.insert(ino, Slot::new(node, parent));
-        if let Some(parent) = self.slots.get_mut(&parent) {
-            parent.children += 1;
-        }
-        (ino, found)
-    }
-
-    /// Notes that an inode is in use now. Says whether there are too many of its kind with it.
-    fn meet(&mut self, ino: u64, now: Instant) -> bool {
-        let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return false };
-        slot.asked = false;
-        self.lines.meet(slot.kind, ino, now)
-    }
-
-    fn remove(&mut self, ino: u64, hasher: &RandomState) {
-        let Some(slot) = self.slots.remove(&ino) else { return };
-        self.lines.leave(slot.kind, ino);
-        if let Some(parent) = self.slots.get_mut(&slot.parent) {
-            parent.children = parent.children.saturating_sub(1);
-        }
-        let home = self.home(match &slot.node {
-            Node::File(file) => hash_of_file(hasher, &file.version),
-            Node::Directory(prefix) => hash_of_directory(hasher, prefix),
-            Node::Pending(pending) => hash_of_pending(hasher, pending),
-        });
-        if ino != home
-            && let Entry::Occupied(mut displaced) = self.displaced.entry(home)
-        {
-            displaced.get_mut().retain(|other| *other != ino);
-            if displaced.get().is_empty() {
-                displaced.remove();
-            }
-        }
-    }
-
-    fn next(&mut self, now: Instant) -> Next {
-        if let Some(idle) = self.next_doubted() {
-            return Next::Drop(idle);
-        }
-        let mut soonest = (!self.doubted.is_empty()).then(|| now + PAUSE);
-        let mut looks = LOOKS;
-        for kind in Kind::ALL {
-            while let Some((ino, from)) = self.lines.next(kind) {
-                // Others want the table meanwhile.
-                let from = if looks == 0 { from.max(now + Duration::from_millis(1)) } else { from };
-                if now < from {
-                    soonest = Some(soonest.map_or(from, |at| at.min(from)));
-                    break;
-                }
-                looks -= 1;
-                match self.slots.get(&ino) {
-                    Some(slot) if slot.is_in_use() || self.is_worked_in(slot.parent) => {
-                        // As if it were met just now.
-                        self.lines.meet(kind, ino, now);
-                    }
-                    Some(slot) => {
-                        let idle = Idle { parent: slot.parent, name: slot.name().to_owned() };
-                        self.lines.leave(kind, ino);
-                        if let Some(slot) = self.slots.get_mut(&ino) {
-                            slot.asked = true;
-                        }
-                        return Next::Drop(idle);
-                    }
-                    None => self.lines.leave(kind, ino),
-                }
-            }
-        }
-        soonest.map_or(Next::Nothing, Next::At)
-    }
-
-    fn next_doubted(&mut self) -> Option<Idle> {
-        for _ in 0..self.doubted.len() {
-            let ino = self.doubted.pop_front()?;
-            // Those that the kernel has forgotten have no name to it.
-            let Some(slot) = self.slots.get(&ino) else { continue };
-            if self.is_worked_in(slot.parent) {
-                self.doubted.push_back(ino);
-                continue;
-            }
-            let idle = Idle { parent: slot.parent, name: slot.name().to_owned() };
-            if let Some(slot) = self.slots.get_mut(&ino) {
-                slot.doubted = false;
-            }
-            return Some(idle);
-        }
-        None
-    }
-
-    fn is_worked_in(&self, directory: u64) -> bool {
-        self.slots.get(&directory).is_some_and(|slot| slot.working > 0)
     }
 }
 
