@@ -80,6 +80,9 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         (None, 200..=299) => format!("{status}, with a document that cannot be read"),
         (None, 301) => "PermanentRedirect (301)".to_owned(),
         (None, 403) => "Forbidden (403)".to_owned(),
+        (None, 400) if wants_tls(raw) => {
+            "plain HTTP was sent to an HTTPS port (400): give the endpoint as https://".to_owned()
+        }
         (None, _) => format!("an error ({status})"),
     };
     if let Some(message) = error.message() {
@@ -104,6 +107,12 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         500.. => Error::Store(says),
         _ => Error::Refused(says),
     }
+}
+
+/// Whether it is the page that nginx or Apache answers to plain HTTP on a port that speaks TLS.
+fn wants_tls(raw: &HttpResponse) -> bool {
+    let page = String::from_utf8_lossy(raw.body().bytes().unwrap_or_default());
+    ["sent to HTTPS port", "plain HTTP to an SSL-enabled"].iter().any(|text| page.contains(text))
 }
 
 fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {

@@ -112,6 +112,9 @@ fn the_error_for_an_unreachable_store_says_what_to_try() {
         let says = format!("try https://127.0.0.1:{}", tls.port);
         assert_refused(&at(&format!("http://127.0.0.1:{}", tls.port)), &[&says]);
     }
+    let nginx = Tls::before(plain, ToPlain::Nginx);
+    let says = "give the endpoint as https://";
+    assert_refused(&at(&format!("http://127.0.0.1:{}", nginx.port)), &[says]);
     assert_refused(&at("http://no-such-host.invalid:9000"), &["no-such-host.invalid:9000", "dns"]);
 }
 

@@ -60,6 +60,8 @@ pub enum ToPlain {
     Alert,
     /// 400, as servers written in Go.
     BadRequest,
+    /// 400, as nginx.
+    Nginx,
 }
 
 /// Ends with this value.
@@ -74,6 +76,11 @@ impl Tls {
     pub fn before(port: u16, to_plain: ToPlain) -> Tls {
         let answer = match to_plain {
             ToPlain::Alert => b"\x15\x03\x01\0\x02\x02\x46".as_slice(),
+            ToPlain::Nginx => {
+                b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\nContent-Type: text/html\r\n\
+                  Content-Length: 89\r\nConnection: close\r\n\r\n<html><head><title>400</title></head>\
+                  The plain HTTP request was sent to HTTPS port</html>"
+            }
             ToPlain::BadRequest => b"HTTP/1.0 400 Bad Request\r\n\r\nThis is HTTPS.\n",
         };
         let answer: String = answer.iter().map(|byte| format!("{byte:02x}")).collect();
