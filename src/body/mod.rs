@@ -1,8 +1,9 @@
 //! Bodies: one open GetObject response each, and the reader of a file handle that owns it.
 //!
-//! A [`Body`] cannot be written down without a [`Permit`]: it takes one to ask for it, and
-//! dropping it on any path (expired, refused, cancelled, panicked, unmounted) closes the response
-//! first and gives the permit back next, by the order of its fields.
+//! Owns the caps on open bodies and on window memory, and decides what each handle asks the store
+//! for. A [`Body`] needs a [`Permit`] to be opened. Dropping it on any path (expired, refused,
+//! cancelled, panicked, unmounted) closes the response first and then releases the permit: field
+//! order. Knows nothing of names, expiry, inodes or the kernel.
 
 mod accounts;
 mod buffer;

@@ -1,8 +1,8 @@
-//! A bucket whose objects are judged: its store, the clock that they expire by, and the policy that
-//! says which statement of theirs sets the end.
+//! A bucket whose objects are judged: its store, its clock, and the policy that decides which
+//! header sets the expiry time.
 //!
-//! Owns the one way from an object to a verdict, which the mount, `ls`, `explain` and whatever
-//! deletes by it share. Knows nothing of the kernel, of open files, or of what was asked before.
+//! Owns the only way from an object to a verdict, shared by the mount, `ls`, `explain` and whatever
+//! deletes expired objects. Knows nothing of the kernel, open files or cached answers.
 
 pub mod explain;
 pub mod inventory;

@@ -1,5 +1,8 @@
-//! What is known of names: which object version, directory or nothing each one is, for how long
-//! that may be believed, and when it expires. Everything it forgets can be asked again.
+//! What is known of names: the object version, directory or absence behind each one, how long that
+//! may be cached, and when it expires.
+//!
+//! Owns the cached facts, the questions in flight and the index of expiry headers; all of it can be
+//! evicted and asked for again. Knows nothing of inodes, handles, bodies or the kernel.
 
 mod fact;
 pub mod index;

@@ -1,7 +1,7 @@
-//! The commands, one file each: what was typed in, lines for the operator and an exit status out.
+//! The commands, one file each: parsed arguments in, lines for the operator and an exit status out.
 //!
-//! Owns the process: its log, its signals, its runtime, what it prints. A command asks the modules
-//! below for what it shows; none of them prints or exits.
+//! Owns the process: its log, signals, runtime and output. Knows no rule of its own: a command asks
+//! the modules below for what it prints, and none of those prints or exits.
 
 #[cfg(feature = "demo")]
 #[expect(clippy::disallowed_methods, reason = "a demonstration by the clock on the wall")]

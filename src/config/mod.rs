@@ -1,5 +1,7 @@
-//! What was typed, made into what a mount needs. With `args` the sole reader of arguments and
-//! environment.
+//! Turns arguments into what a mount needs.
+//!
+//! Owns every option and environment variable, with its default and its validation; `args` declares
+//! them. Starts nothing and asks no store: the modules below get values and never see clap.
 
 pub mod args;
 mod values;

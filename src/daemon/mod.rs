@@ -1,4 +1,7 @@
 //! The life of a mount: checked, mounted, served, drained, unmounted.
+//!
+//! Owns the session with the kernel, the background tasks and the control socket. Knows nothing of
+//! arguments as typed, of what commands print, or of the rules of names and expiry.
 
 pub mod client;
 pub mod control;

@@ -1,18 +1,19 @@
 //! An S3 server inside this process, for `expirefs demo` and for tests.
 //!
-//! [`s3s`] speaks the protocol, [`Handle`] keeps the buckets in memory, and a layer between s3s and
-//! the socket does what s3s will not:
+//! Owns its buckets, in memory, and its listening socket. Knows nothing of the rest of the crate:
+//! no mount depends on it. [`s3s`] speaks the protocol; a layer between s3s and the socket does
+//! what s3s does not:
 //!
 //! - **`Expires` as raw bytes.** s3s refuses a PUT whose `Expires` is not a date and rewrites those
 //!   that are. Here the header goes around s3s and comes back byte for byte, since the malformed
 //!   ones are what this server is for.
-//! - **No authentication.** A signature covers the header just taken away, so none could be checked.
-//!   Credentials are ignored, and only the loopback interface is listened on.
-//! - **Counting** every request, whatever becomes of it.
+//! - **No authentication.** A signature covers the header that was removed, so none could be
+//!   checked. Credentials are ignored, and the server listens on the loopback interface only.
+//! - **Counting** every request, whatever its outcome.
 //!
 //! Served, at path-style addresses: CreateBucket, HeadBucket, PutObject, GetObject, HeadObject,
 //! CopyObject, RenameObject, DeleteObject, DeleteObjects, ListObjectsV2 and multipart uploads. All
-//! else answers 501 NotImplemented. Conditions of changes are honoured, unless a [`Personality`] says
+//! others get 501 NotImplemented. Conditions of changes are honoured, unless a [`Personality`] says
 //! otherwise.
 
 mod changes;

@@ -1,8 +1,8 @@
-//! When an object ceases to exist: header values and the clock in, a verdict out.
+//! When an object expires: header values and an instant in, a verdict out.
 //!
-//! Pure: it knows no clock, no network, no kernel, no command line and no file format. Every
-//! operation of the file system and every command asks [`Policy::judge`] when an object ends and
-//! [`Expiry::at`] whether that is now, so that there is one definition of "expired".
+//! Owns the one definition of "expired": every operation and every command asks [`Policy::judge`]
+//! when an object expires and [`Expiry::at`] whether that is now. Pure: knows no clock, network,
+//! kernel, command line or file format.
 
 mod headers;
 mod http_date;

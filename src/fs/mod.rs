@@ -1,7 +1,9 @@
-//! The file system's rules, in terms of inodes, names and handles. No kernel and no S3 here.
+//! The file system's rules, in terms of inodes, names and handles.
 //!
-//! Operations are futures that are ready at once where the answer is known; `fuse.rs` polls them
-//! once on the thread that serves the kernel and sends them to the runtime only if they wait.
+//! Owns the inode table and the open handles, and chooses every answer and its TTL. Knows neither
+//! the kernel binding nor S3: operations are futures, ready at once if the answer is cached;
+//! `fuse.rs` polls each once on the thread that serves the kernel and moves it to the runtime only
+//! if it waits.
 
 mod explain;
 pub mod handle;

@@ -1,9 +1,10 @@
 //! The store over aws-sdk-s3: the only place that knows the SDK.
 //!
-//! One HTTP client serves the bucket. Its ceiling on sockets lies at bodies plus metadata
-//! requests, each of which has a permit before it asks: so sockets stay within the descriptor
-//! budget, and no request waits for another's for longer than a socket takes to close. Another
-//! one, with a few sockets of its own, serves the hosts that credentials come from.
+//! Owns connections, credentials, retries and throttling. One HTTP client serves the bucket; its
+//! cap on sockets is the number of bodies plus that of metadata requests, each of which acquires a
+//! permit first. So sockets stay within the descriptor budget, and a request waits at most for a
+//! socket to close. A second client with a few sockets serves the hosts that credentials come from.
+//! Knows nothing of expiry rules, paths or the mount.
 
 mod document;
 mod etag;

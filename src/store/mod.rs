@@ -1,4 +1,7 @@
-//! What an object store can do, in the words of this file system. `s3` does it over S3.
+//! What an object store can do, as traits; `s3` implements them over S3.
+//!
+//! Owns the vocabulary (keys, versions, objects, pages) and the guards against listings that never
+//! end. Knows nothing of any protocol, of when an object expires, or of the file system.
 
 mod absence;
 mod pages;

@@ -1,9 +1,12 @@
 //! Inodes: a number for each object version and each directory the kernel knows of (rule R2).
 //!
-//! A number is a hash of what it stands for, keyed anew for each mount, so it is the same after the
-//! kernel has forgotten it and asks again. It fits into 32 bits: a program compiled for 32-bit
-//! numbers gets EOVERFLOW from stat(2) and getdents(2) for a larger one. Where two hash alike, the
-//! later one takes the next number that is free.
+//! Owns the numbers, their lookup counts and what the kernel caches of each version. Knows nothing
+//! of the store, of bodies, or of whether an object has expired.
+//!
+//! A number is a keyed hash of what it stands for (a new key for each mount), so it is the same
+//! when the kernel forgets an inode and looks it up again. It fits into 32 bits: a program compiled
+//! for 32-bit numbers gets EOVERFLOW from stat(2) and getdents(2) for a larger one. On a collision,
+//! the later inode takes the next free number.
 
 mod idle;
 mod kernel_copy;

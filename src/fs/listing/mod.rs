@@ -1,11 +1,13 @@
 //! One pass over a directory, page by page (rule N4): what an open directory handle reads from.
 //!
-//! Offsets stay valid for the life of the handle in little memory: a few pages are kept whole, of
-//! the others only the token that fetches them again and a hash per entry, 8 bytes, by which each
-//! entry finds its place again whatever came or went meanwhile.
+//! Owns the pages of one handle. Offsets stay valid for the life of the handle in little memory: a
+//! few pages are kept whole; of the others, only the token that fetches them again and a hash per
+//! entry (8 bytes), by which each entry is found again after the directory has changed. Knows
+//! nothing of inodes, reply buffers or other handles.
 //!
-//! [`Listing`] alone goes from page to page: it starts the task of each page, and notes a page when it
-//! hands it out. Tasks start nothing; one of a page ahead waits for the answer of the page before.
+//! [`Listing`] alone advances its pages: it starts the task of each page, and records a page when
+//! it returns it. A task starts no other task; the task of a page ahead waits for the page before
+//! it.
 
 mod fetch;
 mod memory;
