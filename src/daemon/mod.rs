@@ -36,7 +36,7 @@ use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::fs::inode::Idle;
 use crate::fs::listing::Exactness;
-use crate::fuse::{Fuse, Pages};
+use crate::fuse::{Fuse, PageCache};
 use crate::metrics::Metrics;
 use crate::name::Prefix;
 use crate::s3::{BRIEF_OUTAGE, S3, Site};
@@ -135,7 +135,7 @@ impl Mounted {
         let fs = Arc::new(Fs::new(bucket, metrics, accounts, settings, index));
         let (alive, ended) = oneshot::channel();
         let plus = config.settings.listing.exactness == Exactness::Exact;
-        let pages = Pages::default();
+        let pages = PageCache::default();
         let fuse =
             Fuse::new(fs.clone(), Handle::current(), config.ownership, plus, pages.clone(), alive);
         let source = config.url();

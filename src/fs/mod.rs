@@ -2,7 +2,7 @@
 //!
 //! Owns the inode table and the open handles, and chooses every answer and its TTL. Knows neither
 //! the kernel binding nor S3: operations are futures, ready at once if the answer is cached;
-//! `fuse.rs` polls each once on the thread that serves the kernel and moves it to the runtime only
+//! `fuse` polls each once on the thread that serves the kernel and moves it to the runtime only
 //! if it waits.
 
 mod explain;

@@ -4,34 +4,34 @@
 //! it needs is here; a hop to another thread costs a small file half its speed (measured). Only
 //! one that waits goes to the runtime. No thread that serves the kernel ever waits for the store.
 
+mod ownership;
+mod page_cache;
+mod refusal;
+
 use std::ffi::OsStr;
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
-    Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, Notifier,
-    OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
-use tracing::{Instrument, Level, Span, debug, debug_span, error, event, warn};
+use tokio::sync::oneshot;
+use tracing::{Instrument, Span, debug_span, error, warn};
 
 use crate::error::Error;
 use crate::fs::inode::ROOT;
 use crate::fs::{Attr, Entry, Fs, Kind, Lookup};
-
-/// What `stat` gives as the best size of a read. Tools that take it read in large pieces; the
-/// kernel reads ahead further by itself.
-const BLOCK_SIZE: u32 = 128 << 10;
+pub use ownership::Ownership;
+pub use page_cache::PageCache;
+use refusal::{refuse, refuse_name, refuse_readdir};
 
 /// What `df` is told: there is no end to a bucket, so a petabyte, free. The number of blocks fits
 /// into 32 bits, or programs compiled for that get EOVERFLOW.
@@ -46,91 +46,9 @@ const STATFS_BLOCK_SIZE: u32 = 1 << 20;
 /// kernel stops reading ahead at three quarters of it.
 const MAX_BACKGROUND: u16 = u16::MAX;
 
-/// Threads that give the kernel pages at one time: each may wait there for a read.
-const STORES: usize = 4;
-
 /// A version is an inode, so cached pages are right whatever happens to the name; and there is
 /// nothing to flush. FOPEN_CACHE_DIR must never be set: the kernel would list expired names.
 const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
-
-/// Whose the files are, and how they may be used.
-#[derive(Clone, Copy, Debug)]
-pub struct Ownership {
-    pub uid: u32,
-    pub gid: u32,
-    /// Permission bits, write bits included; a read-only mount takes those off.
-    pub file_mode: u16,
-    pub dir_mode: u16,
-}
-
-impl Ownership {
-    fn attr(&self, attr: &Attr) -> FileAttr {
-        let (kind, mode) = match attr.kind {
-            Kind::Directory => (FileType::Directory, self.dir_mode),
-            Kind::File => (FileType::RegularFile, self.file_mode),
-        };
-        FileAttr {
-            ino: INodeNo(attr.ino),
-            size: attr.size,
-            blocks: attr.size.div_ceil(512),
-            atime: attr.mtime,
-            mtime: attr.mtime,
-            ctime: attr.mtime,
-            crtime: attr.mtime,
-            kind,
-            perm: mode & !0o222,
-            // For directories too: where it is 1, no tool infers the number of subdirectories.
-            nlink: 1,
-            uid: self.uid,
-            gid: self.gid,
-            rdev: 0,
-            blksize: BLOCK_SIZE,
-            flags: 0,
-        }
-    }
-}
-
-/// The kernel's page cache of one mount.
-#[derive(Clone)]
-pub struct Pages {
-    /// There once it is mounted.
-    notifier: Arc<OnceLock<Notifier>>,
-    turns: Arc<Semaphore>,
-}
-
-impl Default for Pages {
-    fn default() -> Pages {
-        Pages { notifier: Arc::default(), turns: Arc::new(Semaphore::new(STORES)) }
-    }
-}
-
-impl Pages {
-    /// From now on the kernel can be told.
-    pub fn reached_by(&self, notifier: Notifier) {
-        // It is mounted once.
-        let _ = self.notifier.set(notifier);
-    }
-
-    /// Puts bytes of a file into it; whether that was done.
-    ///
-    /// FUSE_NOTIFY_STORE locks each page, and a page stays locked while a read of it is under way:
-    /// it runs on a thread that no read waits for, and holds nothing that one may need.
-    async fn store(&self, ino: INodeNo, offset: u64, bytes: Bytes) -> bool {
-        let (Some(notifier), Ok(turn)) =
-            (self.notifier.get().cloned(), self.turns.clone().acquire_owned().await)
-        else {
-            return false;
-        };
-        let stored = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            notifier.store(ino, offset, &bytes)
-        });
-        let stored = stored.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        stored
-            .inspect_err(|error| debug!(%ino, offset, "the kernel takes no pages: {error}"))
-            .is_ok()
-    }
-}
 
 /// Serves one mount.
 pub struct Fuse {
@@ -139,7 +57,7 @@ pub struct Fuse {
     owner: Ownership,
     /// Whether listings carry attributes. Lazy ones do not know them.
     plus: bool,
-    pages: Pages,
+    pages: PageCache,
     /// Dropped with the session.
     _alive: oneshot::Sender<()>,
 }
@@ -151,7 +69,7 @@ impl Fuse {
         runtime: Handle,
         owner: Ownership,
         plus: bool,
-        pages: Pages,
+        pages: PageCache,
         alive: oneshot::Sender<()>,
     ) -> Fuse {
         Fuse { fs, runtime, owner, plus, pages, _alive: alive }
@@ -175,33 +93,6 @@ impl Fuse {
             self.runtime.spawn(work);
         }
     }
-}
-
-/// Logs a refusal, once, with what it was about, and says it in the kernel's terms.
-fn refuse(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
-    refuse_name(fs, operation, ino, OsStr::new(""), error)
-}
-
-/// The same of a directory that is being read.
-fn refuse_readdir(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
-    refuse(fs, operation, ino, error);
-    Errno::from_i32(error.errno_of_readdir())
-}
-
-/// The same of `name` in the directory `ino`.
-fn refuse_name(fs: &Fs, operation: &'static str, ino: u64, name: &OsStr, error: &Error) -> Errno {
-    macro_rules! log {
-        ($level:expr) => {
-            event!($level, operation, key = fs.key_of(ino) + &name.to_string_lossy(), "{error}")
-        };
-    }
-    match error.level() {
-        Level::ERROR => log!(Level::ERROR),
-        Level::WARN => log!(Level::WARN),
-        Level::INFO => log!(Level::INFO),
-        _ => log!(Level::DEBUG),
-    }
-    Errno::from_i32(error.errno())
 }
 
 /// A value, or its length where the caller asks for that with a size of 0 (getxattr(2)).
@@ -231,7 +122,7 @@ macro_rules! refused_as_read_only {
 }
 
 impl Filesystem for Fuse {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Without it the kernel asks one thing about a directory at a time.
         let wanted = [
             InitFlags::FUSE_PARALLEL_DIROPS,
