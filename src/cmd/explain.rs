@@ -4,12 +4,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{bucket, on_runtime, read_answer};
+use super::{bucket, on_runtime};
 use crate::bucket::explain::{Explanation, explain};
 use crate::config::Query;
 use crate::config::args::ExplainArgs;
-use crate::daemon::client;
-use crate::daemon::control::Request;
+use crate::daemon::client::{self, Failure};
 use crate::output::{Reader, print, print_json};
 
 pub fn run(args: ExplainArgs) -> Result<ExitCode, String> {
@@ -21,9 +20,12 @@ pub fn run(args: ExplainArgs) -> Result<ExitCode, String> {
         }
         false => {
             let (mount, below) = client::path_in_mount(Path::new(path))?;
-            let answer = on_runtime(1, client::ask(&mount, &Request::Explain(below)))?;
-            read_answer::<Result<Explanation, String>>(&answer)?
-                .map_err(|e| format!("{path}: {e}"))?
+            on_runtime(1, async {
+                client::explain(&mount, below).await.map_err(|failure| match failure {
+                    Failure::Refused(why) => format!("{path}: {why}"),
+                    Failure::Unanswered(why) => why,
+                })
+            })?
         }
     };
     let _: Reader = match args.json {

@@ -17,7 +17,6 @@ mod umount;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use tokio::runtime::Builder;
 
 use crate::bucket::Bucket;
@@ -44,10 +43,6 @@ pub fn run(cli: Cli) -> ExitCode {
         say(&format!("expirefs: {error}"));
         ExitCode::FAILURE
     })
-}
-
-fn read_answer<T: DeserializeOwned>(answer: &str) -> Result<T, String> {
-    serde_json::from_str(answer).map_err(|e| format!("the daemon's answer cannot be read: {e}"))
 }
 
 /// A bucket without a mount.

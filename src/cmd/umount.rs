@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use super::on_runtime;
 use crate::config::args::UmountArgs;
-use crate::daemon::control::Request;
-use crate::daemon::{client, mounts};
+use crate::daemon::client::{self, Failure};
+use crate::daemon::mounts;
 
 pub fn run(args: &UmountArgs) -> Result<ExitCode, String> {
     on_runtime(1, umount(args))
@@ -15,28 +15,26 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, String> {
 /// or with `force`.
 async fn umount(UmountArgs { dir, force }: &UmountArgs) -> Result<ExitCode, String> {
     let mount = client::mount_at(dir, false)?;
-    let asked = match *force {
-        true => None,
-        false => Some(client::ask(&mount, &Request::Unmount).await),
-    };
+    let is_mounted = || matches!(mounts::at(dir), Ok(Some(now)) if now.device == mount.device);
+    let asked = if *force { None } else { Some(client::unmount(&mount).await) };
     match asked {
-        Some(Ok(failure)) if failure.is_empty() => {}
-        Some(Ok(failure)) => return Err(failure),
-        Some(Err(error)) if !mount.is_dead() => {
+        Some(Ok(())) => {}
+        Some(Err(Failure::Refused(why))) => return Err(why),
+        // The daemon has ended before it could answer.
+        Some(Err(Failure::Unanswered(_))) if !is_mounted() => {}
+        Some(Err(Failure::Unanswered(why))) if !mount.is_dead() => {
             return Err(format!(
-                "{error}; it is still mounted: `expirefs umount --force {}` detaches it without \
-                 its daemon",
+                "{why}; it is still mounted: `expirefs umount --force {}` detaches it without its \
+                 daemon",
                 dir.display()
             ));
         }
-        Some(Err(_)) | None => {
+        Some(Err(Failure::Unanswered(_))) | None => {
             mounts::detach(&mount).map_err(|e| format!("{}: {e}", dir.display()))?;
         }
     }
-    match mounts::at(dir) {
-        Ok(Some(now)) if now.device == mount.device => {
-            Err(format!("{} is still mounted", dir.display()))
-        }
-        _ => Ok(ExitCode::SUCCESS),
+    match is_mounted() {
+        true => Err(format!("{} is still mounted", dir.display())),
+        false => Ok(ExitCode::SUCCESS),
     }
 }

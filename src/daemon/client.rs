@@ -1,62 +1,117 @@
 //! The client of a mount's control socket: finds the mount, and asks its daemon.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::Uid;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::daemon::control::{Request, socket_of};
+use crate::bucket::explain::Explanation;
 use crate::daemon::mounts::{self, MountEntry};
+use crate::daemon::protocol::{self, Reply, Request, socket_of};
 use crate::daemon::runtime_dir;
+use crate::daemon::status::Status;
 
 /// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Asks the daemon of a mount, and returns its answer, which ends when the daemon closes.
+/// Why a daemon has not done what it was asked for.
+#[derive(Debug)]
+pub enum Failure {
+    /// In its own words.
+    Refused(String),
+    /// It cannot be asked, or does not answer in words that this version knows.
+    Unanswered(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Failure::Refused(text) | Failure::Unanswered(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// # Errors
+/// See [`Failure`].
+pub async fn status(mount: &MountEntry) -> Result<Status, Failure> {
+    ask(mount, &Request::Status, Some(DAEMON_PATIENCE)).await
+}
+
+/// Why the name at this path below the mount point is there or not.
 ///
 /// # Errors
-/// In words for the operator.
-pub async fn ask(mount: &MountEntry, request: &Request) -> Result<String, String> {
+/// See [`Failure`].
+pub async fn explain(mount: &MountEntry, path: String) -> Result<Explanation, Failure> {
+    // The mount's own timeout ends it.
+    ask(mount, &Request::Explain(path), None).await
+}
+
+/// Returns when it is unmounted.
+///
+/// # Errors
+/// See [`Failure`]. A daemon that ends before it has answered is [`Failure::Unanswered`].
+pub async fn unmount(mount: &MountEntry) -> Result<(), Failure> {
+    ask(mount, &Request::Unmount, Some(DAEMON_PATIENCE)).await
+}
+
+async fn ask<T: DeserializeOwned>(
+    mount: &MountEntry,
+    request: &Request,
+    patience: Option<Duration>,
+) -> Result<T, Failure> {
     let dirs = runtime_dir::of_this_user();
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
-            format!(
-                "no control socket of the mount at {} in {}: is its daemon run by another user, or \
-                 with another XDG_RUNTIME_DIR?",
-                mount.dir.display(),
-                dirs.join(", ")
-            )
-        }
-        _ => format!("the daemon of {} does not answer: {error}", mount.dir.display()),
-    };
-    let talk = async {
-        let mut line = serde_json::to_string(request)?;
-        line.push('\n');
-        loop {
-            let mut stream = connect(&dirs, mount).await?;
-            stream.write_all(line.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            // Only the end of a mount is told without a word: where many ask at one time, a client
-            // that is late with its request loses its place.
-            if !answer.is_empty() || *request == Request::Unmount {
-                return Ok(answer);
-            }
-        }
-    };
-    let answer = match request {
-        // The mount's own timeout ends it.
-        Request::Explain(_) => talk.await,
-        Request::Status | Request::Unmount => timeout(DAEMON_PATIENCE, talk)
+    let dir = mount.dir.display();
+    let answer = match patience {
+        None => talk(&dirs, mount, request).await,
+        Some(patience) => timeout(patience, talk(&dirs, mount, request))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
     };
-    answer.map_err(failed)
+    let answer = answer.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+            Failure::Unanswered(format!(
+                "no control socket of the mount at {dir} in {}: is its daemon run by another user, \
+                 or with another XDG_RUNTIME_DIR?",
+                dirs.join(", ")
+            ))
+        }
+        _ => Failure::Unanswered(format!("the daemon of {dir} does not answer: {error}")),
+    })?;
+    let reply: serde_json::Result<Reply<T>> = serde_json::from_str(&answer);
+    reply.map_err(|error| not_understood(mount, &answer, &error))?.map_err(Failure::Refused)
+}
+
+/// An answer of another version: of one that cannot read the request either, which says so in a line
+/// of text, or of one whose figures are others.
+fn not_understood(mount: &MountEntry, answer: &str, error: &serde_json::Error) -> Failure {
+    let is_json = serde_json::from_str::<IgnoredAny>(answer).is_ok();
+    let why = if is_json { error.to_string() } else { answer.trim_end().to_owned() };
+    Failure::Unanswered(format!(
+        "the daemon's answer cannot be read: {} and this command are of different versions: {why}",
+        mount.dir.display()
+    ))
+}
+
+/// Sends the request, and receives the answer up to the end of the stream.
+async fn talk(dirs: &[PathBuf], mount: &MountEntry, request: &Request) -> io::Result<String> {
+    let line = protocol::encode(request)?;
+    loop {
+        let mut stream = connect(dirs, mount).await?;
+        stream.write_all(line.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        // Where many ask at one time, a client that is late with its request loses its place, and
+        // is told nothing.
+        if !answer.is_empty() {
+            return Ok(answer);
+        }
+    }
 }
 
 /// The daemon may have taken another folder than this client would.

@@ -1,29 +1,31 @@
-//! The control socket of a mount: `status` and `umount` ask the daemon over it.
+//! The daemon's end of the control socket, over which `status`, `explain` and `umount` ask.
 //!
-//! One request a connection: a line of JSON, answered by a text up to the end of the stream. The
-//! socket lies in a directory that only its owner may enter, is named after the device number of
+//! The socket lies in a directory that only its owner may enter, is named after the device number of
 //! the mount, and is removed with it.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use async_trait::async_trait;
 use nix::unistd::Uid;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
+use crate::bucket::explain::Explanation;
 use crate::daemon::mounts::MountEntry;
+use crate::daemon::protocol::{self, LONGEST, Reply, Request, socket_of};
 use crate::daemon::runtime_dir;
+use crate::daemon::status::Status;
 
 /// Clients served at one time. Each is a descriptor, as is one that waits for a place; the budget
 /// counts four.
@@ -35,34 +37,35 @@ const SILENCE: Duration = Duration::from_millis(50);
 /// A client that does not speak, or listen, is not waited for longer.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest request, in bytes: a path (PATH_MAX of Linux), each byte of it escaped.
-const LONGEST: u64 = 6 * 4096 + 64;
+/// What a mount answers by itself. To unmount is up to whoever has the [`Server`].
+#[async_trait]
+pub trait Service: Send + Sync + 'static {
+    fn status(&self) -> Status;
 
-/// What a client asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Request {
-    /// Answered by a [`crate::daemon::status::Status`].
-    Status,
-    /// Why the name at this path below the mount point is there or not. Answered by a `Result`
-    /// of an explanation or a text; may take as long as the store does.
-    Explain(String),
-    /// Answered, when it is unmounted, by nothing, or by why it cannot be.
-    Unmount,
+    /// Why the name at this path below the mount point is there or not.
+    async fn explain(&self, path: &str) -> Reply<Explanation>;
 }
 
-/// Makes the answer to a request other than to unmount.
-pub type Answer = dyn Fn(Request) -> BoxFuture<'static, String> + Send + Sync;
+/// A client that has asked for something. It is told once.
+struct Client(UnixStream);
 
-/// The socket of a mount, in the folder where its daemon keeps it.
-pub fn socket_of(dir: &Path, mount: &MountEntry) -> PathBuf {
-    dir.join(format!("{}.sock", mount.device))
+impl Client {
+    async fn tell<T: Serialize>(self, reply: &Reply<T>) -> io::Result<()> {
+        let text = serde_json::to_string(reply)?;
+        self.say(&text).await
+    }
+
+    async fn say(mut self, text: &str) -> io::Result<()> {
+        timeout(CLIENT_PATIENCE, self.0.write_all(text.as_bytes())).await?
+    }
 }
 
-/// The daemon's end. Dropping it removes the socket.
+/// The socket and its clients. Dropping it removes the socket and tells nobody anything more.
 pub struct Server {
     path: PathBuf,
-    _clients: JoinSet<()>,
+    clients: JoinSet<()>,
+    asked_to_unmount: mpsc::UnboundedReceiver<Client>,
+    waiting: Vec<Client>,
 }
 
 impl Drop for Server {
@@ -74,44 +77,69 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Listens for the mount. Each wish to unmount goes to `unmount`, and its client sees the
-    /// stream end with the daemon.
+    /// Listens for the mount.
     ///
     /// # Errors
     /// Where there is no folder for the socket, or no socket can be made in it.
-    pub fn start(
-        mount: &MountEntry,
-        answer: Arc<Answer>,
-        unmount: mpsc::UnboundedSender<UnixStream>,
-    ) -> io::Result<Server> {
+    pub fn start(mount: &MountEntry, service: Arc<dyn Service>) -> io::Result<Server> {
         let (path, listener) = listen(mount)?;
+        let (unmount, asked_to_unmount) = mpsc::unbounded_channel();
         let mut clients = JoinSet::new();
-        clients.spawn(async move {
-            let room = Arc::new(Semaphore::new(CLIENTS));
-            let slow = Arc::new(Semaphore::new(CLIENTS - 1));
-            let mut silent = VecDeque::new();
-            // Ended with the set, and so are its clients with this one.
-            let mut serving = JoinSet::new();
-            loop {
-                let Ok((client, _)) = listener.accept().await else {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                let Some(turn) = place(&room, &mut silent).await else { return };
-                while serving.try_join_next().is_some() {}
-                let (answer, slow) = (answer.clone(), slow.clone());
-                let unmount = unmount.clone();
-                let is_silent = Arc::new(AtomicBool::new(true));
-                let asking = is_silent.clone();
-                let task = serving.spawn(async move {
-                    let _ = serve(client, &asking, &*answer, &slow, unmount).await;
-                    asking.store(false, Ordering::Relaxed);
-                    drop(turn);
-                });
-                silent.push_back(Silent { is_silent, since: Instant::now(), task });
-            }
+        clients.spawn(accept(listener, service, unmount));
+        Ok(Server { path, clients, asked_to_unmount, waiting: Vec::new() })
+    }
+
+    /// Waits until a client has asked for the mount to be unmounted.
+    pub async fn until_asked_to_unmount(&mut self) {
+        match self.asked_to_unmount.recv().await {
+            Some(client) => self.waiting.push(client),
+            // Nobody listens any more, so nobody will ever ask.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends, and tells all clients that have asked to unmount what came of it.
+    pub async fn stop(mut self, outcome: &Reply<()>) {
+        self.clients.shutdown().await;
+        while let Ok(client) = self.asked_to_unmount.try_recv() {
+            self.waiting.push(client);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        // Who is told finds no socket, as after the end of the mount.
+        drop(self);
+        for client in waiting {
+            let _ = client.tell(outcome).await;
+        }
+    }
+}
+
+/// Serves whoever connects, until it is dropped.
+async fn accept(
+    listener: UnixListener,
+    service: Arc<dyn Service>,
+    unmount: mpsc::UnboundedSender<Client>,
+) {
+    let room = Arc::new(Semaphore::new(CLIENTS));
+    let slow = Arc::new(Semaphore::new(CLIENTS - 1));
+    let mut silent = VecDeque::new();
+    // Ended with this one.
+    let mut serving = JoinSet::new();
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Some(turn) = place(&room, &mut silent).await else { return };
+        while serving.try_join_next().is_some() {}
+        let (service, slow, unmount) = (service.clone(), slow.clone(), unmount.clone());
+        let is_silent = Arc::new(AtomicBool::new(true));
+        let asking = is_silent.clone();
+        let task = serving.spawn(async move {
+            let _ = serve(client, &asking, &*service, &slow, &unmount).await;
+            asking.store(false, Ordering::Relaxed);
+            drop(turn);
         });
-        Ok(Server { path, _clients: clients })
+        silent.push_back(Silent { is_silent, since: Instant::now(), task });
     }
 }
 
@@ -172,9 +200,9 @@ async fn place(
 async fn serve(
     client: UnixStream,
     is_silent: &AtomicBool,
-    answer: &Answer,
+    service: &dyn Service,
     slow: &Semaphore,
-    unmount: mpsc::UnboundedSender<UnixStream>,
+    unmount: &mpsc::UnboundedSender<Client>,
 ) -> io::Result<()> {
     let mut client = BufReader::new(client.take(LONGEST));
     let mut line = String::new();
@@ -182,19 +210,72 @@ async fn serve(
     if !is_silent.swap(false, Ordering::Relaxed) {
         return Ok(());
     }
-    let mut client = client.into_inner().into_inner();
-    let says = match serde_json::from_str(&line) {
-        Ok(Request::Unmount) => {
-            let _ = unmount.send(client);
-            return Ok(());
+    let client = Client(client.into_inner().into_inner());
+    match protocol::decode(&line) {
+        Ok(Request::Status) => client.tell(&Ok(service.status())).await,
+        Ok(Request::Explain(path)) => {
+            // One place is always left for who asks what is the matter.
+            let Ok(_turn) = slow.try_acquire() else {
+                let busy = "others are having it explained just now: try again";
+                return client.tell(&Reply::<Explanation>::Err(busy.to_owned())).await;
+            };
+            client.tell(&service.explain(&path).await).await
         }
-        // One place is always left for who asks what is the matter.
-        Ok(request @ Request::Explain(_)) => match slow.try_acquire() {
-            Ok(_turn) => answer(request).await,
-            Err(_) => r#"{"Err":"others are having it explained just now: try again"}"#.to_owned(),
-        },
-        Ok(request) => answer(request).await,
-        Err(error) => format!("not a request: {error}\n"),
-    };
-    timeout(CLIENT_PATIENCE, client.write_all(says.as_bytes())).await?
+        Ok(Request::Unmount) => {
+            // Where nobody receives it the mount is ending, and so is the socket.
+            let _ = unmount.send(client);
+            Ok(())
+        }
+        Err(text) => client.say(&text).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Mute;
+
+    #[async_trait]
+    impl Service for Mute {
+        fn status(&self) -> Status {
+            unreachable!()
+        }
+
+        async fn explain(&self, path: &str) -> Reply<Explanation> {
+            Err(format!("{path}: no"))
+        }
+    }
+
+    /// What a client sees of this line, with so many places for slow requests, and whether it waits for
+    /// the mount to be unmounted.
+    async fn asked(line: &str, slow: usize) -> (String, bool) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (unmount, mut waiting) = mpsc::unbounded_channel();
+        client.write_all(line.as_bytes()).await.unwrap();
+        let is_silent = AtomicBool::new(true);
+        serve(server, &is_silent, &Mute, &Semaphore::new(slow), &unmount).await.unwrap();
+        assert!(!is_silent.into_inner());
+        let waits = match waiting.try_recv() {
+            Ok(client) => client.tell(&Reply::<()>::Err("busy".into())).await.is_ok(),
+            Err(_) => false,
+        };
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        (answer, waits)
+    }
+
+    #[tokio::test]
+    async fn each_request_gets_its_answer() {
+        let explain = protocol::encode(&Request::Explain("a/b".into())).unwrap();
+        assert_eq!(asked(&explain, 1).await, (r#"{"Err":"a/b: no"}"#.into(), false));
+        let (busy, _) = asked(&explain, 0).await;
+        assert!(busy.starts_with(r#"{"Err":""#) && busy.contains("try again"), "{busy}");
+        let unmount = protocol::encode(&Request::Unmount).unwrap();
+        assert_eq!(asked(&unmount, 1).await, (r#"{"Err":"busy"}"#.into(), true));
+        for line in ["\n", "\"unmount\"\n"] {
+            let (answer, waits) = asked(line, 1).await;
+            assert!(answer.ends_with('\n') && !waits, "{line}: {answer}");
+        }
+    }
 }

@@ -3,9 +3,11 @@
 //! Owns the session with the kernel, the background tasks and the control socket. Knows nothing of
 //! arguments as typed, of what commands print, or of the rules of names and expiry.
 
+mod answers;
 pub mod client;
-pub mod control;
+mod control;
 pub mod mounts;
+mod protocol;
 mod runtime_dir;
 mod session;
 pub mod status;
@@ -17,11 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
-use futures_util::FutureExt;
-use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -41,7 +40,8 @@ use crate::metrics::Metrics;
 use crate::name::Prefix;
 use crate::s3::{BRIEF_OUTAGE, S3, Site};
 use crate::store::{ListRequest, Store, any_below};
-use control::Request;
+use answers::Answers;
+use control::{Server, Service};
 use mounts::MountEntry;
 use status::{Status, process_of};
 
@@ -58,12 +58,10 @@ const IDLE_NAMES: usize = 64;
 pub struct Mounted {
     fs: Arc<Fs>,
     entry: MountEntry,
-    status: Arc<dyn Fn() -> Status + Send + Sync>,
+    answers: Arc<Answers>,
     /// Ends when the kernel has let go of the mount, whoever unmounted it.
     ended: oneshot::Receiver<()>,
-    wishes: mpsc::UnboundedReceiver<UnixStream>,
-    waiting_for_unmount: Vec<UnixStream>,
-    control: Option<control::Server>,
+    control: Option<Server>,
     _chores: JoinSet<()>,
 }
 
@@ -143,61 +141,33 @@ impl Mounted {
         pages.reached_by(notifier.clone());
 
         let peak = Arc::new(Mutex::new(InUse::default()));
-        let status = {
-            let (fs, peak, dir) = (fs.clone(), peak.clone(), entry.dir.display().to_string());
-            let started = Instant::now();
-            let idle_warn = config.idle_warn;
-            move || {
-                let peak = *peak.lock().unwrap_or_else(PoisonError::into_inner);
-                Status::of(&fs, idle_warn, &budget, peak, &source, &dir, started.elapsed())
-            }
-        };
-        let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(status);
+        let answers = Arc::new(Answers {
+            fs: fs.clone(),
+            bucket: asked,
+            bucket_name: config.endpoint.bucket,
+            source,
+            dir: entry.dir.display().to_string(),
+            budget,
+            idle_warn: config.idle_warn,
+            started: Instant::now(),
+            peak: peak.clone(),
+        });
         let mut chores = JoinSet::new();
         chores.spawn(sample(peak));
         chores.spawn(have_names_dropped(fs.clone(), notifier));
         if let Some(after) = config.idle_warn {
             chores.spawn(report_forgotten_bodies(fs.clone(), after));
         }
-        let (wish, wishes) = mpsc::unbounded_channel();
-        let answer = {
-            let (status, fs) = (status.clone(), fs.clone());
-            let (bucket, dir) = (config.endpoint.bucket, entry.dir.display().to_string());
-            move |request| {
-                let (status, fs, asked) = (status.clone(), fs.clone(), asked.clone());
-                let (bucket, dir) = (bucket.clone(), dir.clone());
-                let answer = async move {
-                    let answer = match request {
-                        Request::Explain(path) => {
-                            let explained = fs.explain(&asked, &path, &bucket, &dir).await;
-                            serde_json::to_string(&explained.map_err(|e| e.to_string()))
-                        }
-                        Request::Status | Request::Unmount => serde_json::to_string(&status()),
-                    };
-                    answer.unwrap_or_else(|e| e.to_string())
-                };
-                answer.boxed()
-            }
-        };
-        let control = control::Server::start(&entry, Arc::new(answer), wish);
+        let control = Server::start(&entry, answers.clone());
         let control = control.inspect_err(|error| {
             warn!("no control socket, so no `expirefs status`: {error}");
         });
         chores.spawn(audit(fs.clone()));
-        Ok(Mounted {
-            fs,
-            entry,
-            status,
-            ended,
-            wishes,
-            waiting_for_unmount: Vec::new(),
-            control: control.ok(),
-            _chores: chores,
-        })
+        Ok(Mounted { fs, entry, answers, ended, control: control.ok(), _chores: chores })
     }
 
     pub fn status(&self) -> Status {
-        (self.status)()
+        self.answers.status()
     }
 
     pub fn dir(&self) -> &Path {
@@ -206,10 +176,15 @@ impl Mounted {
 
     /// Waits until somebody has unmounted it, or asks for it over the control socket.
     pub async fn until_done(&mut self) {
+        let asked = async {
+            match &mut self.control {
+                Some(control) => control.until_asked_to_unmount().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = &mut self.ended => {}
-            // Where there is no control socket nobody will ever wish.
-            Some(client) = self.wishes.recv() => self.waiting_for_unmount.push(client),
+            () = asked => {}
         }
     }
 
@@ -228,21 +203,19 @@ impl Mounted {
         }
         let entry = self.entry.clone();
         let detached = tokio::task::spawn_blocking(move || mounts::detach(&entry)).await;
-        let failure = match detached.map_err(|e| io::Error::other(e.to_string())).flatten() {
-            Ok(()) => None,
-            Err(error) => Some(format!("cannot unmount {}: {error}", self.entry.dir.display())),
-        };
+        let detached = detached.map_err(|e| io::Error::other(e.to_string())).flatten();
+        let outcome =
+            detached.map_err(|e| format!("cannot unmount {}: {e}", self.entry.dir.display()));
         let fs = self.fs.clone();
         let _ = tokio::task::spawn_blocking(move || fs.index().flush()).await;
         // With handles open the session ends with this process, and no sooner.
         if !self.ended.is_terminated() && self.fs.open_handles().is_empty() {
             let _ = tokio::time::timeout(FAREWELL, &mut self.ended).await;
         }
-        drop(self.control.take());
-        for mut client in self.waiting_for_unmount {
-            let _ = client.write_all(failure.as_deref().unwrap_or_default().as_bytes()).await;
+        if let Some(control) = self.control {
+            control.stop(&outcome).await;
         }
-        failure.map_or(Ok(()), Err)
+        outcome
     }
 }
 

@@ -1,14 +1,18 @@
 //! `expirefs status` and `expirefs umount`, and the socket they use.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Output;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::support::PAST;
 use crate::support::content::{MIB, content};
+use crate::support::embedded::Embedded;
 use crate::support::mount::{is_mounted, sockets_under};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::wait::{eventually, within};
@@ -192,4 +196,80 @@ fn the_environments_of_daemon_and_client_may_differ() {
     assert!(output.status.success(), "{output:?}");
     let mut mount = mount;
     assert!(mount.ended().success());
+}
+
+/// What another version asks is not taken for something else, and is answered by a line of text.
+#[test]
+fn a_request_of_another_version_is_refused() {
+    let store = Embedded::start();
+    let mount = store.mounting().start();
+    let sockets = sockets_under(mount.runtime_dir());
+    for request in ["\"unmount\"", "\"status\"", r#"{"protocol":99,"request":"unmount"}"#, "?", ""]
+    {
+        let mut stream = UnixStream::connect(&sockets[0]).expect("connect");
+        stream.write_all(format!("{request}\n").as_bytes()).expect("ask");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains("another version of expirefs"), "{request}: {answer}");
+        assert_eq!(answer.lines().count(), 1, "{request}: {answer}");
+    }
+    assert!(is_mounted(mount.dir()));
+}
+
+/// The same of answers: each command fails with one line that says why, and prints nothing else.
+#[test]
+fn an_answer_of_another_version_is_not_shown() {
+    let store = Embedded::start();
+    let mount = store.mounting().start();
+    let socket = sockets_under(mount.runtime_dir()).pop().expect("a socket");
+    let aside = socket.with_extension("aside");
+    fs::rename(&socket, &aside).expect("rename");
+    // What a daemon says that knows no versions of the protocol, and what later ones might.
+    let answers =
+        ["not a request: unknown variant `protocol`\n", r#"{"version":"9"}"#, r#"{"Ok":9}"#];
+    for answer in answers {
+        let listener = UnixListener::bind(&socket).expect("bind");
+        let commands: [(&str, &[&str]); 4] =
+            [("status", &[]), ("status", &["--json"]), ("explain", &[]), ("umount", &[])];
+        let daemon = thread::spawn(move || {
+            for stream in listener.incoming().take(commands.len()) {
+                let mut stream = BufReader::new(stream.expect("a client"));
+                stream.read_line(&mut String::new()).expect("a request");
+                stream.get_mut().write_all(answer.as_bytes()).expect("answer");
+            }
+        });
+        for (command, args) in commands {
+            let Output { status, stdout, stderr } = mount.control(command, args);
+            let said = text(stderr);
+            assert_eq!(status.code(), Some(1), "{command}, {answer}: {said}");
+            assert!(stdout.is_empty(), "{command}, {answer}: {}", text(stdout));
+            let first = said.lines().next().unwrap_or_default();
+            assert!(first.contains("different versions"), "{command}, {answer}: {said}");
+            assert_eq!(said.lines().count(), 1, "{command}, {answer}: {said}");
+            assert!(is_mounted(mount.dir()), "{command}, {answer}");
+        }
+        daemon.join().expect("the other daemon");
+        fs::remove_file(&socket).expect("remove");
+    }
+    fs::rename(&aside, &socket).expect("rename");
+}
+
+/// Several that ask at one time to unmount are all told when it is done.
+#[test]
+fn everybody_who_asks_to_unmount_is_told() {
+    let store = Embedded::start();
+    store.put("f", content(1, MIB));
+    let mut mount = store.mounting().start();
+    // Read just now, so that unmounting takes a while.
+    let file = fs::File::open(mount.path("f")).expect("open");
+    file.read_exact_at(&mut [0; 4096], 0).expect("read");
+    let asking: Vec<_> = (0..6)
+        .map(|_| mount.control_command("umount", mount.dir(), &[]).spawn().expect("it runs"))
+        .collect();
+    for mut child in asking {
+        assert!(child.wait().expect("it ends").success());
+    }
+    drop(file);
+    assert!(mount.ended().success());
+    mount.assert_nothing_left();
 }

@@ -1,0 +1,43 @@
+//! What a mount says of itself and of its names.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::bucket::Bucket;
+use crate::bucket::explain::Explanation;
+use crate::daemon::control::Service;
+use crate::daemon::protocol::Reply;
+use crate::daemon::status::Status;
+use crate::fd_budget::{Budget, InUse};
+use crate::fs::Fs;
+
+/// What the answers are made of.
+pub struct Answers {
+    pub fs: Arc<Fs>,
+    /// The same bucket, with the patience of whoever wants a name explained.
+    pub bucket: Bucket,
+    pub bucket_name: String,
+    pub source: String,
+    pub dir: String,
+    pub budget: Budget,
+    pub idle_warn: Option<Duration>,
+    pub started: Instant,
+    pub peak: Arc<Mutex<InUse>>,
+}
+
+#[async_trait]
+impl Service for Answers {
+    fn status(&self) -> Status {
+        let peak = *self.peak.lock().unwrap_or_else(PoisonError::into_inner);
+        let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
+        Status::of(fs, *idle_warn, budget, peak, source, dir, started.elapsed())
+    }
+
+    async fn explain(&self, path: &str) -> Reply<Explanation> {
+        let explained = self.fs.explain(&self.bucket, path, &self.bucket_name, &self.dir).await;
+        explained.map_err(|error| error.to_string())
+    }
+}
