@@ -27,6 +27,17 @@ pub enum Error {
     Unparsable,
     #[error("replaced or deleted since it was looked up")]
     Stale,
+    /// 412 to a change, which was not made. Nor was one that met with the next two.
+    #[error("a condition of the request does not hold")]
+    PreconditionFailed,
+    /// 409: the same request may succeed later.
+    #[error("another change of the same object was under way: {0}")]
+    Conflict(String),
+    #[error("the store does not know how to do this: {0}")]
+    Unsupported(String),
+    /// A change that may have been made, or may yet be: its answer is lost, or says nothing.
+    #[error("no clear answer to a change, which may have been made: {0}")]
+    Unclear(String),
     #[error("the store gives no ETag, so the rest could be of another version")]
     NotResumable,
     #[error("access denied: {0}")]
@@ -76,7 +87,7 @@ impl Error {
     pub fn errno(&self) -> c_int {
         match self {
             Error::NotFound | Error::Expired => libc::ENOENT,
-            Error::Stale => libc::ESTALE,
+            Error::Stale | Error::PreconditionFailed => libc::ESTALE,
             Error::Denied(_) => libc::EACCES,
             Error::TooManyBodies { .. } | Error::OutOfDescriptors(_) => libc::ENFILE,
             Error::Unconfirmed(_)
@@ -90,6 +101,9 @@ impl Error {
             | Error::Throttled(_)
             | Error::Store(_)
             | Error::Protocol(_)
+            | Error::Conflict(_)
+            | Error::Unsupported(_)
+            | Error::Unclear(_)
             | Error::Defect(_) => libc::EIO,
             Error::IsADirectory => libc::EISDIR,
             Error::NotADirectory => libc::ENOTDIR,
@@ -121,11 +135,12 @@ impl Error {
             // Logged once, where it is met first.
             | Error::Unparsable
             | Error::NotResumable => Level::DEBUG,
-            Error::Stale | Error::ShuttingDown => Level::INFO,
+            Error::Stale | Error::PreconditionFailed | Error::ShuttingDown => Level::INFO,
             Error::Denied(_)
             | Error::Archived(_)
             | Error::TooManyBodies { .. }
-            | Error::Throttled(_) => Level::WARN,
+            | Error::Throttled(_)
+            | Error::Conflict(_) => Level::WARN,
             Error::Unconfirmed(_)
             | Error::NoSuchBucket
             | Error::OutOfDescriptors(_)
@@ -134,6 +149,8 @@ impl Error {
             | Error::Refused(_)
             | Error::Store(_)
             | Error::Protocol(_)
+            | Error::Unsupported(_)
+            | Error::Unclear(_)
             | Error::BadHandle
             | Error::Defect(_) => Level::ERROR,
         }

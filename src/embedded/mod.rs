@@ -232,6 +232,11 @@ impl Handle {
         bucket.insert(key.into(), stored);
     }
 
+    /// An object as it is stored, if there is one.
+    pub fn get(&self, bucket: &str, key: &str) -> Option<Object> {
+        Some(self.state().buckets.get(bucket)?.get(key)?.object.clone())
+    }
+
     /// Removes an object, if it is there.
     pub fn delete(&self, bucket: &str, key: &str) {
         if let Some(bucket) = self.state().buckets.get_mut(bucket) {

@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::S3;
 use crate::error::{Error, chain};
-use crate::s3::tls::NoConnection;
+use crate::s3::tls::{NoConnection, is_no_http};
 
 /// The storage class of an object that has to be restored before it can be read.
 pub fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String> {
@@ -43,6 +43,33 @@ impl S3 {
                 Some(failure) => Error::Unreachable(failure.to_string()),
                 None => Error::Unreachable(chain(&error)),
             },
+        }
+    }
+
+    /// The same of a change: `Unclear` unless it is certain that it was not made.
+    pub(super) fn change_failure<E>(&self, error: SdkError<E, HttpResponse>) -> Error
+    where
+        E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+    {
+        let was_built = !matches!(error, SdkError::ConstructionFailure(_));
+        let was_sent = find_cause::<NoConnection>(&error).is_none_or(|error| is_no_http(error));
+        let is_unread = error.raw_response().is_some_and(|raw| raw.status().is_success());
+        let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+        let has_code = code.is_some();
+        // The request did not come in whole (S3 API reference, "Error responses").
+        let is_cut_off = code == Some("RequestTimeout");
+        match self.failure(error) {
+            Error::Stale => Error::PreconditionFailed,
+            Error::Refused(says) if is_cut_off => Error::Unreachable(says),
+            Error::Refused(says) if is_unread => Error::Unclear(says),
+            // There is no such request: of a header that cannot be sent, say.
+            Error::Unreachable(says) if !was_built => Error::Refused(says),
+            Error::Unreachable(says) if was_sent => Error::Unclear(says),
+            // Not S3's: of a proxy that may have passed the request on.
+            Error::Throttled(says) if !has_code => Error::Unclear(says),
+            Error::Store(says) | Error::Protocol(says) => Error::Unclear(says),
+            timeout @ Error::TimedOut(_) => Error::Unclear(timeout.to_string()),
+            other => other,
         }
     }
 
@@ -94,17 +121,17 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
     if let Some(id) = error.meta().request_id() {
         says += &format!("; request id {id}");
     }
-    match status {
-        404 => match error.code() {
-            Some("NoSuchKey") => Error::NotFound,
-            Some("NoSuchBucket") => Error::NoSuchBucket,
-            // A proxy answers so too, with a page of its own or with none.
-            _ => Error::Unconfirmed(says),
-        },
-        401 | 403 => Error::Denied(says),
-        412 => Error::Stale,
-        429 | 503 => Error::Throttled(says),
-        500.. => Error::Store(says),
+    match (told_late(raw, error.code()).unwrap_or(status), error.code()) {
+        (404, Some("NoSuchKey" | "NoSuchUpload")) => Error::NotFound,
+        (404, Some("NoSuchBucket")) => Error::NoSuchBucket,
+        // A proxy answers so too, with a page of its own or with none.
+        (404, _) => Error::Unconfirmed(says),
+        (401 | 403, _) => Error::Denied(says),
+        (412, _) => Error::Stale,
+        (409, _) => Error::Conflict(says),
+        (429 | 503, _) => Error::Throttled(says),
+        (501, _) => Error::Unsupported(says),
+        (500.., _) => Error::Store(says),
         _ => Error::Refused(says),
     }
 }
@@ -113,6 +140,19 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
 fn wants_tls(raw: &HttpResponse) -> bool {
     let page = String::from_utf8_lossy(raw.body().bytes().unwrap_or_default());
     ["sent to HTTPS port", "plain HTTP to an SSL-enabled"].iter().any(|text| page.contains(text))
+}
+
+/// The status that a failure would have had which came after a 200: S3 sends that before it has done
+/// what takes long (S3 API reference, CopyObject).
+fn told_late(raw: &HttpResponse, code: Option<&str>) -> Option<u16> {
+    let code = code.filter(|_| raw.status().is_success())?;
+    Some(match code {
+        "NoSuchKey" | "NoSuchUpload" => 404,
+        "ConditionalRequestConflict" | "OperationAborted" => 409,
+        "PreconditionFailed" => 412,
+        "SlowDown" | "ServiceUnavailable" => 503,
+        _ => 500,
+    })
 }
 
 fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {

@@ -16,6 +16,7 @@ mod page;
 mod retry;
 mod site;
 mod tls;
+mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,8 +95,12 @@ pub enum Addressing {
 #[derive(Clone)]
 pub struct S3 {
     client: Client,
+    /// For changes: it sends each request once.
+    changes: Client,
     bucket: String,
     requester_pays: bool,
+    /// ETags go without quotes into the conditions of changes.
+    bare_etags: bool,
     retry: Retry,
     /// HEAD and LIST requests under way are bounded, as bodies are.
     gate: Arc<Gate>,
@@ -174,10 +179,18 @@ impl S3 {
         if shared.region().is_none() {
             return Err("no region: give --region, or set AWS_REGION".to_owned());
         }
+        let config = config.build();
+        let once = config
+            .to_builder()
+            .timeout_config(TimeoutConfig::builder().disable_operation_attempt_timeout().build())
+            .retry_config(RetryConfig::disabled())
+            .build();
         Ok(S3 {
-            client: Client::from_conf(config.build()),
+            client: Client::from_conf(config),
+            changes: Client::from_conf(once),
             bucket: endpoint.bucket,
             requester_pays: endpoint.requester_pays,
+            bare_etags: false,
             retry: Retry { timeout, outage: timeout },
             gate,
             etags: Arc::default(),

@@ -2,7 +2,8 @@
 //!
 //! The SDK tries again what was answered with a failure (5xx, throttling), a few times. Above it
 //! [`Retry`] tries again what may pass by itself and takes longer: a store that restarts, or
-//! throttles. Failures to reach the store are left to it alone.
+//! throttles. Failures to reach the store are left to it alone, and so are all changes, of which some
+//! must not be made twice (see [`super::write`]).
 
 use std::time::Duration;
 
@@ -53,9 +54,9 @@ impl Retry {
             };
             let Err(error) = answer else { return answer };
             let (bound, longest) = match error {
-                Error::Throttled(_) => (self.timeout, Duration::MAX),
+                Error::Throttled(_) | Error::Conflict(_) => (self.timeout, Duration::MAX),
                 // Descriptors are short for moments, be it here or on the whole host.
-                Error::Unreachable(_) | Error::OutOfDescriptors(_) => {
+                Error::Unreachable(_) | Error::Unclear(_) | Error::OutOfDescriptors(_) => {
                     (self.outage, LAST_PAUSE_OF_AN_OUTAGE)
                 }
                 _ => return Err(error),

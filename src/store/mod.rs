@@ -6,6 +6,8 @@
 mod absence;
 mod pages;
 
+pub mod write;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;

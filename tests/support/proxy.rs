@@ -87,8 +87,10 @@ impl Request {
 pub enum Fault {
     /// It is answered.
     None,
-    /// Closed before an answer.
+    /// Closed before an answer; the server never sees it.
     Close,
+    /// The server is asked, and its answer is lost: closed.
+    Lose,
     /// Reset (RST) after so many bytes of the body.
     Reset(u64),
     /// Closed (FIN) after so many bytes of the body.
@@ -120,6 +122,7 @@ impl Fault {
         match self {
             Fault::None => "none",
             Fault::Close => "close",
+            Fault::Lose => "lose",
             Fault::Reset(_) => "reset",
             Fault::Truncate(_) => "truncate",
             Fault::Cut(_) => "cut",
@@ -358,6 +361,7 @@ pub fn at_random(
         let within = if chance & (1 << 40) == 0 { 64 << 10 } else { 8 << 20 };
         let at = mixed(chance) % within;
         match chance % if stalls { 10 } else { 8 } {
+            0 if at.is_multiple_of(2) => Fault::Lose,
             0 => Fault::Close,
             1 => Fault::Reset(at),
             2 => Fault::Truncate(at),

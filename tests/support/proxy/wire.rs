@@ -126,6 +126,8 @@ impl Sides<'_> {
         fault: Fault,
     ) -> io::Result<bool> {
         let name = fault.name();
+        let mut body = vec![0; head.length().unwrap_or(0) as usize];
+        self.client.read_exact(&mut body).await?;
         match &fault {
             Fault::Close => {
                 self.note(name);
@@ -149,7 +151,11 @@ impl Sides<'_> {
             }
             _ => {}
         }
-        let mut answer = self.ask(&head).await?;
+        let mut answer = self.ask(&head, &body).await?;
+        if matches!(fault, Fault::Lose) {
+            self.note(name);
+            return Ok(false);
+        }
         let bodiless = request.is_head() || [&b" 204"[..], b" 304"].iter().any(|s| answer.says(s));
         let mut chunked = None;
         if answer.is_chunked() && !bodiless {
@@ -219,10 +225,8 @@ impl Sides<'_> {
 
     /// Sends the request on, and reads the head of the answer. A connection that the server has
     /// closed meanwhile is no reason to fail.
-    async fn ask(&mut self, head: &Head) -> io::Result<Head> {
-        let mut body = vec![0; head.length().unwrap_or(0) as usize];
-        self.client.read_exact(&mut body).await?;
-        let message = [head.bytes(), body].concat();
+    async fn ask(&mut self, head: &Head, body: &[u8]) -> io::Result<Head> {
+        let message = [&head.bytes(), body].concat();
         if let Some(mut server) = self.server.take()
             && server.write_all(&message).await.is_ok()
             && let Ok(Some(answer)) = Head::read(&mut server).await

@@ -1,0 +1,418 @@
+//! The writing half over aws-sdk-s3. The SDK sends each request once; what is sent again, and when,
+//! stands here.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirective, StorageClass};
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::timeout;
+
+use super::{S3, etag, length, version};
+use crate::error::{Error, Result};
+use crate::store::Version;
+use crate::store::write::{
+    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Part, Tag, Upload, WriteStore,
+    Written,
+};
+
+/// When a change may be sent again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resend {
+    /// Made twice it comes to the same: after each failure that may pass.
+    Always,
+    /// Made twice it would fail, for its own doing: only where the answer, or the lack of a
+    /// connection, shows that it was not made.
+    IfNotMade,
+}
+
+impl Resend {
+    /// For a change that is the same when made twice, but for its condition.
+    fn under(condition: &Condition) -> Resend {
+        match condition {
+            Condition::Any => Resend::Always,
+            Condition::Absent | Condition::Is(_) => Resend::IfNotMade,
+        }
+    }
+}
+
+impl S3 {
+    /// The same bucket, for a store that compares the ETags of a condition as they stand with its
+    /// own, which have no quotes (Ceph RGW 16).
+    pub fn with_bare_etags(&self) -> S3 {
+        S3 { bare_etags: true, ..self.clone() }
+    }
+
+    /// The value of `If-Match`.
+    fn if_match(&self, tag: &Tag) -> String {
+        match self.bare_etags {
+            true => tag.as_str().to_owned(),
+            false => format!("\"{}\"", tag.as_str()),
+        }
+    }
+
+    /// The values of `If-None-Match` and `If-Match`.
+    fn conditions(&self, condition: &Condition) -> (Option<String>, Option<String>) {
+        match condition {
+            Condition::Any => (None, None),
+            Condition::Absent => (Some("*".to_owned()), None),
+            Condition::Is(tag) => (None, Some(self.if_match(tag))),
+        }
+    }
+
+    /// `x-amz-copy-source`, which is percent-encoded, and the condition on it.
+    fn source(&self, source: &Version) -> (String, Option<String>) {
+        const NOT_IN_A_KEY: AsciiSet =
+            NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+        let key = utf8_percent_encode(&source.key, &NOT_IN_A_KEY);
+        (format!("{}/{key}", self.bucket), source.tag().map(|tag| self.if_match(&tag)))
+    }
+
+    /// Sends a change that carries no content, when its turn comes among the metadata requests.
+    async fn change<T, F>(&self, resend: Resend, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let patience = match resend {
+            // A try that gets no answer leaves time for one more, on another connection.
+            Resend::Always => self.retry.timeout / 2,
+            Resend::IfNotMade => self.retry.timeout,
+        };
+        let in_turn = || async {
+            let _turn = self.gate.turn().await;
+            within(patience, ask()).await
+        };
+        self.send(resend, in_turn).await
+    }
+
+    /// Sends a change, and again where that is allowed and it failed in a way that may pass. The
+    /// error is `Unclear` if it may have been made by any of the tries.
+    async fn send<T, F>(&self, resend: Resend, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let unclear = AtomicBool::new(false);
+        let tried = self.retry.run(|| async {
+            let before = unclear.swap(true, Ordering::Relaxed);
+            // Where the time is over this ends here.
+            let answer = ask().await;
+            match answer {
+                // Ends the tries.
+                Err(Error::Unclear(_)) if resend == Resend::IfNotMade => return Ok(answer),
+                Err(Error::Unclear(_)) => {}
+                _ => unclear.store(before, Ordering::Relaxed),
+            }
+            answer.map(Ok)
+        });
+        tried.await.flatten().map_err(|error| match error {
+            Error::Unclear(_) => error,
+            error if unclear.into_inner() => Error::Unclear(error.to_string()),
+            error => error,
+        })
+    }
+
+    async fn copy_object(&self, request: CopyRequest<'_>) -> Result<Written> {
+        let (from, source_if_match) = self.source(request.source);
+        let (if_none_match, if_match) = self.conditions(request.condition);
+        let mut copy = self
+            .changes
+            .copy_object()
+            .bucket(&self.bucket)
+            .key(request.key)
+            .copy_source(from)
+            .set_copy_source_if_match(source_if_match)
+            .set_storage_class(storage_class(request.storage_class))
+            .set_if_none_match(if_none_match)
+            .set_if_match(if_match)
+            .set_request_payer(self.payer());
+        if let CopyHeaders::AllButExpires(expires) = request.headers {
+            let headers = self.source_headers(request.source).await?;
+            copy = copy
+                .metadata_directive(MetadataDirective::Replace)
+                .set_expires(expires.map(rounded_up))
+                .set_cache_control(headers.cache_control)
+                .set_content_disposition(headers.content_disposition)
+                .set_content_encoding(headers.content_encoding)
+                .set_content_language(headers.content_language)
+                .set_content_type(headers.content_type)
+                .set_metadata(headers.metadata)
+                .set_website_redirect_location(headers.website_redirect_location);
+        }
+        let ask = || async {
+            let out = copy.clone().send().await.map_err(|e| self.change_failure(e))?;
+            let copied = out.copy_object_result;
+            let (etag, modified) = copied.map(|it| (it.e_tag, it.last_modified)).unzip();
+            written(etag.flatten().as_deref(), modified.flatten())
+        };
+        self.change(Resend::under(request.condition), ask).await
+    }
+
+    /// The headers of the source of a copy.
+    async fn source_headers(&self, source: &Version) -> Result<HeadObjectOutput> {
+        let ask = || async {
+            let head = self.client.head_object().bucket(&self.bucket).key(&*source.key);
+            let out = head.set_request_payer(self.payer()).send().await;
+            out.map_err(|e| self.head_failure(e))
+        };
+        let out = self.metadata(ask).await?;
+        let size = length(out.content_length)?;
+        match version(&source.key, out.e_tag.as_deref(), out.last_modified, size)? == *source {
+            true => Ok(out),
+            false => Err(Error::PreconditionFailed),
+        }
+    }
+}
+
+#[async_trait]
+impl WriteStore for S3 {
+    async fn put(
+        &self,
+        key: &str,
+        headers: &NewHeaders,
+        bytes: Bytes,
+        condition: &Condition,
+    ) -> Result<Written> {
+        let (if_none_match, if_match) = self.conditions(condition);
+        let ask = || async {
+            let put = self
+                .changes
+                .put_object()
+                .bucket(&self.bucket)
+                .key(key)
+                .set_expires(headers.expires.map(rounded_up))
+                .set_content_type(headers.content_type.clone())
+                .set_cache_control(headers.cache_control.clone())
+                .set_storage_class(storage_class(headers.storage_class.as_deref()))
+                .set_if_none_match(if_none_match.clone())
+                .set_if_match(if_match.clone())
+                .body(bytes.clone().into())
+                .set_request_payer(self.payer());
+            let out = put.send().await.map_err(|e| self.change_failure(e))?;
+            Ok(Written { tag: tag(out.e_tag.as_deref()), last_modified: None })
+        };
+        self.send(Resend::under(condition), ask).await
+    }
+
+    async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload> {
+        let create = self
+            .changes
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key)
+            .set_expires(headers.expires.map(rounded_up))
+            .set_content_type(headers.content_type.clone())
+            .set_cache_control(headers.cache_control.clone())
+            .set_storage_class(storage_class(headers.storage_class.as_deref()))
+            .set_request_payer(self.payer());
+        let ask = || async {
+            let out = create.clone().send().await.map_err(|e| self.change_failure(e))?;
+            let id = out.upload_id.ok_or_else(|| says_too_little("an upload without an id"))?;
+            Ok(Upload { key: key.into(), id })
+        };
+        self.change(Resend::Always, ask).await
+    }
+
+    async fn upload_part(&self, upload: &Upload, number: u16, bytes: Bytes) -> Result<Part> {
+        let ask = || async {
+            let part = self
+                .changes
+                .upload_part()
+                .bucket(&self.bucket)
+                .key(&*upload.key)
+                .upload_id(&upload.id)
+                .part_number(number.into())
+                .body(bytes.clone().into())
+                .set_request_payer(self.payer());
+            let out = part.send().await.map_err(|e| self.change_failure(e))?;
+            part_of(number, out.e_tag.as_deref())
+        };
+        self.send(Resend::Always, ask).await
+    }
+
+    async fn copy_part(
+        &self,
+        upload: &Upload,
+        number: u16,
+        source: &Version,
+        range: Range<u64>,
+    ) -> Result<Part> {
+        let (from, source_if_match) = self.source(source);
+        let copy = self
+            .changes
+            .upload_part_copy()
+            .bucket(&self.bucket)
+            .key(&*upload.key)
+            .upload_id(&upload.id)
+            .part_number(number.into())
+            .copy_source(from)
+            .set_copy_source_if_match(source_if_match)
+            .copy_source_range(format!("bytes={}-{}", range.start, range.end - 1))
+            .set_request_payer(self.payer());
+        let ask = || async {
+            let out = copy.clone().send().await.map_err(|e| self.change_failure(e))?;
+            part_of(number, out.copy_part_result.as_ref().and_then(|part| part.e_tag()))
+        };
+        self.change(Resend::Always, ask).await
+    }
+
+    async fn complete(
+        &self,
+        upload: &Upload,
+        parts: &[Part],
+        condition: &Condition,
+    ) -> Result<Written> {
+        let (if_none_match, if_match) = self.conditions(condition);
+        let parts = parts.iter().map(|Part { number, tag }| {
+            let etag = format!("\"{}\"", tag.as_str());
+            CompletedPart::builder().part_number(i32::from(*number)).e_tag(etag).build()
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
+        let complete = self
+            .changes
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(&*upload.key)
+            .upload_id(&upload.id)
+            .multipart_upload(parts)
+            .set_if_none_match(if_none_match)
+            .set_if_match(if_match)
+            .set_request_payer(self.payer());
+        let ask = || async {
+            match complete.clone().send().await.map_err(|e| self.change_failure(e)) {
+                Ok(out) => written(out.e_tag.as_deref(), None).map(Ok),
+                // The upload is lost: no other try.
+                Err(Error::Conflict(says)) => Ok(Err(Error::Conflict(says))),
+                Err(error) => Err(error),
+            }
+        };
+        // Of an upload that has been completed there is none any more.
+        self.change(Resend::IfNotMade, ask).await.flatten()
+    }
+
+    async fn abort(&self, upload: &Upload) -> Result<()> {
+        let abort = self
+            .changes
+            .abort_multipart_upload()
+            .bucket(&self.bucket)
+            .key(&*upload.key)
+            .upload_id(&upload.id)
+            .set_request_payer(self.payer());
+        let ask = || async {
+            match abort.clone().send().await.map_err(|e| self.change_failure(e)) {
+                Ok(_) | Err(Error::NotFound) => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        self.change(Resend::Always, ask).await
+    }
+
+    async fn copy(&self, request: CopyRequest<'_>) -> Result<Written> {
+        // Both requests together.
+        within(self.retry.timeout, self.copy_object(request)).await
+    }
+
+    async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<()> {
+        let mut delete = self.changes.delete_object().bucket(&self.bucket).key(key);
+        let tag = match delete_if {
+            DeleteIf::Any => None,
+            DeleteIf::Is(tag) => Some(tag.clone()),
+            DeleteIf::Version(version) => {
+                delete = delete
+                    .if_match_size(i64::try_from(version.size).unwrap_or(i64::MAX))
+                    .if_match_last_modified_time(version.last_modified.into());
+                version.tag()
+            }
+        };
+        let delete =
+            delete.set_if_match(tag.map(|tag| self.if_match(&tag))).set_request_payer(self.payer());
+        let resend = match delete_if {
+            DeleteIf::Any => Resend::Always,
+            DeleteIf::Is(_) | DeleteIf::Version(_) => Resend::IfNotMade,
+        };
+        let ask = || async {
+            match delete.clone().send().await.map_err(|e| self.change_failure(e)) {
+                Ok(_) => Ok(()),
+                Err(Error::NotFound) if *delete_if == DeleteIf::Any => Ok(()),
+                Err(error) => Err(error),
+            }
+        };
+        self.change(resend, ask).await
+    }
+
+    async fn rename(&self, source: &Version, key: &str, condition: &Condition) -> Result<()> {
+        let (from, source_if_match) = self.source(source);
+        let (if_none_match, if_match) = self.conditions(condition);
+        let rename = self
+            .changes
+            .rename_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .rename_source(from)
+            .set_source_if_match(source_if_match)
+            .set_destination_if_none_match(if_none_match)
+            .set_destination_if_match(if_match);
+        let ask = || async {
+            rename.clone().send().await.map(|_| ()).map_err(|e| self.change_failure(e))
+        };
+        // Once it is made there is no source any more.
+        self.change(Resend::IfNotMade, ask).await
+    }
+}
+
+/// A change that has no answer by then may have been made.
+async fn within<T>(patience: Duration, change: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Err(Error::Unclear(Error::TimedOut(patience).to_string()));
+    timeout(patience, change).await.unwrap_or_else(late)
+}
+
+/// The SDK writes dates without fractions of a second, which would end an object early.
+fn rounded_up(at: SystemTime) -> DateTime {
+    let at = DateTime::from(at);
+    DateTime::from_secs(at.secs() + i64::from(at.subsec_nanos() > 0))
+}
+
+fn storage_class(class: Option<&str>) -> Option<StorageClass> {
+    class.map(StorageClass::from)
+}
+
+fn tag(etag: Option<&str>) -> Option<Tag> {
+    Tag::new(etag::opaque(etag.unwrap_or_default()))
+}
+
+fn part_of(number: u16, etag: Option<&str>) -> Result<Part> {
+    let tag = tag(etag).ok_or_else(|| says_too_little("a part without an ETag"))?;
+    Ok(Part { number, tag })
+}
+
+/// What a document says that came after the head of its answer, which says nothing: S3 sends 200
+/// before it is done (S3 API reference, CompleteMultipartUpload and CopyObject).
+fn written(etag: Option<&str>, modified: Option<DateTime>) -> Result<Written> {
+    let tag = tag(etag).ok_or_else(|| says_too_little("an answer cut off before the ETag"))?;
+    let last_modified =
+        modified.and_then(|at| SystemTime::try_from(DateTime::from_secs(at.secs())).ok());
+    Ok(Written { tag: Some(tag), last_modified })
+}
+
+fn says_too_little(what: &str) -> Error {
+    Error::Unclear(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn ends_are_rounded_up_to_a_second() {
+        for (nanos, secs) in [(0, 7), (1, 8), (999_999_999, 8)] {
+            let at = UNIX_EPOCH + Duration::new(7, nanos);
+            assert_eq!(rounded_up(at), DateTime::from_secs(secs));
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Which change is sent again after which failure, and what is said of it in the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use expirefs::clock::Clock;
+use expirefs::error::{Error, Result};
+use expirefs::fd_budget::Budget;
+use expirefs::s3::{Endpoint, S3};
+use expirefs::store::write::{
+    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Part, Tag, Upload, WriteStore,
+};
+use expirefs::store::{Store, Version};
+
+use super::open_to_all;
+use super::support::block_on;
+use super::support::embedded::Embedded;
+use super::support::proxy::{Answer, Fault, Proxy};
+
+/// A store behind a proxy.
+struct Rig {
+    store: S3,
+    proxy: Proxy,
+    bucket: Embedded,
+}
+
+impl Rig {
+    fn new(timeout: Duration) -> Rig {
+        let bucket = Embedded::start();
+        let proxy = Proxy::start(bucket.endpoint(), |_| Fault::None);
+        let endpoint = open_to_all(proxy.endpoint().url.clone());
+        let endpoint = Endpoint { bucket: Embedded::BUCKET.to_owned(), ..endpoint };
+        let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
+        let store = block_on(async {
+            let site = endpoint.locate().await.unwrap();
+            S3::new(&site, &budget, timeout, Arc::new(Clock::server()), Arc::default()).await
+        });
+        Rig { store: store.unwrap(), proxy, bucket }
+    }
+
+    /// Makes a change whose first requests meet with these faults. What came of it, and the number
+    /// of its requests.
+    fn run(&self, change: &Change, faults: impl Into<Vec<Fault>>) -> (Result<()>, u64) {
+        self.bucket.put("old", "old");
+        self.bucket.put("source", "new");
+        self.bucket.delete("new");
+        let store = &self.store;
+        block_on(async {
+            let upload = store.create_upload("new", &NewHeaders::default()).await.unwrap();
+            let part = store.upload_part(&upload, 1, Bytes::from("new")).await.unwrap();
+            let source = store.head("source").await.unwrap().version;
+            let (met, before, faults) = (AtomicU64::new(0), self.proxy.requests(), faults.into());
+            self.proxy.script(move |_| {
+                let fault = faults.get(met.fetch_add(1, Ordering::Relaxed) as usize);
+                fault.cloned().unwrap_or(Fault::None)
+            });
+            let done = change.make(store, &source, &upload, part).await;
+            self.proxy.behave();
+            (done, self.proxy.requests() - before)
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Put(Condition),
+    Create,
+    Part,
+    CopyPart,
+    Complete,
+    Abort,
+    Copy(Condition),
+    Delete(DeleteIf),
+    Rename,
+}
+
+impl Change {
+    async fn make(&self, store: &S3, source: &Version, upload: &Upload, part: Part) -> Result<()> {
+        let (none, new) = (&NewHeaders::default(), Bytes::from("new"));
+        match self {
+            Change::Put(condition) => store.put("new", none, new, condition).await.map(|_| ()),
+            Change::Create => store.create_upload("new", none).await.map(|_| ()),
+            Change::Part => store.upload_part(upload, 2, new).await.map(|_| ()),
+            Change::CopyPart => store.copy_part(upload, 2, source, 0..1).await.map(|_| ()),
+            Change::Complete => store.complete(upload, &[part], &Condition::Any).await.map(|_| ()),
+            Change::Abort => store.abort(upload).await,
+            Change::Copy(condition) => {
+                let (headers, storage_class) = (CopyHeaders::All, None);
+                let copy = CopyRequest { source, key: "new", headers, storage_class, condition };
+                store.copy(copy).await.map(|_| ())
+            }
+            Change::Delete(delete_if) => store.delete("old", delete_if).await,
+            Change::Rename => store.rename(source, "new", &Condition::Any).await,
+        }
+    }
+
+    /// Those that come to the same when they are made twice, and those that do not.
+    fn all() -> ([Change; 7], [Change; 5]) {
+        let old = Tag::new("149603e6c03516362a8da23f624db945").expect("the MD5 of `old`");
+        let twice = [
+            Change::Put(Condition::Any),
+            Change::Create,
+            Change::Part,
+            Change::CopyPart,
+            Change::Abort,
+            Change::Copy(Condition::Any),
+            Change::Delete(DeleteIf::Any),
+        ];
+        let once = [
+            Change::Put(Condition::Absent),
+            Change::Complete,
+            Change::Copy(Condition::Absent),
+            Change::Delete(DeleteIf::Is(old)),
+            Change::Rename,
+        ];
+        (twice, once)
+    }
+}
+
+/// A failure of the store in its own words.
+fn says(status: u16, code: &str) -> Fault {
+    let body = format!("<Error><Code>{code}</Code><Message>so the test says</Message></Error>");
+    Fault::Answer(Answer::new(status).body(body))
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn after_an_unclear_answer_only_what_can_be_made_twice_is_sent_again() {
+    let rig = Rig::new(PATIENCE);
+    let (twice, once) = Change::all();
+    // A proxy's 503 has no code: the request may have passed it.
+    let from_a_proxy = || Fault::Answer(Answer::new(503).body("no server"));
+    let garbled = Fault::rewrite(|head| head.line = b"200 OK".to_vec());
+    let unclear = [Fault::Lose, Fault::Close, garbled, says(500, "InternalError"), from_a_proxy()];
+    for fault in unclear {
+        for change in &twice {
+            let done = rig.run(change, [fault.clone()]);
+            assert_eq!(done, (Ok(()), 2), "{change:?} {fault:?}");
+        }
+        for change in &once {
+            let (done, requests) = rig.run(change, [fault.clone()]);
+            assert!(matches!(done, Err(Error::Unclear(_))), "{change:?} {fault:?}: {done:?}");
+            assert_eq!(requests, 1, "{change:?} {fault:?}");
+        }
+    }
+    // It had been made.
+    rig.run(&Change::Put(Condition::Absent), [Fault::Lose]).0.unwrap_err();
+    assert_eq!(block_on(rig.store.head("new")).unwrap().version.size, 3);
+}
+
+#[test]
+fn what_says_that_nothing_was_done_is_followed_by_another_try() {
+    let rig = Rig::new(PATIENCE);
+    let (twice, once) = Change::all();
+    let clear = [says(503, "SlowDown"), says(429, "TooManyRequests"), says(400, "RequestTimeout")];
+    for fault in clear {
+        for change in twice.iter().chain(&once) {
+            let done = rig.run(change, [fault.clone()]);
+            assert_eq!(done, (Ok(()), 2), "{change:?} {fault:?}");
+        }
+    }
+    // Another change was under way. It ends an upload.
+    let conflict = says(409, "ConditionalRequestConflict");
+    for change in twice.iter().chain(&once) {
+        let (done, requests) = rig.run(change, [conflict.clone()]);
+        match change {
+            Change::Complete => {
+                assert!(matches!(done, Err(Error::Conflict(_))), "{done:?}");
+                assert_eq!(requests, 1);
+            }
+            _ => assert_eq!((done, requests), (Ok(()), 2), "{change:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_told_at_once_and_is_no_answer_for_an_earlier_try() {
+    let rig = Rig::new(PATIENCE);
+    let put = Change::Put(Condition::Any);
+    type Right = fn(&Error) -> bool;
+    let refusals: [(Fault, Right); 5] = [
+        (says(412, "PreconditionFailed"), |e| *e == Error::PreconditionFailed),
+        (says(501, "NotImplemented"), |e| matches!(e, Error::Unsupported(_))),
+        (says(403, "AccessDenied"), |e| matches!(e, Error::Denied(_))),
+        (says(400, "InvalidArgument"), |e| matches!(e, Error::Refused(_))),
+        (says(404, "NoSuchBucket"), |e| *e == Error::NoSuchBucket),
+    ];
+    for (fault, right) in refusals {
+        let (done, requests) = rig.run(&put, [fault.clone()]);
+        assert!(done.as_ref().is_err_and(right), "{fault:?}: {done:?}");
+        assert_eq!(requests, 1);
+        let (done, requests) = rig.run(&put, [Fault::Lose, fault.clone()]);
+        assert!(matches!(done, Err(Error::Unclear(_))), "{fault:?}: {done:?}");
+        assert_eq!(requests, 2);
+    }
+    // A header that no request can carry.
+    let content_type = Some("a\nb".to_owned());
+    let headers = NewHeaders { content_type, ..NewHeaders::default() };
+    let put = rig.store.put("new", &headers, Bytes::new(), &Condition::Any);
+    assert!(matches!(block_on(put), Err(Error::Refused(_))));
+    // S3 sends 200 before it is done, and may then say anything, or nothing.
+    let late: [(&str, Right); 4] = [
+        ("", |e| matches!(e, Error::Unclear(_))),
+        ("<CopyObjectResult></CopyObjectResult>", |e| matches!(e, Error::Unclear(_))),
+        ("<Error><Code>InternalError</Code></Error>", |e| matches!(e, Error::Unclear(_))),
+        ("<Error><Code>PreconditionFailed</Code></Error>", |e| *e == Error::PreconditionFailed),
+    ];
+    for (body, right) in late {
+        let answer = Fault::Answer(Answer::new(200).body(body));
+        let (done, requests) = rig.run(&Change::Copy(Condition::Absent), [answer]);
+        assert!(done.as_ref().is_err_and(right), "{body:?}: {done:?}");
+        assert_eq!(requests, 1, "{body:?}");
+    }
+    // A part that comes after the end of its upload.
+    block_on(async {
+        let upload = rig.store.create_upload("late", &NewHeaders::default()).await.unwrap();
+        rig.store.abort(&upload).await.unwrap();
+        let late = rig.store.upload_part(&upload, 1, Bytes::from("x")).await;
+        assert_eq!(late, Err(Error::NotFound));
+    });
+}
+
+#[test]
+fn within_the_timeout_a_change_is_made_or_the_error_says_whether_it_may_be() {
+    let rig = Rig::new(Duration::from_secs(2));
+    let (twice, once) = Change::all();
+    for change in [&twice[0], &twice[5], &once[0], &once[2]] {
+        let start = Instant::now();
+        let stuck = Fault::Delay(Duration::from_secs(60));
+        let (done, _) = rig.run(change, [stuck.clone(), stuck]);
+        assert!(matches!(done, Err(Error::Unclear(_))), "{change:?}: {done:?}");
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    }
+    // Nobody was reached.
+    let mut rig = Rig::new(PATIENCE);
+    rig.proxy.down();
+    let (brief, none) = (rig.store.with_outage(Duration::from_millis(300)), NewHeaders::default());
+    for condition in [Condition::Any, Condition::Absent] {
+        let done = block_on(brief.put("new", &none, Bytes::from("new"), &condition));
+        assert!(matches!(done, Err(Error::Unreachable(_))), "{condition:?}: {done:?}");
+    }
+}
