@@ -23,6 +23,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
+#[path = "store/conditions.rs"]
+mod conditions;
 #[path = "support/memory.rs"]
 #[expect(dead_code, reason = "written for tests/semantics")]
 mod memory;
