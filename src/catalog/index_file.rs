@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
-    TableError,
+    CommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError, TransactionError,
 };
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -65,6 +65,19 @@ enum Fault {
     /// It may be all right.
     Unusable(String),
 }
+
+/// What fails in a database that has been opened is damaged.
+macro_rules! damaged {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Fault {
+            fn from(error: $error) -> Fault {
+                Fault::Wrong(redb::Error::from(error).to_string())
+            }
+        }
+    )*};
+}
+
+damaged!(CommitError, StorageError, TableError, TransactionError);
 
 impl IndexFile {
     /// Opens the index of the bucket that `source` names, or makes a new one. A file that is
@@ -267,22 +280,16 @@ fn open(path: &Path, source: &str) -> Result<Database, Fault> {
         Ok(Err(error)) => return Err(fault(error)),
         Err(panic) => return Err(Fault::Wrong(panic)),
     };
-    let wrong = |error: redb::Error| Fault::Wrong(error.to_string());
-    match unless_it_panics(|| prepare(&database, source)).map_err(Fault::Wrong)? {
-        Ok(Ok(false)) => {}
-        Ok(Ok(true)) => {
-            info!("what the index {} held of old is dropped", path.display());
-            // It stays larger than it has to be where this fails.
-            let _ = database.compact();
-        }
-        Ok(Err(fault)) => return Err(fault),
-        Err(error) => return Err(wrong(error)),
+    if unless_it_panics(|| prepare(&database, source)).map_err(Fault::Wrong)?? {
+        info!("what the index {} held of old is dropped", path.display());
+        // It stays larger than it has to be where this fails.
+        let _ = database.compact();
     }
     Ok(database)
 }
 
 /// Makes the tables, and says whether anything was dropped; refuses what is not this bucket's.
-fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, redb::Error> {
+fn prepare(database: &Database, source: &str) -> Result<bool, Fault> {
     #[expect(
         clippy::disallowed_methods,
         reason = "entries of the file age by this host's clock, and expire by none"
@@ -296,11 +303,11 @@ fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, red
             Err(
                 error @ (TableError::TableTypeMismatch { .. } | TableError::TableIsMultimap(_)),
             ) => {
-                return Ok(Err(Fault::Wrong(format!("it is no index of expirefs ({error})"))));
+                return Err(Fault::Wrong(format!("it is no index of expirefs ({error})")));
             }
             Err(error) => return Err(error.into()),
         };
-        let mut say = |name: &'static str, value: &str| -> Result<String, redb::Error> {
+        let mut say = |name: &'static str, value: &str| -> Result<String, Fault> {
             let said = about.get(name)?.map(|said| said.value().to_owned());
             if said.is_none() {
                 about.insert(name, value)?;
@@ -309,13 +316,13 @@ fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, red
         };
         let format = say("format", FORMAT)?;
         if format != FORMAT {
-            return Ok(Err(Fault::Wrong(format!(
+            return Err(Fault::Wrong(format!(
                 "it is of format {format}, and this version of expirefs writes format {FORMAT}"
-            ))));
+            )));
         }
         let of = say("source", source)?;
         if of != source {
-            return Ok(Err(Fault::Wrong(format!("it is of {of}, and this is {source}"))));
+            return Err(Fault::Wrong(format!("it is of {of}, and this is {source}")));
         }
         let since = say("since", &now.to_string())?;
         let since: i64 = since.parse().unwrap_or(0);
@@ -330,7 +337,7 @@ fn prepare(database: &Database, source: &str) -> Result<Result<bool, Fault>, red
         }
     }
     transaction.commit()?;
-    Ok(Ok(dropped))
+    Ok(dropped)
 }
 
 fn fault(error: DatabaseError) -> Fault {
