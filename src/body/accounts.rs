@@ -1,4 +1,4 @@
-//! What bounds the readers of a mount: the accounts they share, and how long each may wait.
+//! Limits on the readers of a mount: the accounts they share, and how long each may wait.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{Ledger, Unit};
 use crate::metrics::Counter;
 use crate::sync::Arc;
 
-/// What bounds a reader's waits.
+/// Limits on a reader's waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// For a permit, at open.
@@ -16,13 +16,13 @@ pub struct Patience {
     pub timeout: Duration,
 }
 
-/// For how long a body keeps its permit though no read is under way (rule B4).
+/// For how long a body keeps its permit while no read is in flight (rule B4).
 #[derive(Clone, Copy, Debug)]
 pub struct Keep {
-    /// After a read: programs come back for the next one. Without it, files that are read at one
-    /// time by more than there are bodies cost a request for each read.
+    /// After a read, since programs usually read on. Without it, each read costs a request when
+    /// more files are read concurrently than there are bodies.
     pub read: Duration,
-    /// After its opening, before the first read.
+    /// After the body was opened, before the first read.
     pub unread: Duration,
 }
 
@@ -35,19 +35,20 @@ impl Default for Keep {
 /// What all readers of a mount share.
 #[derive(Clone, Debug)]
 pub struct Accounts {
-    /// Open bodies, one by one.
+    /// Open bodies.
     pub bodies: Arc<Ledger>,
-    /// The bytes in windows, in KiB (`--buffer-memory`).
+    /// Memory of windows, in KiB (`--buffer-memory`).
     pub memory: Arc<Ledger>,
-    /// Bodies that broke before their end and were asked for again from there.
+    /// Resumed bodies: those that broke before their end and were requested again from there.
     pub resumed: Arc<Counter>,
     pub keep: Keep,
-    /// How fast bodies have come so far.
+    /// Measured throughput of bodies.
     pub pace: Arc<Pace>,
 }
 
 impl Accounts {
-    /// For `bodies` open bodies, which are parked or not, and `memory` bytes in windows.
+    /// `bodies`: cap on open bodies. `parking`: whether idle ones may be parked. `memory`: bytes
+    /// for all windows.
     pub fn new(bodies: usize, parking: bool, memory: u64) -> Accounts {
         Accounts {
             bodies: Ledger::new(Unit::Body, bodies, parking),

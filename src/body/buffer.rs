@@ -1,4 +1,4 @@
-//! The bytes that a handle holds on their way to the kernel, and the right to their memory.
+//! The bytes that a handle buffers for the kernel, and the permit for their memory.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -8,47 +8,47 @@ use bytes::Bytes;
 use super::Permit;
 use super::window::{Coverage, Window};
 
-/// The longest piece that the kernel is given unasked.
+/// The longest piece that is stored in the page cache at once.
 const PIECE: u64 = 1 << 20;
 
-/// The kernel takes over whole pages only, and what ends with the file.
+/// The page cache takes whole pages only, or a last piece that ends with the file.
 const PAGE: u64 = 4096;
 
-/// A window, the right to its memory, and what the kernel has got of the object so far.
+/// A window, the permit for its memory, and which bytes were delivered to the kernel.
 #[derive(Default)]
 pub struct Buffer {
     pub window: Window,
     pub memory: Option<Permit>,
     delivered: Coverage,
-    /// The window holds what was missing of the object: reads in any order will want it, so that
-    /// it stays until the kernel has it.
+    /// The window holds the rest of the object: it stays until all of it is delivered, since reads
+    /// in any order may need it.
     rest: bool,
 }
 
-/// Says that a buffer is empty, and keeps it so. Whoever waits for a permit has to show one: two who
-/// each hold what the other waits for would wait for ever.
+/// Proof that a buffer is empty, and a borrow that keeps it empty. Waiting for a permit requires
+/// one: two readers, each holding what the other waits for, would deadlock.
 pub struct Emptied<'a>(PhantomData<&'a mut Buffer>);
 
 impl Buffer {
-    /// Empties it, at `offset`, and gives its memory back.
+    /// Empties it, moves it to `offset` and releases its memory.
     pub fn empty(&mut self, offset: u64) -> Emptied<'_> {
         self.restart(offset);
         self.memory = None;
         Emptied(PhantomData)
     }
 
-    /// Empties it, at `offset`, and keeps its memory for what comes there.
+    /// Empties it and moves it to `offset`, but keeps its memory.
     pub fn restart(&mut self, offset: u64) {
         self.window.restart(offset);
         self.rest = false;
     }
 
-    /// What it holds is the rest of the object.
+    /// Marks the contents as the rest of the object.
     pub fn hold_rest(&mut self) {
         self.rest = true;
     }
 
-    /// Gives back the memory beyond what the window holds now.
+    /// Releases the memory that the window does not use now.
     pub fn settle(&mut self) {
         match (kib(self.window.len()), &mut self.memory) {
             (0, memory) => *memory = None,
@@ -60,9 +60,8 @@ impl Buffer {
         }
     }
 
-    /// Notes that the kernel has got `range`, and lets go of what no read is likely to want: the
-    /// kernel may ask for bytes from `behind` on in the wrong order, and not again for what it has
-    /// got.
+    /// Records that `range` was delivered, and drops chunks that no read is likely to need: the
+    /// kernel may request bytes from `behind` on out of order, but delivered bytes only once.
     pub fn deliver(&mut self, range: &Range<u64>, behind: u64) {
         self.delivered.add(range);
         let undelivered = self.delivered.first_missing(self.window.start());
@@ -71,20 +70,20 @@ impl Buffer {
         self.settle();
     }
 
-    /// Whether the kernel has got all of an object of `size` bytes.
+    /// Whether all of an object of `size` bytes was delivered.
     pub fn is_all_delivered(&self, size: u64) -> bool {
         self.delivered.is_all_of(size)
     }
 
-    /// The shortest range, in whole pages, that holds all the kernel has not got of an object of
-    /// `size` bytes, and `want`.
+    /// The shortest range, in whole pages, that contains `want` and all undelivered bytes of an
+    /// object of `size` bytes.
     pub fn missing(&self, want: &Range<u64>, size: u64) -> Range<u64> {
         let missing = self.delivered.missing_of(size);
         let start = missing.start.min(want.start);
         start - start % PAGE..missing.end.max(want.end)
     }
 
-    /// The next bytes of the rest of the object that the kernel has not got, if they are here.
+    /// The next undelivered bytes of the rest of the object, if they are in the window.
     pub fn surplus(&self, size: u64) -> Option<(Range<u64>, Bytes)> {
         if !self.rest {
             return None;
@@ -92,7 +91,7 @@ impl Buffer {
         let start = self.delivered.first_missing(self.window.start());
         let end = self.window.end().min(start + PIECE);
         let piece = start..if end == size { end } else { end - end % PAGE };
-        // Less than a page may be left, or the kernel has got more than is here.
+        // Less than a page may be left, or more was delivered than the window holds.
         if piece.is_empty() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What can be seen of a reader without waiting for its turn.
+//! What others can read of a reader without waiting for its lock.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// No body yet: the content came with the lookup, or is with the kernel.
+    /// No body yet: the content came with the lookup, or is in the page cache.
     Unopened,
-    /// A read is under way.
+    /// A read is in flight.
     Reading,
-    /// The body is open and nobody reads it.
+    /// The body is open and no read is in flight.
     Idle,
-    /// The body was closed in favour of another handle; the next read resumes it.
+    /// The body was closed to free its permit for another handle; the next read resumes it.
     Parked,
-    /// The body was read to the end of what was asked for, and closed.
+    /// The body was read to the end of the requested range, and closed.
     Drained,
 }
 
@@ -30,26 +30,26 @@ impl State {
 /// See the module.
 pub struct Gauges {
     born: Instant,
-    /// Of a read, here or by the kernel.
+    /// Whether a read was answered, by this reader or from the page cache.
     pub answered: AtomicBool,
-    /// Every byte of the object has gone out.
+    /// Every byte of the object has been delivered.
     pub delivered: AtomicBool,
-    /// The rest of the object has come, and nobody is giving it to the kernel yet.
+    /// The rest of the object was fetched, and no task is storing it in the page cache yet.
     pub surplus: AtomicBool,
     /// A [`State`]. Written by [`super::stage::Response`] alone.
     pub stage: AtomicU8,
-    /// Reads under way, those waiting for their turn included.
+    /// Reads in flight, including those that wait for the lock.
     reading: AtomicUsize,
     /// Offset after the last byte read.
     offset: AtomicU64,
     /// Milliseconds after `born`; 0: never.
     last_read: AtomicU64,
-    /// When the body was opened or answered a read last, in milliseconds after `born`.
+    /// When the body was opened or last answered a read, in milliseconds after `born`.
     active: AtomicU64,
 }
 
 impl Gauges {
-    /// `answered`: the kernel has some of the object, and may have answered reads with it.
+    /// `answered`: the page cache has some of the object, and may have answered reads.
     pub fn new(answered: bool) -> Gauges {
         Gauges {
             born: Instant::now(),
@@ -64,7 +64,7 @@ impl Gauges {
         }
     }
 
-    /// Counts a read, as long as the result lives.
+    /// Counts a read as in flight until the result is dropped.
     pub fn reading(&self) -> Reading<'_> {
         self.reading.fetch_add(1, Ordering::Relaxed);
         Reading(self)
@@ -82,7 +82,7 @@ impl Gauges {
         self.active.store(self.millis(), Ordering::Relaxed);
     }
 
-    /// Whether so much time has passed since it was active.
+    /// Whether the reader has been inactive for at least `time`.
     pub fn inactive_for(&self, time: Duration) -> bool {
         let active = Duration::from_millis(self.active.load(Ordering::Relaxed));
         self.age() >= active + time
@@ -117,7 +117,7 @@ impl Gauges {
     }
 }
 
-/// A read under way.
+/// A read in flight.
 pub struct Reading<'a>(&'a Gauges);
 
 impl Drop for Reading<'_> {

@@ -1,9 +1,9 @@
-//! An account of something that readers hold: open bodies, and the memory of their windows.
+//! A capped account of what readers hold: open bodies, or the memory of their windows.
 //!
-//! A [`Permit`] lives inside what it stands for and goes back when that is dropped, so that no
-//! path can keep one. At the cap, who asks for more takes over from the least recently read idle
-//! holder, next from the one that has been open the longest without a read; where there is neither
-//! it waits its turn, first come first served, for a bounded time.
+//! A [`Permit`] is a field of what it stands for and is released when that is dropped, so no path
+//! can leak one. At the cap, a request parks the least recently read idle holder, or else the
+//! unread holder that has been open longest. If there is neither, it waits in FIFO order for a
+//! bounded time.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::Emptied;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use crate::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Holders asked at one time to give up what they hold.
+/// Holders asked to park in one batch.
 const ASKED: usize = 32;
 
-/// What is counted.
+/// What an account counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// An open body.
@@ -27,55 +27,55 @@ pub enum Unit {
     Kib,
 }
 
-/// How often who waits looks for holders that have become idle by the passing of time.
+/// How often a waiter looks for holders that have become idle because time has passed.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Who is asked to give up a permit.
+/// Which holders are asked to give up a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
-    /// Who has answered a read and is answering none now.
+    /// Those that have answered a read and have none in flight.
     Read,
-    /// Who was opened some time ago and has answered none.
+    /// Those that were opened some time ago and have answered no read.
     Unread,
 }
 
-/// Somebody who holds a permit and may be asked to give it up.
+/// The owner of a permit, which may be asked to give it up.
 pub trait Holder: Send + Sync {
-    /// Gives back all it holds of this unit, if it is idle in this way and nobody is using it now.
-    /// Must not block. Returns whether it did.
+    /// Releases all it holds of this unit, if it is idle in this way and not in use. Must not
+    /// block. Returns whether it did.
     fn park(&self, unit: Unit, idle: Idle) -> bool;
 }
 
-/// Who holds how many units.
+/// Holders by number, with the units each one holds.
 type Held = LruCache<u64, (Weak<dyn Holder>, usize)>;
 
-/// The account of one thing.
+/// The account of one unit.
 #[derive(Debug)]
 pub struct Ledger {
     unit: Unit,
     cap: usize,
     parking: bool,
     free: Arc<Semaphore>,
-    /// Those who may be asked to give up what they hold, the least recently opened or read last.
+    /// Holders that may be asked to park; the least recently opened or read comes last.
     ///
-    /// Lock order: nothing else is locked, and no holder dropped, while this is held.
+    /// Lock order: no other lock is taken, and no holder dropped, while this is held.
     holders: Mutex<Held>,
     next_id: AtomicU64,
     waiting: AtomicUsize,
     peak: AtomicUsize,
 }
 
-/// The right to hold a number of units. Dropping it gives them to whoever waits longest.
+/// The right to hold a number of units. Dropping it passes them to the longest waiter.
 pub struct Permit {
     ledger: Arc<Ledger>,
     id: u64,
     holder: Weak<dyn Holder>,
-    // Last, so that they return after the holder is off the list.
+    // Last, so that they are released after the holder is off the list.
     units: OwnedSemaphorePermit,
 }
 
 impl Ledger {
-    /// An account of `cap` units. Without `parking` nothing is ever taken over.
+    /// An account of `cap` units. Without `parking` no holder is ever parked.
     pub fn new(unit: Unit, cap: usize, parking: bool) -> Arc<Ledger> {
         let cap = cap.min(Semaphore::MAX_PERMITS);
         Arc::new(Ledger {
@@ -104,18 +104,18 @@ impl Ledger {
         self.peak.load(Ordering::Relaxed)
     }
 
-    /// Those who wait for a permit now.
+    /// Current number of waiters.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Takes `units` (all there are, if that is fewer) for `holder`, waiting up to `patience` for
-    /// them; `None` when they did not become free in time. Who waits for memory may hold a body, which
-    /// needs it to be read; who waits for a body holds no memory, and nobody waits for more of what
-    /// it holds: `buffer` is empty as long as this waits.
+    /// Takes `units` (the whole cap, if that is fewer) for `holder`, waiting up to `patience`;
+    /// `None` if they did not become free in time. No deadlock is possible: `buffer` is empty
+    /// during the wait, so a reader that waits for a body holds no memory, and none waits for more
+    /// of what it holds. A reader that waits for memory may hold a body.
     ///
-    /// Nobody is asked to give a permit up before its first [`Permit::touch`], which is due when it
-    /// has what the permit stands for.
+    /// A holder is not asked to park before its first [`Permit::touch`], to be called once it has
+    /// what the permit stands for.
     pub async fn acquire(
         self: &Arc<Self>,
         holder: Weak<dyn Holder>,
@@ -131,7 +131,7 @@ impl Ledger {
         Some(self.permit(holder, taken))
     }
 
-    /// The same without waiting: what is free, or is given up by an idle holder at once.
+    /// The same without waiting: takes free units, or those of idle holders parked at once.
     pub fn try_acquire(self: &Arc<Self>, holder: Weak<dyn Holder>, units: usize) -> Option<Permit> {
         let taken = self.try_take(self.whole(units))?;
         Some(self.permit(holder, taken))
@@ -164,7 +164,7 @@ impl Ledger {
         let _waiting = Waiting::new(self);
         let missing = self.missing(units);
         let mut turn = std::pin::pin!(self.free.clone().acquire_many_owned(units));
-        // In the queue first: what is parked for us then comes in order to those before us.
+        // Enter the queue first: units parked for this waiter then go to earlier waiters first.
         if let Some(Ok(taken)) = (&mut turn).now_or_never() {
             return Some(taken);
         }
@@ -180,18 +180,18 @@ impl Ledger {
         tokio::time::timeout(patience, waiting).await.ok()?
     }
 
-    /// Parks idle holders until `units` have become free or all have been asked: those that were
-    /// read, the least recently read first; then those that were not, the longest open first.
+    /// Parks idle holders until `units` have become free or all were asked: first those that were
+    /// read, least recently read first; then the unread ones, longest open first.
     fn park_idle(&self, units: usize) {
         if !self.parking {
             return;
         }
-        // Pairs with `idle`: whoever comes second sees the other, so that no holder falls idle
-        // unseen between a wait that finds none and the end of the read that kept it busy.
+        // Pairs with the fence in `idle`: either this search sees the idle holder, or that holder
+        // sees the waiter.
         fence(Ordering::SeqCst);
         let mut freed = 0;
         for idle in [Idle::Read, Idle::Unread] {
-            // Those that are read meanwhile change places: once more, while that frees anything.
+            // Reads change the order meanwhile: search again as long as that frees units.
             while freed < units {
                 match self.park_some(units - freed, idle) {
                     0 => break,
@@ -201,7 +201,7 @@ impl Ledger {
         }
     }
 
-    /// Asks holders once each, until `units` have become free. Returns how many have.
+    /// Asks each holder once, until `units` have become free. Returns how many were freed.
     fn park_some(&self, units: usize, idle: Idle) -> usize {
         let (mut freed, mut busy) = (0, 0);
         loop {
@@ -225,8 +225,8 @@ impl Ledger {
         }
     }
 
-    /// To be called when a read is over and what served it is free: it is parked at once if
-    /// somebody waits.
+    /// To be called when a read has ended and released its lock: parks the holder at once if there
+    /// is a waiter.
     pub fn idle(&self, holder: &dyn Holder) {
         fence(Ordering::SeqCst);
         if self.parking && self.waiting.load(Ordering::SeqCst) > 0 {
@@ -244,13 +244,13 @@ impl Permit {
         self.units.num_permits()
     }
 
-    /// Notes that its holder was opened or read just now: of all it is the last to be parked.
+    /// Records that its holder was just opened or read: it becomes the last one to be parked.
     pub fn touch(&self) {
         let held = (self.holder.clone(), self.units());
         self.ledger.holders().put(self.id, held);
     }
 
-    /// Takes more, up to `units` (or all there are), if they can be had without waiting.
+    /// Grows to `units` (or the whole cap), if that is possible without waiting.
     pub fn try_grow_to(&mut self, units: usize) -> bool {
         let more = (self.ledger.whole(units) as usize).saturating_sub(self.units());
         if more == 0 {
@@ -263,7 +263,7 @@ impl Permit {
         true
     }
 
-    /// Gives back all but `units`.
+    /// Releases all but `units`.
     pub fn shrink_to(&mut self, units: usize) {
         let more = self.units().saturating_sub(units);
         if more > 0 {
@@ -286,7 +286,7 @@ impl Drop for Permit {
     }
 }
 
-/// Counts one who waits, for as long as it lives.
+/// Counts one waiter until it is dropped.
 struct Waiting<'a>(&'a Ledger);
 
 impl<'a> Waiting<'a> {
@@ -309,7 +309,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Holds at most one permit, and parks it when it may.
+    /// Holds at most one permit; parks unless busy.
     #[derive(Default)]
     struct Holding {
         permit: Mutex<Option<Permit>>,
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!((ledger.held(), ledger.peak(), ledger.waiting()), (4, 4, 0));
     }
 
-    /// The eldest of two that nobody reads goes, and only where none that was read is idle.
+    /// Of two unread holders the older one is parked, and only if no read holder is idle.
     #[tokio::test(start_paused = true)]
     async fn unread_bodies_are_parked_after_those_that_were_read() {
         let ledger = Ledger::new(Unit::Body, 3, true);
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!((got.map(|got| got.units()), ledger.held()), (Some(20), 30));
         let all = hold(&ledger, 70, false).await;
         drop(busy);
-        // More than there is becomes all there is, once it is free.
+        // A request above the cap gets the whole cap once it is free.
         drop(all);
         assert_eq!(ledger.try_acquire(nobody(), 1000).unwrap().units(), 100);
     }

@@ -30,10 +30,10 @@ pub use reader::Reader;
 use crate::error::{Error, Result};
 use crate::store::{Content, Object, Store, Version};
 
-/// What is left of a response is read and dropped up to this length, so that the connection
-/// lives; a longer rest costs more than a new connection.
+/// Up to this many unread bytes of a response are read and discarded, so that its connection can be
+/// reused; reading more costs more than a new connection.
 const DRAIN: u64 = 64 << 10;
-/// And for this long.
+/// The longest time this may take.
 const DRAIN_TIME: Duration = Duration::from_millis(50);
 
 /// An open response, and the right to have it.
@@ -43,7 +43,7 @@ struct Body {
     next: u64,
     /// Offset after the last one.
     end: u64,
-    // Last: it goes back when the response is gone.
+    // Last: released after the response is closed.
     permit: Permit,
 }
 
@@ -62,7 +62,7 @@ impl Body {
         self.next == self.end
     }
 
-    /// The next bytes; to be called until it is drained.
+    /// The next bytes. Call it until the body is drained.
     async fn pull(&mut self) -> Result<Bytes> {
         let missing = self.end - self.next;
         match self.content.next().await {
@@ -76,12 +76,12 @@ impl Body {
         }
     }
 
-    /// Closes the response as it is, and keeps the right to the next one.
+    /// Closes the response at once, and keeps the permit for the next one.
     fn into_permit(self) -> Permit {
         self.permit
     }
 
-    /// The same, where little is left of it after that has come.
+    /// The same, after reading what is left if that is little.
     async fn close(mut self) -> Permit {
         let drain = async {
             while !self.is_drained() && self.end - self.next <= DRAIN && self.pull().await.is_ok() {

@@ -1,4 +1,4 @@
-//! How fast responses bring their bytes, as measured: shared by the readers of a mount. Pure.
+//! Measured throughput of responses, shared by the readers of a mount. Pure.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 
 const MIB: u64 = 1 << 20;
 
-/// A shorter response tells little: its bytes may have come with its headers.
+/// Shorter responses are not measured: their bytes may have arrived with the headers.
 const TELLING: u64 = MIB / 2;
 
-/// The mean over the last responses, the newest weighing a quarter.
+/// Moving average over responses; the newest has a weight of a quarter.
 #[derive(Debug, Default)]
 pub struct Pace {
     /// Nanoseconds per MiB; 0: not measured yet.
@@ -17,7 +17,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Takes note of a response that brought `bytes` in this time, after its headers.
+    /// Records a response that brought `bytes` in this time, counted from its headers.
     pub fn measured(&self, bytes: u64, took: Duration) {
         if bytes < TELLING {
             return;
@@ -30,7 +30,7 @@ impl Pace {
         self.per_mib.store(mean, Ordering::Relaxed);
     }
 
-    /// How long `bytes` take after the first of them; `None` before anything was measured.
+    /// How long `bytes` take after the first byte; `None` before the first measurement.
     pub fn time_of(&self, bytes: u64) -> Option<Duration> {
         match self.per_mib.load(Ordering::Relaxed) {
             0 => None,
@@ -39,7 +39,7 @@ impl Pace {
     }
 }
 
-/// `n * by / of`, at most what fits.
+/// `n * by / of`, saturating.
 fn scaled(n: u128, by: u64, of: u64) -> u64 {
     u64::try_from(n.saturating_mul(by.into()) / u128::from(of)).unwrap_or(u64::MAX)
 }

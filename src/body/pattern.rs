@@ -1,36 +1,36 @@
-//! How an object is being read, and how much to ask for next. Pure.
+//! The access pattern of a handle, and how much to request next. Pure.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// The first range a random reader is given; each one it reads on from doubles it. Measured: a
-/// range of this length takes as long as one of 4 KiB.
+/// The first range requested for random reads; it doubles while reading continues from it.
+/// Measured: a range of this length takes as long as one of 4 KiB.
 pub const FIRST_SPAN: u64 = 64 << 10;
 
-/// A range longer than this reads sequentially: the next request is for all the rest.
+/// Beyond this length reading counts as sequential: the next request is for all the rest.
 pub const LAST_SPAN: u64 = 1 << 20;
 
-/// A read that begins this close to where the last one ended goes on from it.
+/// A read that begins this close to the end of the last one continues it.
 pub const NEAR: u64 = 64 << 10;
 
-/// Follows the reads of one handle.
+/// Tracks the reads of one handle.
 #[derive(Debug, Default)]
 pub struct Pattern {
     /// Offset after the last read.
     position: u64,
-    /// Jumps since reading was last sequential for a while.
+    /// Jumps since the last sequential run of [`LAST_SPAN`].
     jumps: u32,
-    /// Length of the last range asked for.
+    /// Length of the last requested range.
     span: u64,
-    /// Bytes read in one run.
+    /// Bytes read without a jump.
     run: u64,
-    /// Requests that reads elsewhere than in the window have cost, and the time they took.
+    /// Requests caused by reads outside the window, and the time they took.
     requests: u32,
     spent: Duration,
 }
 
 impl Pattern {
-    /// Takes note of an answered read.
+    /// Records an answered read.
     pub fn read(&mut self, range: &Range<u64>) {
         self.run += range.end - range.start;
         self.position = range.end;
@@ -39,27 +39,27 @@ impl Pattern {
         }
     }
 
-    /// Takes note of a request that a read elsewhere than in the window has cost.
+    /// Records a request caused by a read outside the window.
     pub fn paid(&mut self, took: Duration) {
         self.requests += 1;
         self.spent += took;
     }
 
-    /// Whether these requests have taken as long as one for the rest of the object would, whose
-    /// bytes come in `transfer` after the first: fetched now, the two together take at most twice
-    /// as long as the better of them alone would have, however reading goes on.
+    /// Whether these requests have taken as long as one request for the rest of the object would,
+    /// `transfer` being its time after the first byte. If the rest is fetched now, the total is at
+    /// most twice the better of the two strategies, whatever is read next.
     pub fn has_paid_for(&self, transfer: Duration) -> bool {
-        // Each began with the wait for a first byte, as that one will.
+        // Each included the wait for a first byte, which a request for the rest has too.
         self.requests > 0 && self.spent >= transfer + self.spent / self.requests
     }
 
-    /// The rest of the object is fetched: what comes next is counted anew.
+    /// The rest of the object is fetched: resets the counters.
     pub fn settle(&mut self) {
         (self.requests, self.spent) = (0, Duration::ZERO);
     }
 
-    /// The range to ask for so as to read `want`, from `start` on, of an object of `size` bytes. It
-    /// has at least `least` bytes, up to [`LAST_SPAN`], where the object does.
+    /// The range to request for reading `want`, starting at `start`, of an object of `size` bytes.
+    /// It has at least `least` bytes (up to [`LAST_SPAN`]) unless the object ends before.
     pub fn ask(&mut self, start: u64, want: &Range<u64>, size: u64, least: u64) -> Range<u64> {
         let goes_on = want.start.abs_diff(self.position) <= NEAR;
         if !goes_on {
@@ -67,8 +67,8 @@ impl Pattern {
             self.run = 0;
             self.span = 0;
         }
-        // One jump is what readers of archives and media do before they read on; after a second
-        // one a response to the end would be thrown away.
+        // Readers of archives and media jump once and then read on; after a second jump most of a
+        // response to the end would be discarded.
         if self.jumps < 2 || self.span >= LAST_SPAN {
             return start..size;
         }
@@ -81,7 +81,7 @@ impl Pattern {
 mod tests {
     use super::*;
 
-    /// What is asked for, when `reads` of 4 KiB each find nothing in the window.
+    /// The lengths requested when `reads` of 4 KiB all miss the window.
     fn asked(reads: &[u64]) -> Vec<u64> {
         let (size, mut pattern) = (1 << 30, Pattern::default());
         reads
@@ -121,8 +121,8 @@ mod tests {
         assert_eq!(pattern.ask(near_end, &want, size, LAST_SPAN), near_end..size);
     }
 
-    /// However many reads come, at whatever cost each: the time of the requests and of fetching the
-    /// rest after them is at most twice that of the better way, and one request.
+    /// For any number of reads at any cost: the requests and the fetch of the rest take at most
+    /// twice the time of the better strategy, plus one request.
     #[test]
     fn the_rest_is_fetched_when_requests_have_cost_as_much() {
         for (first_byte, transfer) in [(10, 700), (10, 5), (100, 100), (1, 0), (7, 1000)] {

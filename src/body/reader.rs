@@ -1,4 +1,4 @@
-//! The reader of a file handle: at most one body, and a window of the bytes it has brought.
+//! The reader of a file handle: at most one body, and a window of bytes received from it.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -20,19 +20,19 @@ use crate::store::{Object, Store, Version};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
 
-/// What is missing of an object is taken in whole by the open that asks for it, up to this size:
-/// its bytes follow the headers in the same packets, and the body is closed before the first read.
+/// If an object has at most this many missing bytes, the open that requests them reads them all:
+/// they arrive in the same packets as the headers, and the body is closed before the first read.
 const SMALL: u64 = 128 << 10;
 
-/// How often one read resumes a body that breaks (rule R3), and after which pause the first time;
-/// each pause is twice as long as the one before, and up to as much again.
+/// How often one read resumes a broken body (rule R3), and the first pause before that; pauses
+/// double and have jitter (see [`pauses`]).
 const RESUMES_A_READ: usize = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// How much more often than it was read a handle's body is resumed.
+/// How many more times a handle's body may be resumed than the handle was read.
 const RESUMES: u32 = 16;
 
-/// What a pull may bring beyond what was waited for: a chunk of the HTTP client.
+/// A pull may overshoot by one chunk of the HTTP client.
 const OVERSHOOT: u64 = crate::store::CHUNK as u64;
 
 /// Reads one object version for one handle, through at most one body at a time.
@@ -42,8 +42,8 @@ pub struct Reader {
     accounts: Accounts,
     version: Arc<Version>,
     patience: Patience,
-    /// Held by the one read whose turn it is, over its waits too: nobody else may touch the body
-    /// then, and [`Holder::park`] sees by it that the body is busy. Reads queue in order.
+    /// Held by one read at a time, also while it waits: no other task may touch the body then, and
+    /// [`Holder::park`] knows by the lock that the body is busy. Reads queue in order.
     stream: Mutex<Stream>,
     gauges: Arc<Gauges>,
 }
@@ -52,23 +52,23 @@ struct Stream {
     response: Response,
     buffer: Buffer,
     pattern: Pattern,
-    /// The longest request seen: the measure of what the kernel may reorder.
+    /// The longest read seen: it determines how far the kernel may reorder reads.
     request: u64,
-    /// How many more times a broken body is resumed: each read that is answered adds one.
+    /// How many more times a broken body may be resumed; each answered read adds one.
     resumes_left: u32,
 }
 
-/// How a read goes on that wants more than the window holds.
+/// The next step of a read that needs bytes outside the window.
 enum Step {
-    /// The open body brings it.
+    /// Pull them from the open body.
     Pull(Range<u64>),
-    /// The body broke before it brought it.
+    /// The body broke before them: resume it.
     Resume(Error),
-    /// A new request does.
+    /// Send a new request.
     Ask,
 }
 
-/// One use of a reader. When it is over, cancelled or by a panic too, who waits is told.
+/// One use of a reader. Its end, also by cancellation or panic, notifies waiters.
 struct Use<'a>(&'a Reader);
 
 impl Drop for Use<'_> {
@@ -79,8 +79,8 @@ impl Drop for Use<'_> {
 }
 
 impl Reader {
-    /// A reader that has `first`, the first bytes of the object, already; they may be none. Where
-    /// `given`, the kernel has some, too: what it answers with those is not seen here.
+    /// `first`: the first bytes of the object, as far as they are known; may be empty. `given`: the
+    /// page cache has some bytes, so some reads may never arrive here.
     pub fn new(
         store: Arc<dyn Store>,
         accounts: Accounts,
@@ -112,8 +112,8 @@ impl Reader {
         })
     }
 
-    /// Asks for what is missing of the object, and tells what its headers said; asks nothing
-    /// where nothing is missing.
+    /// Requests the missing bytes of the object, and returns what its headers said; `None` without
+    /// a request if no byte is missing.
     pub async fn begin(&self) -> Result<Option<Object>> {
         let _use = Use(self);
         let mut turn = self.stream.lock().await;
@@ -141,7 +141,7 @@ impl Reader {
         if size - start <= SMALL && self.find_room(stream, size) {
             self.fill(stream, size, by).await;
             stream.buffer.settle();
-            // Where it broke, the read that wants the rest asks again.
+            // If it broke, a later read resumes it.
             if matches!(stream.response.stage(), Stage::Broken(_)) {
                 stream.response.end();
             }
@@ -149,9 +149,9 @@ impl Reader {
         Ok(object)
     }
 
-    /// The bytes from `offset` on: `size`, or fewer at the object's end and nowhere else.
+    /// `size` bytes from `offset` on; fewer only at the end of the object.
     ///
-    /// Answers without waiting where the bytes are here.
+    /// Ready at once if the window has the bytes.
     pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
         let end = offset.saturating_add(u64::from(size)).min(self.version.size);
         if offset >= end {
@@ -165,7 +165,7 @@ impl Reader {
         read.inspect_err(|error| self.give_up(&mut turn, error))
     }
 
-    /// Ends what a failed call leaves. A body that has stalled once is of no more use.
+    /// Cleans up after a failed call. A body that has stalled is not used again.
     fn give_up(&self, stream: &mut Stream, error: &Error) {
         if matches!(error, Error::TimedOut(_)) {
             stream.response.end();
@@ -199,29 +199,29 @@ impl Reader {
         }
     }
 
-    /// Whether the rest of the object has come, for the kernel to be given unasked. Says so once,
-    /// to who will do it: give it each [`Reader::surplus`], and call [`Reader::took_over`].
+    /// Whether the rest of the object was fetched and should be stored in the page cache. True
+    /// once: that caller stores each [`Reader::surplus`] and reports it by [`Reader::took_over`].
     pub fn has_surplus(&self) -> bool {
         self.gauges.surplus.load(Ordering::Relaxed)
             && self.gauges.surplus.swap(false, Ordering::Relaxed)
     }
 
-    /// The next bytes that the kernel has not asked for and may be given.
+    /// The next fetched bytes that the kernel has not read.
     ///
-    /// Who gives them must hold nothing that a read may need: the kernel makes it wait for the
-    /// reads of these pages that are under way.
+    /// The caller must hold nothing that a read may need: the kernel blocks it until the reads of
+    /// these pages that are in flight have ended.
     pub async fn surplus(&self) -> Option<(Range<u64>, Bytes)> {
         self.stream.lock().await.buffer.surplus(self.version.size)
     }
 
-    /// The kernel has taken these bytes over.
+    /// Records that the page cache has these bytes.
     pub async fn took_over(&self, range: &Range<u64>) {
         let _use = Use(self);
         let mut stream = self.stream.lock().await;
         self.deliver(&mut stream, range, 0);
     }
 
-    /// Has the window hold what is wanted.
+    /// Fills the window until it holds `want`.
     async fn bring(&self, stream: &mut Stream, want: &Range<u64>, by: Deadline) -> Result<Bytes> {
         let mut pauses = pauses(FIRST_PAUSE).with_max_times(RESUMES_A_READ).build();
         loop {
@@ -249,7 +249,7 @@ impl Reader {
                         return Err(error);
                     };
                     let offset = stream.buffer.window.end();
-                    debug!(key = %self.version.key, offset, "to be resumed: {error}");
+                    debug!(key = %self.version.key, offset, "the body broke and is resumed: {error}");
                     stream.resumes_left -= 1;
                     self.accounts.resumed.add(1);
                     tokio::time::sleep(pause).await;
@@ -259,14 +259,14 @@ impl Reader {
         }
     }
 
-    /// How far from the stream a read may lie and still be part of it: four requests is what a
-    /// kernel with several threads reorders (measured), and a short gap costs less to read
-    /// through than a new request.
+    /// How far ahead of the stream a read may begin and still wait for it: a kernel with several
+    /// threads reorders up to four reads (measured), and reading through a short gap costs less
+    /// than a new request.
     fn reach(&self, request: u64) -> u64 {
         (4 * request).max(NEAR)
     }
 
-    /// Closes what is open and asks for the range that the pattern of reads suggests.
+    /// Closes the open response and requests the range that the access pattern suggests.
     async fn seek(
         &self,
         stream: &mut Stream,
@@ -276,33 +276,34 @@ impl Reader {
     ) -> Result<()> {
         let permit = match stream.response.close().await {
             Some(permit) => permit,
-            // Shorter than the deadline, so that the error names what was waited for.
+            // Shorter than the deadline, so that the error says that bodies were exhausted.
             None => self.permit(stream, want.start, by.half().left()).await?,
         };
         let asked = Instant::now();
         if let Some(rest) = self.make_room_for_rest(stream, want) {
-            debug!(start = rest.start, end = rest.end, "asking for the rest");
+            debug!(start = rest.start, end = rest.end, "requesting the rest");
             self.take_in(stream, rest, permit, by).await?;
             stream.buffer.hold_rest();
             self.gauges.surplus.store(true, Ordering::Relaxed);
             return Ok(());
         }
         let window = &stream.buffer.window;
-        // A read that comes before the one it follows leaves a gap of one request.
+        // Two reads that arrive in reverse order leave a gap of one read.
         let on = on && window.len() > 0 && want.start <= window.end() + stream.request;
         let start = if on { window.end() } else { want.start };
         let size = self.version.size;
-        // A range that is long enough to be measured costs as much again as its first byte.
+        // The first range is long enough to measure throughput, at the cost of about one more first
+        // byte.
         let measures = self.may_hold(size) && self.accounts.pace.time_of(size).is_none();
         let least = if measures { LAST_SPAN } else { 0 };
         let range = stream.pattern.ask(start, want, size, least);
-        debug!(start = range.start, end = range.end, "asking");
+        debug!(start = range.start, end = range.end, "requesting a range");
         if !on {
             stream.buffer.restart(start);
         }
         let end = range.end;
         if end - start <= LAST_SPAN && end < size && self.find_room(stream, end) {
-            // Its connection is free at once.
+            // Reading it whole frees its connection at once.
             self.take_in(stream, range, permit, by).await?;
         } else {
             self.open(stream, range, permit).await?;
@@ -311,13 +312,13 @@ impl Reader {
         Ok(())
     }
 
-    /// Starts the window anew where the rest of the object is to come in one go: scattered reads
-    /// have cost as much as that would, and there is room for it. Returns what is to be asked for.
+    /// Decides whether to fetch the rest of the object in one request: if scattered reads have cost
+    /// as much and there is room. If so, restarts the window there and returns the range.
     fn make_room_for_rest(&self, stream: &mut Stream, want: &Range<u64>) -> Option<Range<u64>> {
         let rest = stream.buffer.missing(want, self.version.size);
         let length = rest.end - rest.start;
         let transfer = self.accounts.pace.time_of(length)?;
-        // One read waits for all of it.
+        // One read waits for the whole transfer.
         let bearable = self.may_hold(length) && transfer <= self.patience.timeout / 4;
         if !bearable || !stream.pattern.has_paid_for(transfer) {
             return None;
@@ -330,12 +331,12 @@ impl Reader {
         Some(rest)
     }
 
-    /// Whether one handle may hold so many bytes: others want memory, too.
+    /// Whether one handle may buffer so many bytes: at most half of the memory.
     fn may_hold(&self, bytes: u64) -> bool {
         kib(bytes) <= self.accounts.memory.cap() / 2
     }
 
-    /// Asks for a range that there is room for, and takes it in whole.
+    /// Requests a range that fits into the window's memory, and reads all of it.
     async fn take_in(
         &self,
         stream: &mut Stream,
@@ -351,8 +352,8 @@ impl Reader {
         Ok(())
     }
 
-    /// The right to a body: at once where one is free or an idle holder gives one up, else after a
-    /// wait, for which the window is given up: it goes on at `offset` then.
+    /// A permit for a body: at once if one is free or an idle holder can be parked. Otherwise it
+    /// empties the window, which restarts at `offset`, and waits.
     async fn permit(&self, stream: &mut Stream, offset: u64, patience: Duration) -> Result<Permit> {
         let bodies = &self.accounts.bodies;
         if let Some(permit) = bodies.try_acquire(self.me.clone(), 1) {
@@ -373,7 +374,7 @@ impl Reader {
         Ok(object)
     }
 
-    /// Takes the memory for a window up to `end`, if that can be had without waiting.
+    /// Reserves the memory for a window up to `end`, if that is possible without waiting.
     fn find_room(&self, stream: &mut Stream, end: u64) -> bool {
         let buffer = &mut stream.buffer;
         let units = kib(end.saturating_sub(buffer.window.start()) + OVERSHOOT);
@@ -386,8 +387,8 @@ impl Reader {
         }
     }
 
-    /// Waits for the memory to pull `range` with, of which the body brings the first byte next. It
-    /// gives up what it has meanwhile, which others may be waiting for.
+    /// Waits for memory to pull `range`, whose first byte is the body's next. Releases its own
+    /// memory first, since others may wait for it.
     async fn wait_for_room(
         &self,
         stream: &mut Stream,
@@ -402,8 +403,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Pulls until the body has come to `end`, or breaks; what it brings follows what the window
-    /// holds. A drained one is closed.
+    /// Pulls until the body has reached `end`, or breaks, and appends to the window. Closes a
+    /// drained body.
     async fn fill(&self, stream: &mut Stream, end: u64, by: Deadline) {
         let Stream { response, buffer, .. } = stream;
         let Some(body) = response.body() else { return };
@@ -415,7 +416,7 @@ impl Reader {
             }
             Ok(body.is_drained())
         };
-        // One that stalls, or dribbles, leaves time for another to go on from where it came to.
+        // Half the time, so that a stalled or slow response can still be resumed.
         match by.half().bound(pull).await {
             Err(error) => response.broke(error),
             Ok(true) => response.end(),
@@ -423,7 +424,7 @@ impl Reader {
         }
     }
 
-    /// Whether every byte of the object has gone out through this handle.
+    /// Whether every byte of the object was delivered through this handle.
     pub fn delivered_all(&self) -> bool {
         self.gauges.delivered.load(Ordering::Relaxed)
     }
@@ -453,15 +454,15 @@ impl Reader {
 
 impl Holder for Reader {
     fn park(&self, unit: Unit, idle: Idle) -> bool {
-        // What could not be asked for again is not given up.
+        // A body that cannot be resumed is not parked.
         if !self.version.is_resumable() {
             return false;
         }
-        // The lock is taken by who parks only: to others the stream would look busy.
+        // Check before locking: a lock taken in vain would make the stream look busy to others.
         let answered = self.gauges.answered.load(Ordering::Relaxed);
         let keep = match (unit, answered, idle) {
             (Unit::Kib, _, Idle::Read) => Duration::ZERO,
-            // Rule B4. Where the kernel may have answered a read, that counts as one.
+            // Rule B4. A read that the page cache may have answered counts as a read.
             (Unit::Body, true, Idle::Read) => self.accounts.keep.read,
             (Unit::Body, false, Idle::Unread) => self.accounts.keep.unread,
             _ => return false,
@@ -477,17 +478,17 @@ impl Holder for Reader {
                     return false;
                 }
                 response.park();
-                // What was read ahead goes too: a parked handle keeps its place and nothing else.
+                // Read-ahead bytes are dropped too: a parked handle keeps only its offset.
                 buffer.empty(self.offset());
                 true
             }
             Unit::Kib => {
                 let held = buffer.memory.is_some();
-                // A body that is open stays: a read of what went asks again under its permit.
+                // An open body stays: a read of dropped bytes sends a new request under its permit.
                 let next = response.body().map_or_else(|| self.offset(), |body| body.next);
                 buffer.empty(next);
                 drop(turn);
-                // Who came for the body meanwhile took it for busy.
+                // A waiter may have found the body locked and taken it for busy.
                 self.accounts.bodies.idle(self);
                 held
             }

@@ -1,4 +1,4 @@
-//! What a reader has of a response: one state, which one setter changes and publishes.
+//! The state of a reader's response. One setter changes it and publishes it to the gauges.
 
 use crate::sync::atomic::Ordering;
 
@@ -7,22 +7,22 @@ use super::{Body, Permit};
 use crate::error::Error;
 use crate::sync::Arc;
 
-/// A reader's one response, if it has one.
+/// The state of a reader's only response.
 pub enum Stage {
-    /// None was asked for yet.
+    /// Not requested yet.
     Unopened,
     Open(Body),
-    /// It broke before its end, and waits to be resumed.
+    /// It broke before its end and can be resumed.
     Broken(Broken),
-    /// It was closed in favour of another handle.
+    /// It was closed to free its permit for another handle.
     Parked,
-    /// It came to the end of what was asked for, or was given up, and was closed.
+    /// It was read to the end of the requested range, or abandoned, and closed.
     Drained,
 }
 
-/// The right to the response that goes on where one broke.
+/// What remains of a broken response: the permit to resume it.
 pub struct Broken {
-    /// Why no more came.
+    /// Why it broke.
     pub error: Error,
     permit: Permit,
 }
@@ -38,7 +38,7 @@ impl Stage {
     }
 }
 
-/// A stage that can be seen from outside.
+/// A stage whose state is published to the gauges.
 pub struct Response {
     stage: Stage,
     gauges: Arc<Gauges>,
@@ -49,7 +49,7 @@ impl Response {
         Response { stage: Stage::Unopened, gauges }
     }
 
-    /// The one way from a stage to the next.
+    /// The only setter of the stage.
     fn set(&mut self, stage: Stage) -> Stage {
         self.gauges.stage.store(stage.state() as u8, Ordering::Relaxed);
         std::mem::replace(&mut self.stage, stage)
@@ -67,7 +67,7 @@ impl Response {
         }
     }
 
-    /// Whether there is a permit in it.
+    /// Whether it holds a permit.
     pub fn holds_permit(&self) -> bool {
         matches!(self.stage, Stage::Open(_) | Stage::Broken(_))
     }
@@ -76,33 +76,33 @@ impl Response {
         !matches!(self.stage, Stage::Unopened)
     }
 
-    /// A response has begun. What was open before is closed.
+    /// Stores a new response. The one before is closed.
     pub fn opened(&mut self, body: Body) {
         self.set(Stage::Open(body));
     }
 
-    /// The open one ended before its time: it is closed, and its permit kept.
+    /// The open response ended early: closes it and keeps its permit.
     pub fn broke(&mut self, error: Error) {
         if let Stage::Open(body) = self.set(Stage::Drained) {
             self.set(Stage::Broken(Broken { error, permit: body.into_permit() }));
         }
     }
 
-    /// Closes what is open, and gives its permit back.
+    /// Closes the response and releases its permit.
     pub fn end(&mut self) {
         if self.holds_permit() {
             self.set(Stage::Drained);
         }
     }
 
-    /// The same in favour of another handle.
+    /// The same, to free the permit for another handle.
     pub fn park(&mut self) {
         if self.holds_permit() {
             self.set(Stage::Parked);
         }
     }
 
-    /// Closes what is open, and keeps its permit for the next response.
+    /// Closes the response and keeps its permit for the next one.
     pub async fn close(&mut self) -> Option<Permit> {
         if !self.holds_permit() {
             return None;

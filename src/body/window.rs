@@ -1,11 +1,11 @@
-//! The bytes of an object that a handle holds: one contiguous piece, moving forward. Pure.
+//! The bytes of an object that a handle buffers: one contiguous piece that moves forward. Pure.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-/// Chunks as they came from the wire, next to each other.
+/// Adjacent chunks, as received.
 #[derive(Debug, Default)]
 pub struct Window {
     start: u64,
@@ -14,7 +14,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Empties it, at `offset`.
+    /// Empties it and moves it to `offset`.
     pub fn restart(&mut self, offset: u64) {
         *self = Window { start: offset, end: offset, chunks: VecDeque::new() };
     }
@@ -34,8 +34,8 @@ impl Window {
         self.end - self.start
     }
 
-    /// Adds the bytes of the object from `offset` on. Where they do not follow what is held, they
-    /// replace it: a window is one piece.
+    /// Adds the bytes of the object from `offset` on. If they are not adjacent to the bytes held,
+    /// they replace them: a window is contiguous.
     pub fn push(&mut self, offset: u64, chunk: Bytes) {
         if offset != self.end {
             self.restart(offset);
@@ -46,7 +46,7 @@ impl Window {
         }
     }
 
-    /// The bytes of `want`, if all are held: without a copy where one chunk has them all.
+    /// The bytes of `want`, if all are held; no copy if one chunk has them all.
     pub fn get(&self, want: &Range<u64>) -> Option<Bytes> {
         if want.start < self.start || want.end > self.end {
             return None;
@@ -75,7 +75,7 @@ impl Window {
         Some(copy.into())
     }
 
-    /// Lets go of the chunks that end before `offset`.
+    /// Drops the chunks that end before `offset`.
     pub fn release_before(&mut self, offset: u64) {
         while let Some(first) = self.chunks.front() {
             let next = self.start + first.len() as u64;
@@ -88,12 +88,12 @@ impl Window {
     }
 }
 
-/// Which bytes of an object have been delivered: ranges in order, none touching the next.
+/// Which bytes of an object were delivered: sorted, non-adjacent ranges.
 #[derive(Debug, Default)]
 pub struct Coverage(Vec<Range<u64>>);
 
 impl Coverage {
-    /// Scattered reads beyond this many pieces are not worth remembering.
+    /// The most ranges kept; further scattered reads are not recorded.
     const PIECES: usize = 64;
 
     pub fn add(&mut self, range: &Range<u64>) {
