@@ -1,13 +1,13 @@
-//! The store's clock (rule E6): the local one, corrected by what `Date` headers tell.
+//! The store's clock (rule E6): the local clock, corrected by `Date` headers.
 //!
-//! A `Date` has whole seconds. One that says D, in an answer to a request sent at S and received
-//! at R, tells that the store's clock showed D..D+1s at some moment in S..R, so that
-//! `D - R <= offset <= D + 1s - S`. Each answer narrows the interval; a few hundred bring it
-//! down to milliseconds. Where 0 lies inside, the clocks agree as far as anybody can tell.
+//! A `Date` has whole seconds. If a request is sent at S and its answer, received at R, has the
+//! date D, then the store's clock showed D..D+1s at some moment in S..R, so that `D - R <= offset
+//! <= D + 1s - S`. Each answer narrows the interval; a few hundred narrow it to milliseconds. If it
+//! contains 0, no difference is measurable.
 //!
-//! Behind one address there may be several hosts whose clocks differ, and whatever has expired by
-//! one of them must not come back by another: the time stands still rather than go back, unless the
-//! answers contradict what is believed for so long that the store's clock must have been set.
+//! Several hosts with different clocks may serve one address, and an object that has expired by one
+//! of them must not reappear by another. So this clock stops rather than go back, unless the
+//! answers contradict it for so long that the store's clock must have been set back.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,55 +16,56 @@ use std::time::{Duration, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use tracing::warn;
 
-/// A skew worth telling the operator about.
+/// The clock skew above which a warning is logged.
 const NOTABLE_SKEW_US: i64 = 30_000_000;
 
-/// So many answers in a row set the clock forward. One alone may come from a host that is wrong.
+/// So many answers in a row set the clock forward: a single one may come from a host with a wrong
+/// clock.
 const FORWARD: u32 = 3;
 
-/// So many answers in a row, over so long a time, set it back.
+/// So many answers in a row, over at least this time, set it back.
 const BACK: u32 = 10;
 const BACK_FOR: Duration = Duration::from_secs(30);
 
-/// One part in how many two clocks drift apart: 100 ppm, a bad quartz.
+/// Two clocks drift apart by one part in this many: 100 ppm, a bad quartz.
 const DRIFT: i64 = 10_000;
 
-/// Tells the time by which objects expire.
+/// The clock by which objects expire.
 #[derive(Debug)]
 pub struct Clock {
     local: Local,
     follow: bool,
     learned: Mutex<Learned>,
     offset_us: AtomicI64,
-    /// What was told already, in microseconds since 1970: nothing before it is told.
+    /// The latest time returned, in microseconds since 1970: [`Clock::now`] never goes below it.
     floor_us: AtomicI64,
     warned: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Local {
-    /// The wall clock at start, carried on by one that is never set and goes on while the host
-    /// sleeps: setting the system's clock does not bring files back.
+    /// The wall clock at start, advanced by a clock that is never set and runs while the host
+    /// sleeps: setting the system clock does not make expired files reappear.
     Steady {
         wall: SystemTime,
         since: Duration,
     },
-    /// The wall clock, set as it may be.
+    /// The wall clock.
     Wall,
     Manual(Mutex<SystemTime>),
 }
 
-/// What is known of (store's clock - local clock), in microseconds.
+/// Bounds of (store's clock - local clock), in microseconds.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     low: i64,
     high: i64,
-    /// Up to when drift has been allowed for.
+    /// The time up to which drift is included.
     widened: SystemTime,
 }
 
 impl Bounds {
-    /// What both tell, with room for the drift up to `now`; `None` where they contradict each other.
+    /// The intersection with `low..=high`, allowing for drift up to `now`; `None` if it is empty.
     fn narrowed(self, low: i64, high: i64, now: SystemTime) -> Option<Bounds> {
         let drift = diff_us(now, self.widened).max(0) / DRIFT;
         let narrowed = Bounds {
@@ -83,11 +84,11 @@ impl Bounds {
 #[derive(Debug, Default)]
 struct Learned {
     bounds: Option<Bounds>,
-    /// The answers since the last one that agreed with `bounds`.
+    /// Contradicting answers since the last one that agreed with `bounds`.
     contradiction: Option<Contradiction>,
 }
 
-/// Answers that contradict what is believed, and agree with each other.
+/// Answers that contradict the bounds and agree with each other.
 #[derive(Clone, Copy, Debug)]
 struct Contradiction {
     bounds: Bounds,
@@ -106,7 +107,7 @@ impl Contradiction {
 }
 
 impl Learned {
-    /// Takes an answer in. Says whether the clock is to be set back by it.
+    /// Adds an answer. Returns whether it sets the clock back.
     fn take(&mut self, low: i64, high: i64, received: SystemTime) -> bool {
         let fresh = Bounds { low, high, widened: received };
         let Some(believed) = self.bounds else {
@@ -146,12 +147,12 @@ impl Clock {
         Clock::new(Local::Steady { wall: SystemTime::now(), since: since_boot() }, true)
     }
 
-    /// The local clock, whatever the store says (`--clock=local`).
+    /// The local clock, uncorrected (`--clock=local`).
     pub fn local() -> Clock {
         Clock::new(Local::Wall, false)
     }
 
-    /// A clock that stands still until it is moved, for tests.
+    /// A clock that moves only by [`Clock::advance`], for tests.
     pub fn manual(now: SystemTime) -> Clock {
         Clock::new(Local::Manual(Mutex::new(now)), true)
     }
@@ -167,14 +168,14 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock on; any other stays.
+    /// Advances a manual clock; has no effect on others.
     pub fn advance(&self, by: Duration) {
         if let Local::Manual(now) = &self.local {
             *now.lock().unwrap_or_else(PoisonError::into_inner) += by;
         }
     }
 
-    /// The store's time, as well as it is known.
+    /// The store's time.
     pub fn now(&self) -> SystemTime {
         let now = shift(self.local_now(), self.offset_us.load(Ordering::Acquire));
         match self.floor_us.load(Ordering::Relaxed) {
@@ -183,7 +184,7 @@ impl Clock {
         }
     }
 
-    /// The uncorrected clock: what [`Clock::learn`] wants its stamps from.
+    /// The uncorrected clock, for the arguments of [`Clock::learn`].
     #[expect(clippy::disallowed_methods, reason = "--clock=local asks for the wall clock")]
     pub fn local_now(&self) -> SystemTime {
         match &self.local {
@@ -193,12 +194,13 @@ impl Clock {
         }
     }
 
-    /// The store's clock less the local one, in milliseconds.
+    /// Store clock minus local clock, in milliseconds.
     pub fn offset_ms(&self) -> i64 {
         self.offset_us.load(Ordering::Relaxed) / 1000
     }
 
-    /// Learns from a `Date` header of an answer; `sent` and `received` are of [`Clock::local_now`].
+    /// Adds the `Date` header of an answer; `sent` and `received` are times of
+    /// [`Clock::local_now`].
     pub fn learn(&self, date: SystemTime, sent: SystemTime, received: SystemTime) {
         if !self.follow {
             return;
@@ -214,7 +216,7 @@ impl Clock {
             let told = diff_us(self.now(), SystemTime::UNIX_EPOCH) + 1;
             self.floor_us.store(told, Ordering::Relaxed);
         }
-        // After the floor, so that nobody meets the new offset without it.
+        // After the floor, so that no reader sees the new offset without it.
         self.offset_us.store(offset, Ordering::Release);
         drop(learned);
         if offset.abs() > NOTABLE_SKEW_US && !self.warned.swap(true, Ordering::Relaxed) {
@@ -229,7 +231,7 @@ impl Clock {
 
 /// `a - b` in microseconds.
 fn diff_us(a: SystemTime, b: SystemTime) -> i64 {
-    // Over some 10,000 years nothing is promised.
+    // Saturates beyond some 10,000 years.
     let us = |d: Duration| i64::try_from(d.as_micros()).unwrap_or(i64::MAX / 4);
     match a.duration_since(b) {
         Ok(ahead) => us(ahead),
@@ -253,7 +255,8 @@ mod tests {
         T0 + Duration::from_millis(n)
     }
 
-    /// Answers of a store whose clock is `offset` ms ahead, asked at the moments given.
+    /// The offset learned from a store whose clock is `offset` ms ahead, asked at the given
+    /// moments.
     fn learned(offset: i64, moments: &[u64]) -> i64 {
         let clock = Clock::manual(ms(0));
         for &sent in moments {
@@ -282,7 +285,7 @@ mod tests {
 
     #[test]
     fn many_answers_narrow_it_down_and_drift_does_not_outrun_them() {
-        // A second of answers every 2 ms: after it, each one leaves no more than milliseconds.
+        // Answers every 2 ms for two seconds: the bounds are then a few milliseconds apart.
         let moments: Vec<u64> = (0..1000).map(|i| 100_000 + i * 2).collect();
         for n in [600, 700, 800, 900, 1000] {
             let offset = learned(3_600_000, &moments[..n]);
@@ -290,7 +293,7 @@ mod tests {
         }
     }
 
-    /// An answer at `at` ms of the local clock, of a host whose clock is `offset` ms ahead.
+    /// An answer at `at` ms of the local clock, from a host whose clock is `offset` ms ahead.
     fn answer(clock: &Clock, at: u64, offset: i64) {
         clock.advance(ms(at).duration_since(clock.local_now()).unwrap_or_default());
         let date = (at as i64 + offset) / 1000 * 1000;
@@ -323,7 +326,7 @@ mod tests {
         assert_eq!(clock.offset_ms(), 0);
     }
 
-    /// A number that looks like chance (splitmix64), below `below`.
+    /// A pseudo-random number (splitmix64) below `below`.
     fn chance(seed: &mut u64, below: u64) -> u64 {
         *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let n = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -337,7 +340,7 @@ mod tests {
             let mut seed = case;
             let apart = 400 + chance(&mut seed, 4600) as i64;
             let first = chance(&mut seed, 20_000) as i64 - 10_000;
-            // Of a hundred answers so many are of the second host.
+            // How many of a hundred answers come from the second host.
             let share = 10 + chance(&mut seed, 80);
             let clock = Clock::manual(ms(0));
             let (mut at, mut told) = (1_000_000, SystemTime::UNIX_EPOCH);

@@ -1,11 +1,11 @@
-//! Bounds in time: until when a call may go on, and the pauses between its tries.
+//! Deadlines of calls, and the pauses between retries.
 //!
-//! A deadline is made where a call of the kernel, or a command, begins to wait, and is handed down:
-//! whoever waits further down waits within it, and says so when it has passed.
+//! A deadline is created where a request of the kernel, or a command, begins to wait, and is passed
+//! down: every wait below is bounded by it and fails with `TimedOut` once it has passed.
 //!
-//! Who tries again, from the store upwards: the SDK, what the store answered with a failure;
-//! `s3::retry`, a store that cannot be reached or throttles; `catalog`, what is listed and denied;
-//! `body`, a response that broke before its end.
+//! Retries, from the store upwards: the SDK retries failures that the store reports; `s3::retry` an
+//! unreachable or throttling store; `catalog` a 404 for a listed object; `body` resumes a broken
+//! response.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::error::{Error, Result};
 
-/// The instant at which a wait ends, and how long that was from its beginning.
+/// The instant at which a wait ends, and its length from the beginning.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     at: Instant,
@@ -22,10 +22,10 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So long from now.
+    /// `whole` from now.
     pub fn after(whole: Duration) -> Deadline {
         let now = Instant::now();
-        // What lies beyond what can be counted is never.
+        // A time beyond the range of `Instant` counts as never.
         let at = now.checked_add(whole).unwrap_or(now + Duration::from_secs(86_400 * 365 * 30));
         Deadline { at, whole }
     }
@@ -35,27 +35,27 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// An earlier one, for a single try: where that fails, there is time for another.
+    /// An earlier deadline for a single try, which leaves time for a retry.
     pub fn half(self) -> Deadline {
         Deadline::after(self.left() / 2)
     }
 
-    /// The work's result, if it ends in time.
+    /// The result of `work`, if it ends in time.
     ///
     /// # Errors
-    /// `TimedOut` otherwise; the work is dropped then.
+    /// `TimedOut` otherwise; `work` is dropped.
     pub async fn bound<T>(self, work: impl Future<Output = Result<T>>) -> Result<T> {
         timeout(self.left(), work).await.unwrap_or_else(|_| Err(self.missed()))
     }
 
-    /// What to answer when it has passed.
+    /// The error to return once it has passed.
     pub fn missed(self) -> Error {
         Error::TimedOut(self.whole)
     }
 }
 
-/// Pauses between tries: `first`, then each twice as long as the one before, and each with up to as
-/// much again at random, so that many who failed at one time do not return at one time.
+/// Pauses between retries: `first`, then doubling, each with random jitter of up to its own length,
+/// so that requests that failed together are not retried together.
 pub fn pauses(first: Duration) -> ExponentialBuilder {
     ExponentialBuilder::default().with_min_delay(first).with_jitter()
 }

@@ -1,10 +1,10 @@
-//! Keys and path components: which keys can be a path, and what a path's key is. Pure.
+//! Keys and path components: which keys can be a path, and the key of a path. Pure.
 
 use std::fmt;
 
 /// The longest path component: NAME_MAX of Linux, in bytes.
 pub const NAME_MAX: usize = 255;
-/// The longest key S3 takes, in bytes ("Creating object key names", S3 user guide).
+/// The longest key in S3, in bytes ("Creating object key names", S3 user guide).
 pub const KEY_MAX: usize = 1024;
 
 /// A directory: the empty prefix, or one that ends in `/`.
@@ -22,8 +22,8 @@ impl Prefix {
         &self.0
     }
 
-    /// Why no key below it can be shown, if so: what lies deeper is a path below the mount point,
-    /// but the prefix itself is none (rule N1).
+    /// Why no key below it can be a path, if so (rule N1). The names of the prefix itself are
+    /// checked too, although no path contains them.
     pub fn defect(&self) -> Option<String> {
         let path = self.0.strip_suffix('/')?;
         if self.0.len() > KEY_MAX {
@@ -53,7 +53,7 @@ pub fn directory(key: &str) -> &str {
     key.rfind('/').map_or("", |slash| &key[..=slash])
 }
 
-/// The last component of a key: what comes after its last `/`.
+/// The last component of a key, after its last `/`.
 pub fn last(key: &str) -> &str {
     &key[directory(key).len()..]
 }
@@ -63,33 +63,33 @@ pub fn is_legal(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= NAME_MAX && !name.contains(['/', '\0'])
 }
 
-/// Files met in a listing that a directory of the same name may still follow.
+/// Listed files after which a directory of the same name may still be listed.
 ///
-/// A listing is in byte order, and `foo`, `foo-bar`, `foo.txt` all come before `foo/`, maybe a
-/// page earlier. What can still clash with a later key is a chain of names each of which begins
-/// the next, so it never holds more than a key has bytes.
+/// A listing is in byte order: `foo`, `foo-bar` and `foo.txt` all come before `foo/`, maybe a page
+/// earlier. The files that can still clash with a later key form a chain in which each name is a
+/// prefix of the next, so their number is at most the length of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shadows(Vec<String>);
 
 impl Shadows {
-    /// Notes a file that is shown; one of its kind hides a directory of the same name (rule N2).
+    /// Records a visible file; it hides a directory of the same name (rule N2).
     pub fn file(&mut self, name: &str) {
         self.pass(name);
         self.0.push(name.to_owned());
     }
 
-    /// Whether the directory `name` is hidden by a file met before.
+    /// Whether the directory `name` is hidden by a file listed before.
     pub fn hides(&mut self, name: &str) -> bool {
         self.pass(name);
         self.0.last().is_some_and(|file| file == name)
     }
 
-    /// The files whose directory may still come.
+    /// The files whose directory may still be listed.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 
-    /// Forgets the files whose directory would have come before `name`.
+    /// Drops the files whose directory would have been listed before `name`.
     fn pass(&mut self, name: &str) {
         while self.0.last().is_some_and(|file| !name.starts_with(file.as_str())) {
             self.0.pop();

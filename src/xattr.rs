@@ -1,13 +1,12 @@
-//! What people may read of an object: extended attributes, from what is known already. Pure.
+//! The extended attributes of an object, from what is cached. Pure.
 
 use crate::expiry::{Expiry, format_http_date, rfc3339};
 use crate::store::{Headers, Version};
 
-/// What the headers of an object tell people. Most objects of a bucket share theirs: an `Expires`
-/// in its usual form is not repeated here.
+/// The headers of an object that its attributes show. Most objects of a bucket share equal ones, so
+/// an `Expires` in its usual form is not stored here.
 ///
-/// No text is longer than [`TEXT`]: whoever may write into the bucket chooses them, up to some
-/// kilobytes an object.
+/// No text is longer than [`TEXT`]: bucket writers control them, up to some kilobytes per object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct About {
     expires: RawExpires,
@@ -19,7 +18,7 @@ pub struct About {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum RawExpires {
     None,
-    /// The expiry of the object, as IMF-fixdate.
+    /// Equal to the expiry of the object as IMF-fixdate.
     OfExpiry,
     As(String),
 }
@@ -27,16 +26,16 @@ enum RawExpires {
 /// The most bytes kept of a header.
 pub const TEXT: usize = 256;
 
-/// The first bytes of a text, up to [`TEXT`] and to the end of a character.
+/// Truncates a text to [`TEXT`] bytes, at a character boundary.
 fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(TEXT)].to_owned()
 }
 
-/// The class that S3 does not name (S3 API reference, HeadObject).
+/// The storage class that S3 omits (S3 API reference, HeadObject).
 const STANDARD: &str = "STANDARD";
 
 impl About {
-    /// `by_expires` is the object's expiry, as far as its `Expires` decided it.
+    /// `by_expires`: the object's expiry, if its `Expires` decided it.
     pub fn of(headers: &Headers, by_expires: Expiry) -> About {
         let expires = match (headers.expires.as_deref(), by_expires) {
             (None, _) => RawExpires::None,
@@ -50,7 +49,7 @@ impl About {
         }
     }
 
-    /// Bytes of its texts.
+    /// Total length of its texts, in bytes.
     pub fn text_len(&self) -> usize {
         let expires = match &self.expires {
             RawExpires::As(raw) => raw.len(),
@@ -60,11 +59,11 @@ impl About {
     }
 }
 
-/// What the names of our attributes begin with.
+/// The prefix of all attribute names.
 const NAMESPACE: &str = "user.expirefs.";
 
-/// The extended attributes of a file, by name. Where its headers were not seen yet, those that
-/// need them are missing.
+/// The extended attributes of a file, by name. Those that need headers are missing until the
+/// headers were received.
 pub fn attributes(
     version: &Version,
     expiry: Expiry,

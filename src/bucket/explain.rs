@@ -1,5 +1,5 @@
-//! Why an object is there or not (`expirefs explain`): what its headers say, how each was read,
-//! by whose clock, and the verdict.
+//! Why an object is visible or not (`expirefs explain`): its headers, how each was parsed, both
+//! clocks, and the verdict.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,29 +13,29 @@ use crate::name::{self, Prefix};
 use crate::shown::Shown;
 use crate::store::{Object, any_below, settle};
 
-/// Field names are part of the interface. Instants are as RFC 3339 has them.
+/// Field names are part of the interface. Instants are in RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     pub bucket: String,
     pub key: String,
     pub verdict: Verdict,
-    /// What decided; none where there is no object.
+    /// What set the expiry time; `None` if there is no object.
     pub decided_by: Option<Basis>,
-    /// Since when it has expired, or until when it lives; none where no instant is known.
+    /// When it expires or expired; `None` if no instant is known.
     pub instant: Option<String>,
-    /// Seconds from now to that instant; negative once it has come.
+    /// Seconds from now to that instant; negative if it has passed.
     pub seconds_left: Option<f64>,
     pub object: Option<Found>,
-    /// The headers that can set an end, whether they are there and count or not.
+    /// The headers that can set an expiry time, including absent and ignored ones.
     pub headers: Vec<Header>,
     /// In seconds (`--default-ttl`).
     pub default_ttl: Option<u64>,
     pub clocks: Clocks,
-    /// Whether keys lie below it: a mount shows a directory, where no live file has the name.
+    /// Whether keys lie below it: a mount shows a directory unless a live file has the name.
     pub directory: bool,
-    /// Why the mount would not show it whatever its end, if there is such a reason.
+    /// Why a mount hides it regardless of its expiry, if so.
     pub hidden: Option<String>,
-    /// Where a mount was asked: what it goes by just now.
+    /// If a mount was asked: what it has cached.
     pub mount: Option<Belief>,
 }
 
@@ -44,17 +44,17 @@ pub struct Explanation {
 pub enum Verdict {
     Live,
     Expired,
-    /// Nobody can tell, and the answer is EIO (`--on-unparsable error`).
+    /// An expiry header cannot be parsed; the answer is EIO (`--on-unparsable error`).
     Unreadable,
-    /// There is no object of this key, but there are some below it.
+    /// No object has this key, but some keys lie below it.
     Directory,
-    /// The store has nothing of this name.
+    /// The store has no such object.
     Absent,
 }
 
 impl Explanation {
-    /// What `expirefs explain` ends with: 0 where a mount shows the name, 4 where it says ENOENT, and
-    /// 1, as for an error, where it says EIO.
+    /// The exit status of `expirefs explain`: 0 if a mount shows the name, 4 if it answers ENOENT,
+    /// and 1 (as for an error) if it answers EIO.
     pub fn exit_status(&self) -> u8 {
         match self.verdict {
             _ if self.hidden.is_some() => 4,
@@ -66,7 +66,7 @@ impl Explanation {
     }
 }
 
-/// An object as the store has it.
+/// An object in the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Found {
     pub size: u64,
@@ -79,13 +79,13 @@ pub struct Found {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Header {
     pub name: String,
-    /// As it was sent; none where it was not.
+    /// As it was sent; `None` if it was not.
     pub raw: Option<String>,
-    /// How it was read.
+    /// How it was parsed.
     pub reading: Reading,
-    /// The end it stands for.
+    /// The expiry time it sets.
     pub instant: Option<String>,
-    /// Why it does not count, where it does not.
+    /// Why it does not count, if so.
     pub ignored: Option<String>,
 }
 
@@ -93,43 +93,43 @@ pub struct Header {
 #[serde(rename_all = "kebab-case")]
 pub enum Reading {
     Absent,
-    /// It says something about the end.
+    /// It sets an expiry time.
     Understood,
-    /// It should, and cannot be read.
+    /// It was sent and cannot be parsed.
     Unreadable,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Clocks {
-    /// The one that decides.
+    /// The clock that decides.
     pub store: String,
     pub local: String,
-    /// The store's less the local one, in milliseconds.
+    /// Store clock minus local clock, in milliseconds.
     pub offset_ms: i64,
 }
 
-/// What a mount believes of a name.
+/// What a mount has cached about a name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Belief {
     pub dir: String,
-    /// `file`, `directory`, `absent`, or `nothing` where it has not met the name.
+    /// `file`, `directory`, `absent`, or `nothing` if nothing is cached.
     pub believes: String,
-    /// The version it knows, and when it takes that to end.
+    /// The cached version and its expiry time.
     pub etag: Option<String>,
     pub instant: Option<String>,
-    /// Seconds until it would ask again; 0: it asks at the next lookup.
+    /// Seconds until the entry is revalidated; 0: at the next lookup.
     pub trusted_s: f64,
-    /// Handles open on the name, whatever their version.
+    /// Open handles on the name, of any version.
     pub open_handles: usize,
 }
 
-/// Asks the store for `key` and explains its answer; `name` is the bucket's.
+/// Asks the store for `key` and explains its answer. `name` is the name of the bucket.
 ///
 /// # Errors
-/// Of the store, where it has no answer.
+/// Those of the store.
 pub async fn explain(bucket: &Bucket, name: &str, key: &str) -> Result<Explanation> {
     let store = &*bucket.store;
-    // The root has no key, and is there whatever lies below it.
+    // The root has no key, and always exists.
     let is_root = key.is_empty();
     let (found, below) = match is_root {
         true => (None, true),
@@ -193,7 +193,7 @@ fn unnameable(key: &str) -> Option<String> {
     Some(format!("no path can have a component {bad:?}"))
 }
 
-/// The headers that can set an end, each with how it was read.
+/// The headers that can set an expiry time, and how each was parsed.
 fn headers(object: &Object, judgement: &Judgement) -> Vec<Header> {
     let sent = &object.headers;
     let Judgement { expires, cache_control, lifecycle, .. } = judgement;
@@ -221,7 +221,7 @@ fn headers(object: &Object, judgement: &Judgement) -> Vec<Header> {
     ]
 }
 
-/// From `a` to `b`; negative if that is behind.
+/// Seconds from `a` to `b`; negative if `b` is before `a`.
 fn seconds_between(a: SystemTime, b: SystemTime) -> f64 {
     match b.duration_since(a) {
         Ok(ahead) => ahead.as_secs_f64(),
@@ -229,7 +229,7 @@ fn seconds_between(a: SystemTime, b: SystemTime) -> f64 {
     }
 }
 
-/// A span of time as people say it, to the second.
+/// A time span as text, to the second.
 fn span(seconds: f64) -> String {
     humantime::format_duration(Duration::from_secs(seconds.abs() as u64)).to_string()
 }
@@ -258,7 +258,7 @@ impl fmt::Display for Explanation {
             match (raw, reading, instant) {
                 (_, Reading::Understood, Some(instant)) => text += &format!(", that is {instant}"),
                 (_, Reading::Unreadable, _) => text += ", which cannot be read",
-                (Some(_), Reading::Absent, _) => text += ", which sets no end",
+                (Some(_), Reading::Absent, _) => text += ", which sets no expiry time",
                 _ => {}
             }
             if let Some(why) = ignored {
@@ -270,10 +270,7 @@ impl fmt::Display for Explanation {
             line("--default-ttl", span(ttl as f64))?;
         }
         let Clocks { store, local, offset_ms } = &self.clocks;
-        line(
-            "clock",
-            format!("{store} by the store's, {local} here; {offset_ms} ms between them"),
-        )?;
+        line("clock", format!("store {store}, local {local}, offset {offset_ms} ms"))?;
         let by = self.decided_by.map(|basis| format!(", by {basis}")).unwrap_or_default();
         let when = match (&self.instant, self.seconds_left) {
             (Some(at), Some(left)) if left > 0.0 => format!(", until {at}, in {}", span(left)),
@@ -290,7 +287,7 @@ impl fmt::Display for Explanation {
         line("verdict", format!("{verdict}{by}{when}"))?;
         if self.directory && self.object.is_some() {
             let shown = if self.verdict == Verdict::Live { "hides" } else { "shows" };
-            line("below", format!("keys lie below this name: a mount {shown} that directory"))?;
+            line("below", format!("keys lie below this name; a mount {shown} that directory"))?;
         }
         if let Some(why) = &self.hidden {
             line("hidden", why.clone())?;
@@ -298,8 +295,8 @@ impl fmt::Display for Explanation {
         if let Some(Belief { dir, believes, etag, instant, trusted_s, open_handles }) = &self.mount
         {
             let mut text = match believes.as_str() {
-                "nothing" => "it has not met this name".to_owned(),
-                other => format!("it believes {other}"),
+                "nothing" => "nothing cached for this name".to_owned(),
+                other => format!("cached as {other}"),
             };
             for (what, value) in [("ETag", etag), ("until", instant)] {
                 if let Some(value) = value {
@@ -307,8 +304,8 @@ impl fmt::Display for Explanation {
                 }
             }
             text += &match *trusted_s {
-                t if t > 0.0 => format!("; asks again in {t:.1} s"),
-                _ => "; asks at the next lookup".to_owned(),
+                t if t > 0.0 => format!("; revalidated in {t:.1} s"),
+                _ => "; revalidated at the next lookup".to_owned(),
             };
             line("mount", format!("{}: {text}; {open_handles} open handles", Shown(dir)))?;
         }

@@ -1,5 +1,5 @@
-//! What a bucket holds, the expired included (`expirefs ls`): a stream over its listing, with the
-//! expiry of each object.
+//! The objects of a bucket, including expired ones (`expirefs ls`): a stream over its listing, with
+//! the expiry of each object.
 
 use std::fmt;
 
@@ -12,26 +12,26 @@ use crate::expiry::{Basis, Presence, rfc3339};
 use crate::shown::Shown;
 use crate::store::{Headers, ListRequest, Object, Pages, Version, head_of_listed};
 
-/// What to list of a bucket.
+/// What part of a bucket to list.
 pub struct Inventory {
     pub bucket: Bucket,
-    /// What keys begin with.
+    /// The prefix of the keys.
     pub prefix: String,
     /// All keys, instead of one level.
     pub recursive: bool,
-    /// HEAD requests under way at one time.
+    /// HEAD requests in flight at one time, at most.
     pub fan_out: usize,
 }
 
-/// A line of the inventory. Field names are part of the interface.
+/// One item of the inventory. Field names are part of the interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
     pub key: String,
     pub state: State,
-    /// Since when it has expired, or until when it lives (RFC 3339); none where no instant is known.
+    /// When it expires or expired (RFC 3339); `None` if no instant is known.
     pub instant: Option<String>,
     pub decided_by: Option<Basis>,
-    /// Bytes; none of a common prefix, as all that follows.
+    /// Bytes. This and the following fields are `None` for a common prefix.
     pub size: Option<u64>,
     pub last_modified: Option<String>,
     pub etag: Option<String>,
@@ -46,25 +46,24 @@ pub struct Item {
 pub enum State {
     Live,
     Expired,
-    /// Nobody can tell (`--on-unparsable error`).
+    /// An expiry header cannot be parsed (`--on-unparsable error`).
     Unreadable,
-    /// The store refuses its headers.
+    /// The store refused the HEAD.
     Unknown,
-    /// Keys that begin like this, one level below.
+    /// A common prefix.
     Prefix,
 }
 
-/// A name as the listing has it.
+/// A name in the listing.
 enum Listed {
     Object(Version),
     Prefix(String),
-    /// As it was sent.
+    /// A key that is not UTF-8, as it was sent.
     Undecodable(String),
 }
 
 impl Inventory {
-    /// All items in the order of their keys, as they come: the pages of the listing and the headers
-    /// of their objects overlap.
+    /// All items in key order. Requests for pages and for headers overlap.
     pub fn items(&self) -> impl Stream<Item = Result<Item>> + '_ {
         self.pages()
             .map_ok(|page| stream::iter(page.into_iter().map(Ok)))
@@ -75,7 +74,7 @@ impl Inventory {
                     Listed::Object(version) => self.object(version).await,
                     Listed::Undecodable(key) => Ok(Some(Item {
                         state: State::Unknown,
-                        error: Some("the key is no UTF-8, and shown as it was sent".to_owned()),
+                        error: Some("the key is not UTF-8; it is shown as it was sent".to_owned()),
                         ..Item::prefix(key)
                     })),
                 }
@@ -84,7 +83,7 @@ impl Inventory {
             .try_filter_map(future::ok)
     }
 
-    /// The pages of the listing, each in the order of its names.
+    /// The pages of the listing, each sorted by name.
     fn pages(&self) -> impl Stream<Item = Result<Vec<Listed>>> + '_ {
         let first = ListRequest { recursive: self.recursive, ..ListRequest::level(&self.prefix) };
         Pages::new(&*self.bucket.store, first).stream().map_ok(|page| {
@@ -104,7 +103,7 @@ impl Inventory {
             true => match head_of_listed(&*self.bucket.store, &listed.key).await {
                 Ok(Some(object)) => object,
                 Ok(None) => return Ok(None),
-                // One object that cannot be asked for does not hide the others.
+                // An object whose HEAD fails does not hide the others.
                 Err(
                     error @ (Error::Denied(_)
                     | Error::Refused(_)
@@ -170,7 +169,7 @@ impl Item {
         }
     }
 
-    /// A line for people, with more of it if `long`. A key that would act on a terminal is
+    /// The item as a line of text, with more columns if `long`. A key with control characters is
     /// quoted.
     pub fn line(&self, long: bool) -> String {
         let dash = || "-".to_owned();

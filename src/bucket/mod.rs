@@ -22,14 +22,14 @@ pub struct Bucket {
     pub policy: Policy,
 }
 
-/// What was judged of an object, and when.
+/// The judgement of an object, and when it was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Judged {
     /// By the bucket's clock.
     pub at: SystemTime,
-    /// What the headers said.
+    /// The parsed headers.
     pub terms: Terms,
-    /// When it ends, and why.
+    /// When it expires, and why.
     pub judgement: Judgement,
     /// What that means at `at`.
     pub presence: Presence,
@@ -43,7 +43,7 @@ impl Bucket {
         self.judge_by(terms, &object.version, at)
     }
 
-    /// Judges a version by what its headers are known to say, at an instant of the bucket's clock.
+    /// Judges a version by its parsed headers, at an instant of the bucket's clock.
     pub fn judge_by(&self, terms: Terms, version: &Version, at: SystemTime) -> Judged {
         let judgement = self.policy.judge(&terms, version.last_modified);
         Judged { at, terms, judgement, presence: judgement.expiry.at(at) }

@@ -1,4 +1,4 @@
-//! What is known of one name.
+//! What is cached about one name.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,11 +8,11 @@ use crate::expiry::Expiry;
 use crate::store::Version;
 use crate::xattr::About;
 
-/// How long what the store said is believed (`--metadata-ttl`).
+/// How long answers of the store are cached (`--metadata-ttl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     For(Duration),
-    /// Until the object expires, as HTTP has it for a fresh response.
+    /// Until the object expires, like a fresh response in HTTP.
     UntilExpiry,
 }
 
@@ -22,25 +22,25 @@ pub enum Known {
     File {
         version: Arc<Version>,
         expiry: Expiry,
-        /// Where the headers of the object have been seen.
+        /// Set once the object's headers were received.
         about: Option<Arc<About>>,
     },
     Directory,
     Absent,
 }
 
-/// What a name stands for, and until when that may be believed without asking again.
+/// What a name stands for, and until when that is served without revalidation.
 #[derive(Clone, Debug)]
 pub struct Fact {
     pub known: Known,
     pub until: SystemTime,
-    /// A listing for a walk told it.
+    /// It comes from a listing sent for a walk.
     pub(super) walked: bool,
 }
 
 impl Weight<Arc<str>> for Fact {
     fn weight(&self, key: &Arc<str>) -> usize {
-        // What a description takes is shared by most that have it, and counted for each.
+        // Descriptions are mostly shared; each is counted in full all the same.
         key.len()
             + match &self.known {
                 Known::File { version, about, .. } => {

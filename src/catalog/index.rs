@@ -1,15 +1,15 @@
-//! What the headers of object versions said of their end. No listing tells, and asking costs a
-//! HEAD for each, so it is kept: in memory up to a bound, and in a file where one is given
-//! (`--index`), for the next mount.
+//! The parsed expiry headers of object versions. Listings do not contain them, and getting them
+//! costs a HEAD per object, so they are cached: in memory up to a limit, and optionally in a file
+//! (`--index`) for the next mount.
 //!
-//! A version never changes what it says, so nothing here goes stale. Two exceptions are known. A
-//! lifecycle rule may change; what it says of an object is learnt again when that is looked up. And
-//! the same bytes, put again with another end, are another version only by Last-Modified, in whole
-//! seconds: objects younger than two seconds are not kept here, but the Last-Modified of a multipart
-//! upload is the time at which it was begun (S3 user guide, "Multipart upload"), so two uploads of
-//! equal bytes that begin within one second are taken for one version however late they end. A
-//! listing may then show the first one's end; a lookup or open asks the object itself. Nothing here is needed
-//! either: where the file cannot be used, a line says why, and it is done without.
+//! The headers of a version never change, so no entry goes stale, with two known exceptions. (1) A
+//! lifecycle rule may change; its date is updated by the next lookup of the object. (2) Equal bytes
+//! uploaded again with other headers differ only in Last-Modified, in whole seconds. Objects
+//! younger than two seconds are therefore not cached here. But the Last-Modified of a multipart
+//! upload is the time at which it was initiated (S3 user guide, "Multipart upload"), so two uploads
+//! of equal bytes initiated within one second count as one version, whenever they complete. A
+//! listing may then use the expiry of the first; lookup and open ask for the object itself. If the
+//! file cannot be used, the mount logs why and continues without it.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use super::index_file::IndexFile;
 use crate::expiry::{MAX_AGE, Term, Terms, seconds};
 use crate::store::Version;
 
-/// Memory for a version: 16 bytes that stand for it, 20 for what it says, the rest for finding
-/// and evicting it (`a_version_takes_as_many_bytes_as_the_documents_say`).
+/// Memory per version: 16 bytes of id, 20 of parsed headers, the rest for lookup and eviction
+/// (`a_version_takes_as_many_bytes_as_the_documents_say`).
 pub const BYTES_PER_VERSION: usize = 64;
 
-/// What stands for a version: SHA-256 of all that makes it one, cut to 128 bits. The hash
-/// resists collisions, since whoever may write into the bucket chooses what is hashed.
+/// The id of a version: SHA-256 of its fields, truncated to 128 bits. Bucket writers control the
+/// input, so the hash must resist collisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id(pub(super) [u8; 16]);
 
@@ -48,15 +48,15 @@ impl Id {
 /// Bytes of encoded terms.
 const ENCODED: usize = 20;
 
-/// What headers say of an end, as it is kept in memory and in the file: little-endian, the date of
-/// `Expires` (8 bytes, seconds since 1970), the day of the lifecycle rule (8), `max-age` (4).
+/// [`Terms`] encoded for memory and file: little-endian, the date of `Expires` (8 bytes, seconds
+/// since 1970), the date of the lifecycle rule (8), `max-age` (4).
 pub(super) type Encoded = [u8; ENCODED];
 
-// Years with four digits lie far from both ends.
+// Neither value collides with a date: years have four digits.
 const ABSENT: i64 = i64::MIN;
 const UNREADABLE: i64 = i64::MAX;
 
-/// Terms as bytes that [`decode`] reads, in this version and later ones.
+/// Encodes terms. [`decode`] must read them in this and all later versions.
 fn encode(terms: &Terms) -> Encoded {
     let expires = match terms.expires {
         Term::Absent => ABSENT,
@@ -111,11 +111,12 @@ pub struct Index {
 }
 
 impl Index {
-    /// An index of up to `bytes` bytes in memory, and what `file` holds.
+    /// An index of up to `bytes` bytes in memory, backed by `file`.
     pub fn new(bytes: usize, file: Option<IndexFile>) -> Arc<Index> {
         let versions = (bytes / BYTES_PER_VERSION).max(1);
         let options = OptionsBuilder::new()
-            // What was evicted need not be remembered: whole directories are read, not hot keys.
+            // No ghost entries of evicted versions: the access pattern is whole directories, not
+            // hot keys.
             .ghost_allocation(0.0)
             .estimated_items_capacity(versions)
             .weight_capacity(versions as u64)
@@ -132,7 +133,7 @@ impl Index {
         Arc::new(Index { memory, file: file.map(Arc::new) })
     }
 
-    /// Keeps what the headers of a version say.
+    /// Caches the parsed headers of a version.
     pub fn put(&self, version: &Version, terms: &Terms) {
         let (id, encoded) = (Id::of(version), encode(terms));
         if self.memory.peek(&id) != Some(encoded) {
@@ -143,12 +144,12 @@ impl Index {
         }
     }
 
-    /// Whether a version is known in memory.
+    /// Whether a version is cached in memory.
     pub fn knows(&self, version: &Version) -> bool {
         self.memory.contains_key(&Id::of(version))
     }
 
-    /// What is known of each of these versions.
+    /// The cached headers of each of these versions.
     pub async fn known(&self, versions: &[&Version]) -> Vec<Option<Terms>> {
         let ids: Vec<Id> = versions.iter().map(|version| Id::of(version)).collect();
         let mut known: Vec<_> = ids.iter().map(|id| self.memory.get(id)).collect();
@@ -166,7 +167,7 @@ impl Index {
         known.iter().map(|encoded| encoded.as_ref().map(decode)).collect()
     }
 
-    /// Versions kept in memory.
+    /// Versions cached in memory.
     pub fn len(&self) -> usize {
         self.memory.len()
     }
@@ -175,7 +176,7 @@ impl Index {
         self.len() == 0
     }
 
-    /// Writes what the file lacks still.
+    /// Writes all pending entries to the file.
     pub fn flush(&self) {
         if let Some(file) = &self.file {
             file.flush();
@@ -203,7 +204,7 @@ pub(super) mod tests {
         index.flush();
     }
 
-    /// How many of the versions `0..n` are known, each of which must be known right.
+    /// How many of the versions `0..n` are cached. Asserts that each cached value is right.
     pub async fn known(index: &Index, n: usize) -> usize {
         let versions: Vec<_> = (0..n).map(version).collect();
         let known = index.known(&versions.iter().collect::<Vec<_>>()).await;
@@ -222,7 +223,7 @@ pub(super) mod tests {
             Version { etag: "".into(), ..base.clone() },
             Version { last_modified: SystemTime::UNIX_EPOCH, ..base.clone() },
             Version { size: 8, ..base.clone() },
-            // The same bytes, cut elsewhere.
+            // The same bytes, split differently.
             Version { key: "d/".into(), etag: format!("1{}", base.etag).as_str().into(), ..base },
         ];
         for other in others {

@@ -1,5 +1,5 @@
-//! The index in a file, for the next mount of the bucket. Nothing in it is needed: where the file
-//! cannot be used, a line says why, and the mount goes on without it.
+//! The index in a file, for the next mount of the bucket. It is only a cache: if the file cannot be
+//! used, the mount logs why and continues without it.
 
 use std::fs;
 use std::io;
@@ -21,31 +21,31 @@ use tracing::{info, warn};
 use super::index::{Encoded, Id};
 use crate::expiry::seconds;
 
-/// Bytes of pages that the file's own cache may hold.
+/// Page cache of the database, in bytes.
 const PAGE_CACHE: usize = 4 << 20;
 
-/// Puts that may wait to be written: what is over is forgotten, and asked for again one day.
+/// The most puts queued for writing; further ones are dropped.
 const QUEUE: usize = 64 << 10;
 
-/// So many puts, or so much time, make a transaction.
+/// A transaction is committed after this many puts or this much time.
 const BATCH: usize = 10_000;
 const BATCH_TIME: Duration = Duration::from_secs(2);
 
-/// What nobody asked for in a whole period is dropped at the next opening, so that the file does
-/// not grow by each object that ever was.
+/// Entries not used during a whole period are deleted at the next open, so that the file does not
+/// grow without limit.
 const PERIOD: Duration = Duration::from_secs(14 * 86_400);
 
 const FORMAT: &str = "1";
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
-/// Versions asked for in this period, and those asked for in the one before only.
+/// Versions used in the current period, and those used only in the period before.
 const RECENT: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("recent");
 const BEFORE: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("before");
 
-/// An index in a file, written behind by a thread of its own.
+/// An index in a file. A thread of its own writes to it asynchronously.
 pub struct IndexFile {
     path: PathBuf,
     database: Arc<Database>,
-    /// It has failed, and is not used any more.
+    /// Set after a failure: the file is no longer used.
     broken: Arc<AtomicBool>,
     queue: SyncSender<Task>,
     writer: Option<JoinHandle<()>>,
@@ -57,12 +57,12 @@ enum Task {
     End,
 }
 
-/// Why a file is not used as it is.
+/// Why a file cannot be used.
 #[derive(Debug)]
 enum Fault {
-    /// It holds something else, or is damaged.
+    /// It is damaged or not an index of this bucket: set it aside.
     Wrong(String),
-    /// It may be all right.
+    /// It may be intact: leave it.
     Unusable(String),
 }
 
@@ -80,11 +80,11 @@ macro_rules! damaged {
 damaged!(CommitError, StorageError, TableError, TransactionError);
 
 impl IndexFile {
-    /// Opens the index of the bucket that `source` names, or makes a new one. A file that is
-    /// damaged, or of something else, is set aside. `None` where there is no using the path; a
-    /// line in the log has said why.
+    /// Opens the index of the bucket named by `source`, or creates one. A file that is damaged or
+    /// belongs to something else is set aside. `None` if the path cannot be used; the reason is
+    /// logged.
     ///
-    /// Reads all of the file: what does not match its checksums is not believed.
+    /// Reads the whole file to verify its checksums.
     pub fn open(path: &Path, source: &str) -> Option<IndexFile> {
         let shown = path.display();
         let is_new = !path.exists();
@@ -92,7 +92,7 @@ impl IndexFile {
             Ok(database) => database,
             Err(Fault::Unusable(why)) => {
                 if is_new {
-                    // Half made, it would be taken for a damaged one.
+                    // A half-created file would count as damaged at the next open.
                     let _ = fs::remove_file(path);
                 }
                 warn!("the index {shown} cannot be used: {why}; going on without it");
@@ -201,7 +201,7 @@ impl IndexFile {
     pub fn flush(&self) {
         let (done, written) = sync_channel(1);
         if self.queue.send(Task::Flush(done)).is_ok() {
-            // It fails where the writer has ended.
+            // Fails if the writer has ended.
             let _ = written.recv();
         }
     }
@@ -216,7 +216,7 @@ impl Drop for IndexFile {
     }
 }
 
-/// Writes what comes until the end of the queue.
+/// Writes queued puts until the queue is closed.
 fn write_behind(database: &Database, tasks: &Receiver<Task>) -> Result<(), String> {
     let mut batch = Vec::new();
     let mut due = None;
@@ -261,13 +261,13 @@ fn write_behind(database: &Database, tasks: &Receiver<Task>) -> Result<(), Strin
     }
 }
 
-/// A damaged file may be found out by an assertion of the library's.
+/// A damaged file may make the library panic.
 fn unless_it_panics<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     std::panic::catch_unwind(AssertUnwindSafe(work))
         .map_err(|_| "the library that reads it panicked".to_owned())
 }
 
-/// The database at `path`, checked, with its tables, and rid of what has not been asked for.
+/// Opens and verifies the database at `path`, creates its tables, and deletes unused entries.
 fn open(path: &Path, source: &str) -> Result<Database, Fault> {
     let opened = unless_it_panics(|| {
         Database::builder()
@@ -281,18 +281,19 @@ fn open(path: &Path, source: &str) -> Result<Database, Fault> {
         Err(panic) => return Err(Fault::Wrong(panic)),
     };
     if unless_it_panics(|| prepare(&database, source)).map_err(Fault::Wrong)?? {
-        info!("what the index {} held of old is dropped", path.display());
-        // It stays larger than it has to be where this fails.
+        info!("unused entries of the index {} were deleted", path.display());
+        // If this fails, the file only stays larger than needed.
         let _ = database.compact();
     }
     Ok(database)
 }
 
-/// Makes the tables, and says whether anything was dropped; refuses what is not this bucket's.
+/// Creates the tables, and returns whether entries were deleted. Refuses the index of another
+/// bucket.
 fn prepare(database: &Database, source: &str) -> Result<bool, Fault> {
     #[expect(
         clippy::disallowed_methods,
-        reason = "entries of the file age by this host's clock, and expire by none"
+        reason = "eviction from the file goes by this host's clock; no object expires by it"
     )]
     let now = seconds(SystemTime::now());
     let transaction = database.begin_write()?;
@@ -357,7 +358,7 @@ fn fault(error: DatabaseError) -> Fault {
     }
 }
 
-/// Renames a file to a name beside it that is free.
+/// Renames a file to a free name in the same directory.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let numbered = |n: u32| {
         let mut name = path.as_os_str().to_owned();
@@ -406,7 +407,7 @@ mod tests {
         fill(&opened(&path), 0..3000);
         let index = opened(&path);
         assert_eq!((index.len(), known(&index, 4000).await), (0, 3000));
-        // From memory now.
+        // Now from memory.
         assert_eq!((index.len(), known(&index, 4000).await), (3000, 3000));
     }
 
@@ -451,14 +452,14 @@ mod tests {
         assert_eq!(known(&opened(&path), 10).await, 10, "it was not set aside");
     }
 
-    /// Every byte of a small index, changed: what is left is right, or none of it is.
+    /// Changes bytes of a small index: all entries returned are right, or none are returned.
     #[tokio::test]
     async fn a_damaged_file_is_never_believed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
         fill(&opened(&path), 0..500);
         let good = fs::read(&path).unwrap();
-        // Where it is not empty; of the zeros between few matter.
+        // Mostly non-zero bytes: few of the zeros matter.
         let places = (0..good.len()).filter(|at| good[*at] != 0 || at % 4096 < 4).step_by(211);
         let (mut set_aside, mut whole) = (0, 0);
         for at in places {
@@ -468,7 +469,7 @@ mod tests {
             let index = opened(&path);
             match known(&index, 500).await {
                 0 => set_aside += 1,
-                // What matters of it was not hit.
+                // The change hit nothing that matters.
                 500 => whole += 1,
                 some => panic!("{some} are known with byte {at} changed"),
             }

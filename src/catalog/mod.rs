@@ -36,37 +36,36 @@ use questions::Question;
 use walk::Walks;
 use weighed::Weighed;
 
-/// Bytes of names remembered, where they are believed for a time that is set: seconds, mostly.
+/// Memory for cached names under `--metadata-ttl=D`, which is mostly seconds.
 const FACTS: usize = 24 << 20;
 
-/// The same where they are believed until they expire: whatever the kernel may hold is answered
-/// from here, when it asks again.
+/// The same under `--metadata-ttl=expiry`: enough to answer from the cache whatever the kernel may
+/// revalidate.
 const FACTS_UNTIL_EXPIRY: usize = 64 << 20;
 
-/// Descriptions that objects share, remembered so as to be kept once.
+/// Descriptions kept for sharing between objects.
 const DESCRIPTIONS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// Peculiarities of names remembered so as to be logged once.
+/// Messages about names remembered to log each only once.
 const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// An open that comes this soon after its lookup has ceased to be believed follows from it: the
-/// kernel sends both for one open(2).
+/// An OPEN within this time of its lookup's TTL belongs to the same open(2).
 const OPEN_AFTER_LOOKUP: Duration = Duration::from_secs(1);
 
-/// After so long no other object can have its Last-Modified: two clocks of whole seconds. Not so of
-/// multipart uploads, see `index`.
+/// After this time no other object can get the same Last-Modified: two clocks, whole seconds. For
+/// the exception of multipart uploads see `index`.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// How long an object without an expiry is trusted under `--metadata-ttl=expiry`.
+/// TTL of an object without an expiry under `--metadata-ttl=expiry`.
 const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
 
-/// What a catalog goes by.
+/// The settings of a catalog.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct Settings {
     pub trust: Trust,
-    /// How long a name is believed absent.
+    /// TTL of an absent name.
     pub negative_ttl: Duration,
-    /// Bounds each question, however many requests it takes.
+    /// Limit of each question, over all its requests.
     pub timeout: Duration,
     pub probe: probe::Limits,
 }
@@ -74,11 +73,11 @@ pub struct Rules {
 pub struct Catalog {
     bucket: Bucket,
     metrics: Arc<Metrics>,
-    rules: Rules,
+    settings: Settings,
     probes: Probes,
     index: Arc<Index>,
     walks: Walks,
-    // No lock is held over a wait. Order: `asking` before `facts`.
+    // No lock is held across an await. Lock order: `asking` before `facts`.
     facts: Mutex<Weighed<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
     told: Mutex<LruCache<String, ()>>,
@@ -90,18 +89,18 @@ impl Catalog {
     pub fn new(
         bucket: Bucket,
         metrics: Arc<Metrics>,
-        rules: Rules,
+        settings: Settings,
         index: Arc<Index>,
     ) -> Arc<Catalog> {
-        let room = match rules.trust {
+        let room = match settings.trust {
             Trust::For(_) => FACTS,
             Trust::UntilExpiry => FACTS_UNTIL_EXPIRY,
         };
         Arc::new(Catalog {
             bucket,
             metrics,
-            rules,
-            probes: Probes::new(rules.probe),
+            settings,
+            probes: Probes::new(settings.probe),
             index,
             walks: Walks::default(),
             facts: Mutex::new(Weighed::new(room)),
@@ -112,9 +111,9 @@ impl Catalog {
         })
     }
 
-    /// Notes that a file is being opened, `first` since the kernel knows it, and gives its first
-    /// bytes, as far as they are here and the store's word that this is the version of its name is
-    /// believed still, or was just now.
+    /// Records an open of a file, and returns its first bytes if they are cached and the name's
+    /// entry is still fresh (or was until just now) and has this version. `first`: no open of this
+    /// inode came before.
     pub fn opened(&self, version: &Version, first: bool) -> Bytes {
         let until = self
             .facts()
@@ -131,7 +130,7 @@ impl Catalog {
         }
     }
 
-    /// Notes that the kernel has all of a file's content.
+    /// Records that the kernel has all of a file's content.
     pub fn delivered(&self, version: &Version) {
         self.probes.forget(version);
     }
@@ -140,20 +139,20 @@ impl Catalog {
         &self.index
     }
 
-    /// Bytes kept for opens to come.
+    /// Bytes cached for later opens.
     pub fn probed_bytes(&self) -> usize {
         self.probes.bytes()
     }
 
-    /// What an object's headers say of its name; remembered.
+    /// Caches an object with its headers as the fact about its name.
     pub fn learn(&self, object: Object) -> Fact {
         let fact = self.read(object);
         self.remember(&mut self.facts(), &fact);
         fact
     }
 
-    /// Remembers what is known of a file. One that has expired and was not met before takes no
-    /// place: what is shown is looked up next.
+    /// Caches a fact about a file. An expired file is cached only in place of an older fact: a
+    /// listing does not show it, so no lookup follows.
     fn remember(&self, facts: &mut Weighed<Arc<str>, Fact>, fact: &Fact) {
         if let Known::File { version, .. } = &fact.known
             && (self.presence(fact) != Presence::Expired || facts.contains(&version.key))
@@ -166,8 +165,8 @@ impl Catalog {
         let Judged { at: now, terms, judgement, .. } = self.bucket.judge(&object);
         let Judgement { expiry, basis, unparsable, .. } = judgement;
         let Object { version, headers } = object;
-        // Put again within the second that Last-Modified can tell, the same bytes could be the same
-        // version with another end: what is that young is asked for again.
+        // Last-Modified has whole seconds: equal bytes uploaded again within one second with
+        // another expiry would be the same version. So a young version is not indexed.
         let settled = version.last_modified.checked_add(SETTLED).is_none_or(|at| at <= now);
         if self.bucket.policy.needs_headers() && settled {
             self.index.put(&version, &terms);
@@ -178,10 +177,10 @@ impl Catalog {
             let Headers { expires, cache_control, .. } = &headers;
             match self.bucket.policy.on_unparsable {
                 OnUnparsable::Error => {
-                    warn!(key = %version.key, expires, cache_control, %basis, "it cannot be read, so EIO for this object");
+                    warn!(key = %version.key, expires, cache_control, %basis, "an expiry header cannot be parsed: EIO for this object");
                 }
                 policy => {
-                    info!(key = %version.key, expires, cache_control, ?policy, "it cannot be read");
+                    info!(key = %version.key, expires, cache_control, ?policy, "an expiry header cannot be parsed");
                 }
             }
         }
@@ -189,7 +188,7 @@ impl Catalog {
         self.file(Arc::new(version), expiry, Some(about), now)
     }
 
-    /// The description of an object, kept once for all that share it.
+    /// The description of an object, shared with equal ones.
     fn describe(&self, headers: &Headers, expiry: Expiry, basis: Basis) -> Arc<About> {
         let about =
             About::of(headers, if basis == Basis::Expires { expiry } else { Expiry::Never });
@@ -202,8 +201,8 @@ impl Catalog {
         about
     }
 
-    /// What is known of listed versions without asking for their headers; the listing confirms
-    /// what is remembered of them.
+    /// The facts about listed versions that need no HEAD, as of now: the listing revalidates what
+    /// is cached.
     pub async fn confirm(&self, versions: &[&Version]) -> Vec<Option<Fact>> {
         let policy = &self.bucket.policy;
         let terms = match policy.needs_headers() {
@@ -228,13 +227,13 @@ impl Catalog {
         versions.iter().zip(terms).map(confirm).collect()
     }
 
-    /// Whether a listing would tell the end of a version.
+    /// Whether a listing is enough to judge this version.
     fn is_known(&self, version: &Version) -> bool {
         !self.bucket.policy.needs_headers() || self.index.knows(version)
     }
 
-    /// Confirms what is known of `key` and of the names that follow it in its directory by one
-    /// LIST; `None` where that does not tell whether it is a live file.
+    /// Revalidates `key` and the names after it in its directory with one LIST; `None` unless that
+    /// shows that `key` is a live file.
     async fn confirm_from(&self, key: &str) -> Result<Option<Fact>> {
         let before = walk::just_before(key);
         let level = ListRequest::level(name::directory(key));
@@ -254,20 +253,19 @@ impl Catalog {
         Ok(found.and_then(|(_, fact)| fact).filter(live))
     }
 
-    /// Asks the store for a listed object that [`Catalog::confirm`] knows nothing of; `None` where
-    /// it is gone since.
+    /// Sends a HEAD for a listed object for which [`Catalog::confirm`] has no fact; `None` if it is
+    /// gone.
     pub async fn head(&self, key: &str) -> Result<Option<Fact>> {
         let object = head_of_listed(&*self.bucket.store, key).await?;
         Ok(object.map(|object| self.learn(object)))
     }
 
-    /// Notes that `key` is a directory with no live file of its name beside it.
+    /// Caches that `key` is a directory and no live file has its name.
     pub fn note_directory(&self, key: &str, fact: &Fact) {
         self.facts().put(key.into(), fact.clone());
     }
 
-    /// Drops what is believed of `key`; the next question goes to the store, whatever is under
-    /// way.
+    /// Invalidates `key`: the next lookup asks the store, even if a question is in flight.
     pub fn forget(&self, key: &str) {
         self.asking().remove(key);
         if let Some(fact) = self.facts().get_mut(key) {
@@ -275,18 +273,18 @@ impl Catalog {
         }
     }
 
-    /// What is believed of a name, or was last, however long ago.
+    /// The last fact about a name, fresh or not.
     pub fn remembered(&self, key: &str) -> Option<Fact> {
         self.facts().peek(key).cloned()
     }
 
-    /// Whether this is the first time it is asked with this text: what is logged once asks here.
+    /// Whether this text is new: for messages that are logged once.
     pub fn is_news(&self, text: String) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.put(text, ()).is_none()
     }
 
-    /// How long a fact that was just established may still be believed (rule E7).
+    /// The remaining TTL of a fact (rule E7).
     pub fn ttl(&self, fact: &Fact) -> Duration {
         fact.until.duration_since(self.bucket.clock.now()).unwrap_or_default()
     }
@@ -299,7 +297,7 @@ impl Catalog {
         }
     }
 
-    fn believed(&self, key: &str) -> Option<Fact> {
+    fn fresh(&self, key: &str) -> Option<Fact> {
         let mut facts = self.facts();
         let fact = facts.get(key)?;
         (self.bucket.clock.now() < fact.until).then(|| fact.clone())
@@ -316,33 +314,32 @@ impl Catalog {
         Fact { known: Known::File { version, expiry, about }, until, walked: false }
     }
 
-    /// How long from now on an object with this expiry may be believed in: the trust set, and
-    /// never beyond its end.
+    /// The TTL of an object with this expiry: as configured, and never beyond its expiry time.
     pub fn lifetime(&self, expiry: Expiry) -> Duration {
-        match (expiry.at(self.bucket.clock.now()), self.rules.trust) {
+        match (expiry.at(self.bucket.clock.now()), self.settings.trust) {
             (Presence::Live { left: Some(left) }, Trust::UntilExpiry) => left,
             (Presence::Live { left }, Trust::For(ttl)) => left.map_or(ttl, |left| left.min(ttl)),
             (Presence::Live { left: None }, Trust::UntilExpiry) => TRUST_WITHOUT_EXPIRY,
-            // Absence is believed for the negative TTL, once it is established by `ask`.
+            // `ask` sets the negative TTL once it has established the absence.
             (Presence::Expired | Presence::Unreadable, _) => Duration::ZERO,
         }
     }
 
-    /// A directory seen just now.
+    /// The fact of a directory seen just now.
     pub fn directory(&self) -> Fact {
-        let until = self.after(self.trusted_for());
+        let until = self.after(self.ttl_without_expiry());
         Fact { known: Known::Directory, until, walked: false }
     }
 
-    /// Whether what the store may have said at `asked` may be believed now.
-    fn still_believed(&self, asked: SystemTime) -> bool {
-        let until = asked.checked_add(self.trusted_for());
+    /// Whether an answer from the time `asked` would still be fresh.
+    fn would_be_fresh(&self, asked: SystemTime) -> bool {
+        let until = asked.checked_add(self.ttl_without_expiry());
         until.is_none_or(|until| self.bucket.clock.now() < until)
     }
 
-    /// How long what has no end of its own is believed in from when it was seen.
-    fn trusted_for(&self) -> Duration {
-        match self.rules.trust {
+    /// The TTL of a fact that does not expire.
+    fn ttl_without_expiry(&self) -> Duration {
+        match self.settings.trust {
             Trust::For(ttl) => ttl,
             Trust::UntilExpiry => TRUST_WITHOUT_EXPIRY,
         }

@@ -1,8 +1,8 @@
-//! Small objects whose bytes came with the answer to a lookup, until they are opened and read.
+//! Probes: content of small objects fetched by a lookup, cached until they are opened and read.
 //!
-//! A lookup that asks with a GET instead of a HEAD spares the open of a small file its request.
-//! Where no opens follow (`stat`, `find`, `test -f`), or files are larger than what is asked for,
-//! it would fetch content for nothing: so it is watched what programs do.
+//! A lookup that sends a GET instead of a HEAD saves the request of a later open of a small file.
+//! If no open follows (`stat`, `find`, `test -f`) or the file is larger, the content was fetched in
+//! vain. So a credit follows what programs do.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,42 +14,41 @@ use tokio::sync::Notify;
 
 use crate::store::Version;
 
-/// Lookups that may bring content for nothing, in a row: as many as there are threads under way at
-/// one time in a busy program.
+/// Lookups in a row that may fetch content in vain: as many as a busy program has threads.
 const CREDIT: u32 = 32;
 
-/// And before the first open has told what kind of program this is.
+/// The same before the first open, which shows what kind of program this is.
 const FIRST_CREDIT: u32 = 8;
 
-/// How long the lookups after those wait for that open, once in the life of a mount: programs that
-/// start with many threads get an answer to all of them from the first.
+/// How long the next lookups wait for that open, once in the life of a mount: if a program starts
+/// with many threads, its first open decides for all of them.
 const FIRST_OPEN: Duration = Duration::from_millis(50);
 
-/// What an open that was spared its request adds: one such open in this many lookups, and content
-/// goes on being asked for.
+/// Credit for an open that needed no request: with one such open in this many lookups, probing
+/// continues.
 const REWARD: u32 = 4;
 
-/// What lookups fetch beyond attributes, and for how long it is kept.
+/// How much content lookups fetch and cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// First bytes of an object to ask for (`--probe-size`); 0: none.
+    /// First bytes of an object to fetch (`--probe-size`); 0: none.
     pub size: u64,
-    /// Bytes kept for opens to come, all objects together (`--probe-cache`).
+    /// Memory for all cached first bytes (`--probe-cache`).
     pub cache: usize,
 }
 
 pub struct Probes {
     limits: Limits,
     state: Mutex<State>,
-    /// Tells of the first open, or that none came.
+    /// Notifies of the first open, or that none came in time.
     judged: Notify,
 }
 
 struct State {
-    /// How many more lookups may ask for content before one of them has paid.
+    /// How many more lookups may fetch content before an open uses it.
     credit: u32,
     judged: bool,
-    /// The first bytes of versions, the least recently looked up last.
+    /// The first bytes of versions; the least recently looked up comes last.
     waiting: LruCache<Arc<Version>, Bytes>,
     /// Bytes in `waiting`.
     bytes: usize,
@@ -63,14 +62,14 @@ impl State {
 
 impl Probes {
     pub fn new(limits: Limits) -> Probes {
-        // What could not be kept is not asked for.
+        // Do not fetch more than fits into the cache.
         let limits = Limits { size: limits.size.min(limits.cache as u64), ..limits };
         let waiting = LruCache::unbounded();
         let state = State { credit: FIRST_CREDIT, judged: false, waiting, bytes: 0 };
         Probes { limits, state: Mutex::new(state), judged: Notify::new() }
     }
 
-    /// How many first bytes a lookup should ask for now; 0: a HEAD is enough.
+    /// How many first bytes a lookup should fetch now; 0: send a HEAD.
     pub async fn ask(&self) -> u64 {
         if self.limits.size == 0 {
             return 0;
@@ -78,7 +77,7 @@ impl Probes {
         let first_open = async {
             loop {
                 let mut judged = pin!(self.judged.notified());
-                // In the queue before it is looked, so that nothing is missed between the two.
+                // Enable before the check, so that no notification is missed in between.
                 judged.as_mut().enable();
                 if let Some(size) = self.ask_now() {
                     return size;
@@ -96,7 +95,7 @@ impl Probes {
         }
     }
 
-    /// `None` while the first open is worth waiting for.
+    /// `None`: wait for the first open.
     fn ask_now(&self) -> Option<u64> {
         let mut state = self.state();
         match (state.credit.checked_sub(1), state.judged) {
@@ -109,13 +108,13 @@ impl Probes {
         }
     }
 
-    /// Takes an [`Probes::ask`] back: the lookup found nothing that could be opened, for which a
-    /// HEAD would have cost as much.
+    /// Refunds an [`Probes::ask`]: the lookup found nothing to open, and a HEAD would have cost the
+    /// same.
     pub fn took_nothing(&self) {
         self.state().earn(1);
     }
 
-    /// Notes that an open of a version followed its lookup.
+    /// Records that an open of a version followed its lookup.
     pub fn opened(&self, version: &Version) {
         let mut state = self.state();
         let first = !std::mem::replace(&mut state.judged, true);
@@ -128,7 +127,7 @@ impl Probes {
         }
     }
 
-    /// Keeps the first bytes of a version for the open to come.
+    /// Caches the first bytes of a version for a later open.
     pub fn keep(&self, version: &Arc<Version>, first: Bytes) {
         if first.is_empty() || first.len() > self.limits.cache {
             return;
@@ -145,12 +144,12 @@ impl Probes {
         }
     }
 
-    /// The first bytes of a version, as far as they are here.
+    /// The cached first bytes of a version, possibly none.
     pub fn first_bytes(&self, version: &Version) -> Bytes {
         self.state().waiting.get(version).cloned().unwrap_or_default()
     }
 
-    /// Lets go of a version's bytes: the kernel has them.
+    /// Evicts a version's bytes: the kernel has them.
     pub fn forget(&self, version: &Version) {
         let mut state = self.state();
         if let Some(bytes) = state.waiting.pop(version) {
@@ -158,7 +157,7 @@ impl Probes {
         }
     }
 
-    /// Bytes kept.
+    /// Bytes cached.
     pub fn bytes(&self) -> usize {
         self.state().bytes
     }
@@ -182,7 +181,7 @@ mod tests {
         Probes::new(Limits { size: 64, cache })
     }
 
-    /// How many of `n` lookups ask for content, where one in `opened` is followed by an open.
+    /// How many of `n` lookups fetch content, if one in `opened` is followed by an open.
     async fn asked(probes: &Probes, n: u32, opened: u32, size: u64) -> u32 {
         let mut asked = 0;
         for i in 1..=n {
@@ -199,10 +198,10 @@ mod tests {
         let probes = probes(1000);
         assert_eq!(asked(&probes, 1000, 1, 64).await, 1000);
         assert_eq!(asked(&probes, 1000, REWARD, 64).await, 1000);
-        // A walk that opens nothing, or nothing small, fetches a few and no more.
+        // A walk that opens nothing, or nothing small, fetches a few objects at most.
         assert_eq!(asked(&probes, 5000, u32::MAX, 64).await, CREDIT);
         assert_eq!(asked(&probes, 5000, 1, 65).await, 0);
-        // Once small files are opened again, it is back.
+        // Once small files are opened again, probing resumes.
         assert_eq!(asked(&probes, 1000, 1, 64).await, 999);
     }
 
@@ -215,8 +214,8 @@ mod tests {
         }
     }
 
-    /// `n` lookups at one time, then an open of `size` bytes, if there is one: how many ask for
-    /// content, and how long that takes.
+    /// `n` concurrent lookups, then an open of `opened` bytes, if any: how many lookups fetch
+    /// content, and how long they take.
     async fn at_once(n: usize, opened: Option<u64>) -> (usize, Duration) {
         let probes = probes(1000);
         let start = tokio::time::Instant::now();

@@ -1,4 +1,4 @@
-//! What is asked of the store about a name: each question once, however many want its answer.
+//! Questions to the store about names: concurrent lookups of one name share one question.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,13 +16,13 @@ use crate::error::{Error, Result};
 use crate::expiry::Presence;
 use crate::store::{Version, settle};
 
-/// How often a lookup asks again for an object that is listed and answered by a 404 of another's,
-/// and the pause before the first time, which doubles.
+/// How often a lookup is retried if the object is listed but the 404 did not come from the store,
+/// and the first pause, which doubles.
 const CONFIRMATIONS: usize = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// A question under way. Its task takes itself for current only while the table says so: one
-/// that was dropped by [`Catalog::forget`] answers who waits for it, and is not remembered.
+/// A question in flight. Its answer is cached only if the table still has it: after
+/// [`Catalog::forget`] it only serves its waiters.
 #[derive(Clone)]
 pub(super) struct Question {
     id: u64,
@@ -30,7 +30,7 @@ pub(super) struct Question {
     answer: Shared<BoxFuture<'static, Result<Fact>>>,
 }
 
-/// Takes a question off the table when it ends, by a panic too: the next one asks anew.
+/// Removes a question from the table when it ends, also by panic: the next lookup asks again.
 struct Asked<'a> {
     catalog: &'a Catalog,
     key: &'a Arc<str>,
@@ -38,12 +38,12 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Remembers the answer, if the question still is the current one of its name.
+    /// Caches the answer, if the table still has this question.
     fn end(self, answer: Option<&Fact>) {
         let table = self.catalog.asking();
         if let Some(fact) = answer
             && table.get(self.key).is_some_and(|question| question.id == self.id)
-            // An absence not to be believed would only take the place of something known.
+            // An absence without a TTL would only replace a useful fact.
             && !(matches!(fact.known, Known::Absent) && self.catalog.ttl(fact).is_zero())
         {
             self.catalog.facts().put(self.key.clone(), fact.clone());
@@ -61,18 +61,18 @@ impl Drop for Asked<'_> {
 }
 
 impl Catalog {
-    /// What the name `key` (no final `/`) stands for: from memory while that may be believed,
-    /// else from the store. Equal questions under way at one time are one question, as long as its
-    /// answer may be believed: one asked before may be answered with what was there then.
+    /// What the name `key` (no final `/`) stands for: from the cache while the entry is fresh, else
+    /// from the store. A question in flight is shared as long as its answer would still be fresh,
+    /// counted from when it was asked.
     ///
-    /// `in_kernel` says whether the content of a version is with the kernel, or on its way there:
-    /// then none comes with the answer.
+    /// `in_kernel` says whether the kernel has a version's content or is getting it: then no
+    /// content is fetched with the answer.
     pub async fn resolve(
         self: &Arc<Self>,
         key: &str,
         in_kernel: impl Fn(&Version) -> bool,
     ) -> Result<Fact> {
-        if let Some(fact) = self.believed(key) {
+        if let Some(fact) = self.fresh(key) {
             if fact.walked {
                 self.walks.spared(key);
             }
@@ -81,7 +81,7 @@ impl Catalog {
         let question = {
             let mut table = self.asking();
             match table.get(key) {
-                Some(question) if self.still_believed(question.asked) => question.clone(),
+                Some(question) if self.would_be_fresh(question.asked) => question.clone(),
                 _ => {
                     let useful = self.content_is_useful(key, in_kernel);
                     let key: Arc<str> = key.into();
@@ -94,21 +94,21 @@ impl Catalog {
         question.answer.await
     }
 
-    /// A question as a task of its own, so that it ends whoever waits for it still.
+    /// Runs a question as a task, so that it completes even if its first waiter is cancelled.
     fn question(self: &Arc<Self>, key: Arc<str>, content: bool) -> Question {
         let id = self.next_question.fetch_add(1, Ordering::Relaxed);
         let asked = self.bucket.clock.now();
         let catalog = self.clone();
         let asking = async move {
             let question = Asked { catalog: &catalog, key: &key, id };
-            let by = Deadline::after(catalog.rules.timeout);
+            let by = Deadline::after(catalog.settings.timeout);
             let answer = by.bound(catalog.ask(&key, content)).await;
             question.end(answer.as_ref().ok());
             answer
         };
         #[expect(
             clippy::disallowed_methods,
-            reason = "whoever asked first may leave, and others wait for the answer; a timeout ends it"
+            reason = "the first waiter may be cancelled while others wait; a timeout ends the task"
         )]
         let answer = tokio::spawn(asking.in_current_span())
             .map(|joined| joined.unwrap_or_else(|e| Err(Error::Defect(e.to_string()))))
@@ -117,16 +117,16 @@ impl Catalog {
         Question { id, asked, answer }
     }
 
-    /// Asks again where the object is listed, and a HEAD or GET was answered by a 404 that is not the
-    /// store's own: what is in the way may let the next one pass.
+    /// Retries if the object is listed but a HEAD or GET got a 404 that is not the store's:
+    /// whatever sent it may let the next request through.
     async fn ask(&self, key: &str, content: bool) -> Result<Fact> {
         let once = || self.ask_once(key, content);
         let pauses = pauses(FIRST_PAUSE).with_max_times(CONFIRMATIONS);
         once.retry(pauses).when(|error| matches!(error, Error::Unconfirmed(_))).await
     }
 
-    /// The object first, a LIST only where there is no live file: it costs some twelve times as
-    /// much.
+    /// Asks for the object first, and sends a LIST (some twelve times the price) only if there is
+    /// no live file.
     async fn ask_once(&self, key: &str, content: bool) -> Result<Fact> {
         let most = if content { self.probes.ask().await } else { 0 };
         if most == 0
@@ -158,7 +158,7 @@ impl Catalog {
                 if presence != Presence::Expired {
                     return Ok(fact);
                 }
-                // What has expired stays known: no listing asks for its headers again.
+                // The expired file stays cached, so that listings need not ask for its headers.
                 (fact.known, settle(&*self.bucket.store, key, Error::NotFound).await?)
             }
             Err(error) => (Known::Absent, settle(&*self.bucket.store, key, error).await?),
@@ -166,14 +166,14 @@ impl Catalog {
         Ok(match below {
             true => self.directory(),
             false => {
-                let until = self.after(self.rules.negative_ttl);
+                let until = self.after(self.settings.negative_ttl);
                 Fact { known: gone, until, walked: false }
             }
         })
     }
 
-    /// Whether the first bytes of a file should come with the answer: not if they are here, or with
-    /// the kernel, or if nobody may see them; nor of what was a directory.
+    /// Whether to fetch the first bytes of a file with the answer: not if they are cached, if the
+    /// kernel has them, if the file has expired, or if the name was a directory.
     fn content_is_useful(&self, key: &str, in_kernel: impl Fn(&Version) -> bool) -> bool {
         let known = self.facts().peek(key).map(|fact| fact.known.clone());
         match known {

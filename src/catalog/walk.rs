@@ -1,9 +1,9 @@
-//! Walks: lookups of one name after another in a directory, as `find`, `du` and `rsync` make them.
+//! Walks: sequential lookups of the names of a directory, as by `find`, `du` and `rsync`.
 //!
-//! What is believed of a name is soon too old (`--metadata-ttl`), and asking for each costs a HEAD.
-//! One LIST confirms a thousand, at the price of twelve. So where lookups ask for what a LIST would
-//! have told, one is made from the name asked for on; where it turns out that nobody looks at the
-//! names that follow, the next one has to wait for ever more such lookups.
+//! Entries go stale soon (`--metadata-ttl`), and revalidating each one costs a HEAD. One LIST
+//! revalidates a thousand at the price of twelve HEADs. So after enough HEADs that a LIST would
+//! have saved, a LIST is sent, starting at the name looked up. If the names after it are not looked
+//! up, the number of HEADs required for the next LIST doubles.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use lru::LruCache;
 
 use crate::name::directory;
 
-/// What a LIST costs in HEADs (S3 price list: 0.005 and 0.0004 USD a thousand).
+/// The price of a LIST in HEADs (S3 price list: 0.005 and 0.0004 USD per thousand).
 const PRICE: u32 = 12;
 
 /// HEADs in a directory before the first LIST.
 const FIRST: u32 = 2 * PRICE;
 
-/// And at most, before one that may not pay.
+/// The most HEADs required for a LIST.
 const MOST: u32 = 1 << 14;
 
 /// Directories watched at one time.
@@ -29,11 +29,11 @@ pub struct Walks(Mutex<LruCache<String, Walk>>);
 
 #[derive(Debug)]
 struct Walk {
-    /// HEADs that a LIST would have spared, since the last one.
+    /// HEADs since the last LIST that a LIST would have saved.
     missed: u32,
-    /// So many make one worth it.
+    /// How many of them trigger a LIST.
     wanted: u32,
-    /// Lookups that the last LIST has spared a HEAD; none was made yet: `None`.
+    /// Lookups answered by the last LIST instead of a HEAD; `None` before the first LIST.
     spared: Option<u32>,
 }
 
@@ -44,14 +44,14 @@ impl Default for Walks {
 }
 
 impl Walks {
-    /// Notes a HEAD for what a LIST would have told.
+    /// Records a HEAD that a LIST would have saved.
     pub fn missed(&self, key: &str) {
         let fresh = || Walk { missed: 0, wanted: FIRST, spared: None };
         let mut walks = self.walks();
         walks.get_or_insert_mut(directory(key).to_owned(), fresh).missed += 1;
     }
 
-    /// Notes a lookup that was answered by what a LIST for this module has told.
+    /// Records a lookup that was answered by a LIST for a walk.
     pub fn spared(&self, key: &str) {
         if let Some(walk) = self.walks().get_mut(directory(key)) {
             walk.spared = walk.spared.map(|n| n.saturating_add(1));
@@ -63,7 +63,7 @@ impl Walks {
         let mut walks = self.walks();
         let Some(walk) = walks.get_mut(directory(key)) else { return false };
         match walk.spared {
-            // It goes on where the last one ended.
+            // The last LIST has paid off: continue the walk.
             Some(PRICE..) => walk.wanted = FIRST,
             _ if walk.missed < walk.wanted => return false,
             Some(_) => walk.wanted = (2 * walk.wanted).min(MOST),
@@ -78,8 +78,8 @@ impl Walks {
     }
 }
 
-/// A text that comes before `key` in byte order, with nothing that people would name a file by
-/// between the two: where a listing starts after it, `key` comes first.
+/// A text just before `key` in byte order, with no plausible file name between the two: a listing
+/// that starts after it begins with `key`.
 pub fn just_before(key: &str) -> String {
     let mut text = key.to_owned();
     let last = text.pop().map_or(0, u32::from);
@@ -94,7 +94,7 @@ pub fn just_before(key: &str) -> String {
 mod tests {
     use super::*;
 
-    /// LISTs and HEADs for lookups of which those for which `known` says so are spared by a LIST.
+    /// LISTs and HEADs of so many lookups. `known` tells which lookups a LIST answers.
     fn cost(lookups: usize, known: impl Fn(usize, usize) -> bool) -> (usize, usize) {
         let walks = Walks::default();
         let (mut lists, mut heads, mut listed) = (0, 0, usize::MAX);

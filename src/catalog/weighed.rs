@@ -1,10 +1,10 @@
-//! A cache of bounded bytes: the least recently used makes room.
+//! An LRU cache bounded by bytes.
 
 use std::hash::Hash;
 
 use lru::LruCache;
 
-/// What a value costs in memory, in bytes. It must not change while the value is cached.
+/// The memory that a value takes, in bytes. It must not change while the value is cached.
 pub trait Weight<K> {
     fn weight(&self, key: &K) -> usize;
 }
@@ -21,8 +21,8 @@ impl<K: Hash + Eq, V: Weight<K>> Weighed<K, V> {
         Weighed { cache: LruCache::unbounded(), limit, bytes: 0 }
     }
 
-    /// Takes a value in, in place of the one of this key. One that is over the limit by itself is
-    /// not kept.
+    /// Inserts a value, or replaces the one of this key. A value larger than the limit is not
+    /// cached.
     pub fn put(&mut self, key: K, value: V) {
         self.bytes += value.weight(&key);
         if let Some((key, before)) = self.cache.push(key, value) {
@@ -35,7 +35,7 @@ impl<K: Hash + Eq, V: Weight<K>> Weighed<K, V> {
         }
     }
 
-    /// The value of a key, used most recently from now on.
+    /// The value of a key, which becomes the most recently used.
     pub fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
         K: std::borrow::Borrow<Q>,
@@ -43,7 +43,7 @@ impl<K: Hash + Eq, V: Weight<K>> Weighed<K, V> {
         self.cache.get(key)
     }
 
-    /// The same, to change what does not weigh.
+    /// The same, to change parts that do not affect the weight.
     pub fn get_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: std::borrow::Borrow<Q>,
@@ -51,7 +51,7 @@ impl<K: Hash + Eq, V: Weight<K>> Weighed<K, V> {
         self.cache.get_mut(key)
     }
 
-    /// The value of a key, used no more recently for that.
+    /// The value of a key, without a change of the LRU order.
     pub fn peek<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: std::borrow::Borrow<Q>,
@@ -59,7 +59,7 @@ impl<K: Hash + Eq, V: Weight<K>> Weighed<K, V> {
         self.cache.peek(key)
     }
 
-    /// The same, to change what does not weigh.
+    /// The same, to change parts that do not affect the weight.
     pub fn peek_mut<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: std::borrow::Borrow<Q>,

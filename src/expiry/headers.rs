@@ -1,32 +1,31 @@
-//! What the headers of an object say of its end, read once.
+//! The headers that can set an object's expiry time, parsed.
 
 use std::time::SystemTime;
 
 use super::http_date::{http_date, seconds};
 
-/// The raw material: what the store said of one object version, byte for byte.
+/// Those headers of one object version, byte for byte.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stamps<'a> {
-    /// Never the SDK's typed `expires`, which knows one of the three date forms and takes
-    /// everything else for "no expiry".
+    /// Not the SDK's typed `expires`: it parses one of the three date forms and drops all others.
     pub expires: Option<&'a str>,
     pub cache_control: Option<&'a str>,
-    /// `x-amz-expiration`, which S3 adds where a lifecycle rule applies.
+    /// `x-amz-expiration`, which S3 adds if a lifecycle rule applies.
     pub expiration: Option<&'a str>,
 }
 
-/// One statement of a header.
+/// The value of one header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Term<T> {
     #[default]
     Absent,
-    /// It is there and cannot be read.
+    /// It was sent and cannot be parsed.
     Unreadable,
     Is(T),
 }
 
 impl<T> Term<T> {
-    /// What it stands for.
+    /// Converts the value, if there is one.
     pub fn map<U>(self, meaning: impl FnOnce(T) -> U) -> Term<U> {
         match self {
             Term::Absent => Term::Absent,
@@ -44,20 +43,20 @@ impl<T> Term<T> {
     }
 }
 
-/// What the stamps say, read once: all that is kept of them for each version met, whatever the
-/// policy. Dates are in seconds since 1970.
+/// The parsed headers of a version, independent of the policy: all that is cached of them. Dates
+/// are in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
     pub expires: Term<i64>,
     /// `s-maxage`, else `max-age`, in seconds.
     pub max_age: Term<u32>,
-    /// The day a lifecycle rule ends it. One that cannot be read counts for nothing: S3 itself
-    /// writes it.
+    /// When a lifecycle rule expires it. An unreadable one is ignored, since S3 itself writes this
+    /// header.
     pub lifecycle: Term<i64>,
 }
 
 impl Terms {
-    /// Reads the stamps. `now` serves the two-digit years of RFC 850 dates only.
+    /// Parses the headers. `now` is used only for two-digit years (RFC 850 dates).
     pub fn read(stamps: Stamps<'_>, now: SystemTime) -> Terms {
         let date = |raw: &str| http_date(raw, now).map(seconds);
         Terms {
@@ -68,11 +67,11 @@ impl Terms {
     }
 }
 
-/// The most seconds a directive can say: what is longer counts as this (RFC 9111 §1.2.2).
+/// The largest value of a directive, in seconds; larger ones count as this (RFC 9111 §1.2.2).
 pub const MAX_AGE: u32 = 1 << 31;
 
-/// `s-maxage`, else `max-age`, of a `Cache-Control` (RFC 9111 §5.2): a list of
-/// `NAME[=VALUE]`, the value a token or a quoted string. Of several of one name the first counts
+/// `s-maxage`, else `max-age`, of a `Cache-Control` (RFC 9111 §5.2): a list of `NAME[=VALUE]`,
+/// where the value is a token or a quoted string. If a name occurs twice, the first one counts
 /// (§4.2.1).
 fn max_age(raw: &str) -> Term<u32> {
     let (mut quoted, mut escaped) = (false, false);

@@ -1,4 +1,4 @@
-//! HTTP dates (RFC 9110 §5.6.7), and the other forms in which this project writes an instant.
+//! HTTP dates (RFC 9110 §5.6.7), and the other formats of an instant.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,18 +8,18 @@ use time::macros::format_description;
 use time::parsing::Parsed;
 use time::{Date, Month, OffsetDateTime, Time};
 
-/// Writes the instant for people and scripts (RFC 3339), to the second below.
+/// Formats the instant for output (RFC 3339), rounded down to the second.
 pub fn rfc3339(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
     at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
 
-/// Whole seconds since 1970, the second below.
+/// Seconds since 1970, rounded down.
 pub fn seconds(at: SystemTime) -> i64 {
     OffsetDateTime::from(at).unix_timestamp()
 }
 
-/// The instant so many seconds after 1970, or before; `None` outside of four-digit years.
+/// The instant `seconds` after 1970 (before, if negative); `None` beyond four-digit years.
 pub fn instant(seconds: i64) -> Option<SystemTime> {
     OffsetDateTime::from_unix_timestamp(seconds).ok().map(SystemTime::from)
 }
@@ -42,18 +42,18 @@ const ASCTIME: Format = format_description!(
      [day padding:space] [hour]:[minute]:[second] [year]"
 );
 
-/// Writes the instant as IMF-fixdate, the one form to be generated (RFC 9110 §5.6.7), to the
-/// second below.
+/// Formats the instant as IMF-fixdate, the only form to generate (RFC 9110 §5.6.7), rounded down to
+/// the second.
 pub fn format_http_date(at: SystemTime) -> String {
-    // Formatting lacks no component of a whole date and time.
+    // Never fails: a complete date and time has all components.
     OffsetDateTime::from(at).format(IMF_FIXDATE).unwrap_or_default()
 }
 
-/// Reads an HTTP date in any of the three forms of RFC 9110 §5.6.7, without regard to case
-/// (RFC 9111 §4.2) and to space around it. A year of more than four digits is no HTTP date.
+/// Parses an HTTP date in any of the three forms of RFC 9110 §5.6.7, ignoring case (RFC 9111 §4.2)
+/// and surrounding space. A year of more than four digits is not an HTTP date.
 pub fn http_date(raw: &str, now: SystemTime) -> Option<SystemTime> {
     let mut text = raw.trim_matches([' ', '\t']).to_ascii_uppercase();
-    // The grammar has room for a leap second, calendars do not: 23:59:60 is 00:00:00.
+    // The grammar allows a leap second, but `time` does not: 23:59:60 becomes 00:00:00.
     let leap = text.contains(":60 ");
     if leap {
         text = text.replace(":60 ", ":59 ");
@@ -121,7 +121,7 @@ mod tests {
             ("SUNDAY, 06-NOV-94 08:49:37 GMT", Some(SUN_1994)),
             ("sUN nOV  6 08:49:37 1994", Some(SUN_1994)),
             (" \tSun, 06 Nov 1994 08:49:37 GMT \t", Some(SUN_1994)),
-            // A wrong day name is a date all the same; the numbers decide.
+            // A wrong day name is accepted; the numbers decide.
             ("Mon, 06 Nov 1994 08:49:37 GMT", Some(SUN_1994)),
             // Two-digit years: not more than 50 years ahead of 2026-11-23.
             ("Monday, 23-Nov-76 00:00:00 GMT", Some(3_373_315_200)),

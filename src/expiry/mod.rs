@@ -16,28 +16,28 @@ pub use policy::{
     Basis, CacheControl, Ignored, Judgement, OnUnparsable, Policy, Source, Statement,
 };
 
-/// When an object ceases to exist, as decided from its stamps and the [`Policy`].
+/// When an object expires, as decided by its headers and the [`Policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// It lives until somebody deletes it.
+    /// It does not expire.
     Never,
-    /// It is absent from this instant on.
+    /// It has expired from this instant on.
     At(SystemTime),
-    /// It was never live: an `Expires` that cannot be read means "already expired"
-    /// (RFC 9111 §5.3).
+    /// It has always been expired: an `Expires` that cannot be read means "already expired" (RFC
+    /// 9111 §5.3).
     Past,
-    /// Its `Expires` cannot be read and the policy is to say so.
+    /// Its `Expires` cannot be read, and the policy reports that as an error.
     Unreadable,
 }
 
 /// What an [`Expiry`] means at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// The object exists, for `left` longer (`None`: no end is known).
+    /// The object exists and expires in `left` (`None`: never).
     Live { left: Option<Duration> },
     /// The object is absent.
     Expired,
-    /// Nobody can tell; the answer is EIO.
+    /// Unknown; the answer is EIO.
     Unreadable,
 }
 

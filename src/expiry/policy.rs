@@ -1,4 +1,4 @@
-//! Which statement of an object's headers decides when it ends, and why the others do not.
+//! Which header decides when an object expires, and why the others do not.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::http_date::instant;
 use super::{Expiry, Term, Terms};
 
-/// What an `Expires` that is no HTTP date means (`--on-unparsable`).
+/// The meaning of an `Expires` that is not an HTTP date (`--on-unparsable`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnparsable {
     /// Already expired, as RFC 9111 §5.3 says.
@@ -18,43 +18,44 @@ pub enum OnUnparsable {
     Error,
 }
 
-/// Where an expiry may come from (`--expires-from`).
+/// Where the expiry time comes from (`--expires-from`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
-    /// The object's headers: exact, and a listing asks HEAD for each key it does not know.
+    /// The object's headers: exact, but a listing sends a HEAD for each object whose headers are
+    /// not cached.
     #[default]
     Headers,
-    /// Last-Modified alone, which a listing carries: no HEAD for a listing.
+    /// Last-Modified alone, which listings contain: they send no HEAD.
     List,
 }
 
-/// What `Cache-Control` counts for (`--cache-control`).
+/// How `Cache-Control` is used (`--cache-control`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheControl {
-    /// Nothing. Each answer of S3 is new, so that by the letter `max-age` would never run out.
+    /// Ignored. Strictly, `max-age` counts from each response, so it would never elapse.
     #[default]
     Ignore,
-    /// `s-maxage`, else `max-age`, counted from Last-Modified, in place of Expires.
+    /// `s-maxage`, else `max-age`, counted from Last-Modified; replaces Expires.
     LastModified,
 }
 
-/// How terms become an [`Expiry`].
+/// How parsed headers become an [`Expiry`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Policy {
     pub on_unparsable: OnUnparsable,
-    /// Life after Last-Modified of an object of which no header says more.
+    /// Lifetime after Last-Modified of an object without an expiry header.
     pub default_ttl: Option<Duration>,
     pub source: Source,
     pub cache_control: CacheControl,
-    /// Whether a lifecycle rule's day counts, too.
+    /// Whether the date of a lifecycle rule counts too.
     pub lifecycle: bool,
 }
 
-/// What decided.
+/// What set the expiry time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
-    /// Nothing sets an end.
+    /// Nothing: it does not expire.
     None,
     Expires,
     CacheControl,
@@ -74,23 +75,23 @@ impl fmt::Display for Basis {
     }
 }
 
-/// What one header says of an object's end.
+/// What one header says about the expiry time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// The end it stands for, as far as it was sent and can be read.
+    /// The expiry it sets, if it was sent and can be parsed.
     pub says: Term<Expiry>,
-    /// Why it does not count, where it does not.
+    /// Why it does not count, if so.
     pub ignored: Option<Ignored>,
 }
 
-/// Why a header does not count: the option, or the header before it.
+/// Why a header does not count: an option, or a header of higher precedence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
     ExpiresFromList,
     CacheControlIgnore,
     /// Cache-Control decides.
     CacheControlFirst,
-    /// It cannot be read, and counts as if it had not been sent.
+    /// It cannot be parsed, and is treated as absent.
     OnUnparsableFresh,
     NoLifecycle,
 }
@@ -107,13 +108,13 @@ impl fmt::Display for Ignored {
     }
 }
 
-/// When an object ends, and why.
+/// When an object expires, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Judgement {
     pub expiry: Expiry,
-    /// What decided.
+    /// What set the expiry time.
     pub basis: Basis,
-    /// A header that counts cannot be read.
+    /// A header that counts cannot be parsed.
     pub unparsable: bool,
     pub expires: Statement,
     pub cache_control: Statement,
@@ -121,14 +122,14 @@ pub struct Judgement {
 }
 
 impl Policy {
-    /// Whether an expiry needs the object's headers, which no listing carries.
+    /// Whether the expiry time needs the object's headers, which listings do not contain.
     pub fn needs_headers(&self) -> bool {
         self.source == Source::Headers
     }
 
-    /// The end of an object. Of the headers that count the first one decides, in the order of
-    /// RFC 9111 §5.3: Cache-Control, Expires; without any, `default_ttl`. A lifecycle rule that
-    /// ends it sooner wins over all of them.
+    /// Decides when an object expires. The first header that counts decides, in the order of RFC
+    /// 9111 §5.3: Cache-Control, Expires; without one, `default_ttl`. An earlier date of a
+    /// lifecycle rule overrides all of them.
     pub fn judge(&self, terms: &Terms, last_modified: SystemTime) -> Judgement {
         let list = (!self.needs_headers()).then_some(Ignored::ExpiresFromList);
         let no_cache_control = match self.cache_control {
@@ -170,7 +171,7 @@ impl Policy {
         Judgement { expiry, basis, unparsable, expires, cache_control, lifecycle }
     }
 
-    /// A header's statement, ignored for the reason given, or because it cannot be read.
+    /// A header's statement, ignored for the given reason, or because it cannot be parsed.
     fn state(&self, says: Term<Expiry>, ignored: Option<Ignored>) -> Statement {
         let fresh = says == Term::Unreadable && self.on_unparsable == OnUnparsable::Fresh;
         Statement { says, ignored: ignored.or(fresh.then_some(Ignored::OnUnparsableFresh)) }
@@ -178,12 +179,12 @@ impl Policy {
 }
 
 impl Statement {
-    /// Whether it was sent and decides, as far as no statement before it does.
+    /// Whether it decides, unless a header of higher precedence does.
     fn counts(&self) -> bool {
         self.ignored.is_none() && self.says != Term::Absent
     }
 
-    /// Whether it cannot be read, and is ignored for no other reason.
+    /// Whether it cannot be parsed, and is not ignored for another reason.
     fn is_unparsable(&self) -> bool {
         self.says == Term::Unreadable
             && matches!(self.ignored, None | Some(Ignored::OnUnparsableFresh))

@@ -1,4 +1,4 @@
-//! What a mount believes of a name, beside what the store says of it.
+//! `explain` for a name in a mount: what the store says, and what the mount has cached.
 
 use super::Fs;
 use crate::bucket::Bucket;
@@ -9,11 +9,11 @@ use crate::expiry::{Expiry, Presence, rfc3339};
 use crate::name;
 
 impl Fs {
-    /// Why the name at `path`, below the mount point, is there or not, asked of `bucket`: the same
-    /// one, with the patience of whoever wants it explained.
+    /// Explains why the name at `path`, below the mount point, is visible or not. `bucket` is the
+    /// mount's bucket, possibly with another timeout.
     ///
     /// # Errors
-    /// Of the store, where it has no answer.
+    /// Those of the store.
     pub async fn explain(
         &self,
         bucket: &Bucket,
@@ -22,7 +22,7 @@ impl Fs {
         dir: &str,
     ) -> Result<Explanation> {
         let key = self.settings.prefix.key(path);
-        // Before the store is asked, which may change it.
+        // Before the store is asked, since that may change the cache.
         let mount = self.belief(&key, dir);
         let mut explanation = explain(bucket, name, &key).await?;
         for (slash, _) in path.match_indices('/') {

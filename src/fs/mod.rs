@@ -22,7 +22,7 @@ use crate::body::{Accounts, Patience, Reader};
 use crate::bucket::Bucket;
 use crate::catalog::index::Index;
 use crate::catalog::probe;
-use crate::catalog::{Catalog, Known, Rules, Trust};
+use crate::catalog::{self, Catalog, Known, Trust};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::expiry::{Expiry, Presence};
@@ -108,13 +108,13 @@ impl Fs {
         settings: Settings,
         index: Arc<Index>,
     ) -> Fs {
-        let rules = Rules {
+        let catalog_settings = catalog::Settings {
             trust: settings.trust,
             negative_ttl: settings.negative_ttl,
             timeout: settings.patience.timeout,
             probe: settings.probe,
         };
-        let catalog = Catalog::new(bucket.clone(), metrics.clone(), rules, index);
+        let catalog = Catalog::new(bucket.clone(), metrics.clone(), catalog_settings, index);
         Fs {
             inodes: Inodes::new(settings.prefix.clone()),
             mounted_at: bucket.clock.now(),
