@@ -1,0 +1,135 @@
+//! The background tasks of a mount, each of which can be left out.
+
+use std::ffi::OsStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fuser::{INodeNo, Notifier};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::daemon::status::process_of;
+use crate::fd_budget::{self, InUse};
+use crate::fs::Fs;
+use crate::fs::inode::Idle;
+
+/// Names the kernel is asked to drop, one after the other, before the chore can be ended.
+const IDLE_NAMES: usize = 64;
+
+/// Tasks that end with this value.
+#[derive(Default)]
+pub struct Chores(JoinSet<()>);
+
+impl Chores {
+    /// Keeps the most descriptors seen in `peak`.
+    pub fn keep_peak(&mut self, peak: Arc<Mutex<InUse>>) {
+        self.0.spawn(keep_peak(peak));
+    }
+
+    /// Has the kernel drop names: those beyond the limits, and those that are in doubt.
+    pub fn drop_names(&mut self, fs: Arc<Fs>, notifier: Notifier) {
+        self.0.spawn(drop_names(fs, notifier));
+    }
+
+    /// Logs each body that is held open for so long without a read (`--idle-warn`).
+    pub fn report_idle_bodies(&mut self, fs: Arc<Fs>, after: Duration) {
+        self.0.spawn(report_idle_bodies(fs, after));
+    }
+
+    /// Logs descriptors that are open and not accounted for. What is open now counts as accounted
+    /// for, so this starts last.
+    pub fn audit_descriptors(&mut self, fs: Arc<Fs>) {
+        self.0.spawn(audit_descriptors(fs));
+    }
+}
+
+/// Has the kernel drop names: where it knows too many, and where one is not to be believed.
+async fn drop_names(fs: Arc<Fs>, notifier: Notifier) {
+    loop {
+        let first = fs.idle().await;
+        let (fs, notifier) = (fs.clone(), notifier.clone());
+        // The kernel takes the directory's lock for each, and waits for it.
+        let dropped = tokio::task::spawn_blocking(move || {
+            let more = std::iter::from_fn(|| fs.idle_now()).take(IDLE_NAMES);
+            for Idle { parent, name } in std::iter::once(first).chain(more) {
+                // One that is not there any more is as good.
+                let _ = notifier.inval_entry(INodeNo(parent), OsStr::new(&name));
+            }
+        });
+        if dropped.await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says once of each body that somebody holds without reading it: a leak is loud on its first day.
+async fn report_idle_bodies(fs: Arc<Fs>, after: Duration) {
+    let pause = (after / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
+    loop {
+        tokio::time::sleep(pause).await;
+        for handle in fs.newly_idle(after) {
+            let Ok(handle) = handle.reading() else { continue };
+            let reader = &handle.reader;
+            let held = Duration::from_secs(handle.held_for().unwrap_or(after).as_secs());
+            let (pid, command) = process_of(handle.pid).unzip();
+            warn!(
+                key = %reader.version().key,
+                pid = pid.unwrap_or(handle.pid),
+                command = command.unwrap_or_else(|| "gone".to_owned()),
+                offset = reader.offset(),
+                age = %humantime::format_duration(Duration::from_secs(reader.age().as_secs())),
+                "a body is held open and has not been read for {}",
+                humantime::format_duration(held)
+            );
+        }
+    }
+}
+
+/// Descriptors that may be in use for moments when it is looked: clients of the control socket,
+/// names being resolved, sockets about to be closed.
+const UNACCOUNTED: usize = 16;
+
+/// Compares what this process has open with what it accounts for, and says where it has more: what
+/// leaks is not in its account.
+async fn audit_descriptors(fs: Arc<Fs>) {
+    let accounted = || {
+        let metrics = fs.metrics();
+        let closed = metrics.connections_closed.get();
+        metrics.connections_opened.get().saturating_sub(closed) as usize
+    };
+    let Ok(start) = fd_budget::in_use() else { return };
+    let others = start.fds.saturating_sub(accounted());
+    let (mut before, mut reported) = (0, UNACCOUNTED);
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let Ok(now) = fd_budget::in_use() else { continue };
+        let account = others + accounted();
+        let more = now.fds.saturating_sub(account);
+        // Twice in a row, and more than at the last report.
+        if more.min(before) > reported {
+            reported = more;
+            warn!(
+                "{} descriptors are open and {account} accounted for: please report this leak, \
+                 with the output of `ls -l /proc/{}/fd` and `expirefs status`",
+                now.fds,
+                std::process::id()
+            );
+        }
+        before = more;
+    }
+}
+
+/// Keeps the most descriptors seen. Looking costs by their number: never over 1 % of the time.
+async fn keep_peak(peak: Arc<Mutex<InUse>>) {
+    loop {
+        let started = Instant::now();
+        if let Ok(now) = fd_budget::in_use() {
+            let mut peak = peak.lock().unwrap_or_else(PoisonError::into_inner);
+            peak.fds = peak.fds.max(now.fds);
+            peak.sockets = peak.sockets.max(now.sockets);
+        }
+        let pause = Duration::from_secs(1).max(100 * started.elapsed());
+        tokio::time::sleep(pause).await;
+    }
+}
