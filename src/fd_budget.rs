@@ -33,7 +33,7 @@ pub struct Budget {
     pub credentials: usize,
     pub transient: usize,
     pub closing: usize,
-    /// What is left for bodies, before `--max-open-bodies`.
+    /// The rest, available for bodies, before `--max-open-bodies`.
     pub available: usize,
     /// Bodies open at one time, at most.
     pub cap: usize,
@@ -115,7 +115,7 @@ impl fmt::Display for Budget {
     }
 }
 
-/// The soft limit of this process, raised to the hard one unless it is to be kept.
+/// The soft limit of this process. Raises it to the hard limit unless `keep`.
 ///
 /// # Errors
 /// What getrlimit(2) and setrlimit(2) say.

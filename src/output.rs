@@ -42,7 +42,7 @@ fn write(text: &str) -> Result<Reader, String> {
     }
 }
 
-/// Waits until nobody can read standard output any more. On a thread that ends with the process.
+/// Waits until standard output has no reader. The thread that waits ends with the process.
 pub async fn gone() {
     let waiting = tokio::task::spawn_blocking(|| {
         let out = io::stdout();
@@ -55,7 +55,7 @@ pub async fn gone() {
     std::future::pending().await
 }
 
-/// A line for the operator, on standard error; where nobody reads it, it is lost, and nothing else.
+/// Writes a line for the operator to standard error. If that is closed, only the line is lost.
 pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{}", shown::line(line));
 }

@@ -20,7 +20,7 @@ use crate::output::{self, Reader};
 
 const BUCKET: &str = "cache";
 
-/// How long `soon.txt` has, where a person watches and where nobody does.
+/// Lifetime of `soon.txt`: interactive, and on the tour.
 const SOON: Duration = Duration::from_secs(30);
 const SOON_ON_TOUR: Duration = Duration::from_secs(3);
 
@@ -76,7 +76,7 @@ async fn demo(tour: bool, stop: impl Future<Output = ()>) -> Result<(), String> 
     }
 }
 
-/// Says a line. Where nobody reads it, what comes after is done all the same.
+/// Prints a line. If standard output is closed, the demo goes on.
 fn tell(line: &str) -> Result<(), String> {
     output::print(&format!("{line}\n")).map(drop)
 }
@@ -94,7 +94,7 @@ impl MountPoint {
 
 impl Drop for MountPoint {
     fn drop(&mut self) {
-        // Still mounted on, it stays: it is named in the error then.
+        // A directory that is still mounted on stays; the error names it.
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -152,7 +152,7 @@ Ctrl-C unmounts.
     ))
 }
 
-/// Looks at everything once, and says what is not as it should be.
+/// Checks every promise of the demo once.
 fn take_tour(dir: &Path) -> Result<(), String> {
     let path = |name: &str| dir.join(name);
     tell("\n$ ls DIR")?;

@@ -29,9 +29,9 @@ pub fn start(filter: &str, quiet: &str) -> Result<(), String> {
     tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(io::stderr)
-        // It would say so on standard error, and panic where that fails.
+        // Else it reports its own errors on standard error, and panics if that fails.
         .log_internal_errors(false)
-        // Colours are escapes.
+        // Colours are escape sequences.
         .with_ansi(false)
         .event_format(Lines(Format::default()))
         .init();

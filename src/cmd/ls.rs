@@ -29,7 +29,7 @@ pub fn run(args: LsArgs) -> Result<ExitCode, String> {
     on_runtime(1, ls(query, recursive, shown, form)).map(|()| ExitCode::SUCCESS)
 }
 
-/// How long a listing may take before it says how far it is.
+/// How long a listing runs before it shows its progress.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Prints the items of a bucket as they come; where that takes long and standard error is a

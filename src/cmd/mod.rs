@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::output::say;
 use crate::s3::{BRIEF_OUTAGE, QUIET, S3};
 
-/// Runs the command that was typed, and says why where it fails.
+/// Runs a command, and prints the error if it fails.
 pub fn run(cli: Cli) -> ExitCode {
     let done = log::start(&cli.log, QUIET).and_then(|()| match cli.command {
         Command::Mount(args) => mount::run(*args),
@@ -55,8 +55,8 @@ async fn bucket(query: &Query) -> Result<Bucket, String> {
     Ok(Bucket { store: Arc::new(store.with_outage(BRIEF_OUTAGE)), clock, policy: query.policy })
 }
 
-/// Runs to the end of `work`, on this many threads. What hangs in the system then (a DNS query) is
-/// not waited for.
+/// Runs `work` to its end, on this many threads. System calls that still block then, such as a DNS
+/// query, are not waited for.
 fn on_runtime<T>(
     workers: usize,
     work: impl Future<Output = Result<T, String>>,

@@ -11,7 +11,7 @@ use crate::output::say;
 
 pub fn run(args: MountArgs) -> Result<ExitCode, String> {
     let config = Config::new(args)?;
-    // Before the runtime, whose descriptors have their place in the sum.
+    // Before the runtime opens its descriptors, which the budget counts.
     let budget = daemon::budget(&config)?;
     let source = config.url();
     on_runtime(config.workers, async {

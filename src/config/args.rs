@@ -291,10 +291,10 @@ pub struct LimitArgs {
 
 #[derive(Debug, Args)]
 pub struct FileArgs {
-    /// Owner [default: who mounts]
+    /// Owner [default: the user who mounts]
     #[arg(long)]
     pub uid: Option<u32>,
-    /// Group [default: who mounts]
+    /// Group [default: the group of the user who mounts]
     #[arg(long)]
     pub gid: Option<u32>,
     /// Permissions of files, octal; write bits are taken off

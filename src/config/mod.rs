@@ -43,7 +43,7 @@ pub struct Config {
     /// Bytes of all windows together.
     pub buffer_memory: u64,
     pub keep_fd_limit: bool,
-    /// After how long a body that nobody reads is reported.
+    /// An open body is reported after this long without a read.
     pub idle_warn: Option<Duration>,
     pub fuse_threads: usize,
     /// Threads that talk to the store.

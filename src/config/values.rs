@@ -1,4 +1,4 @@
-//! The values of options: how each kind is written, and what is wrong with what is none.
+//! The values of options: how each kind is parsed, and the error for a wrong one.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::expiry::{CacheControl, OnUnparsable, Source};
 use crate::fs::listing::Exactness;
 use crate::s3::Addressing;
 
-/// The words that an option takes, each with its meaning. The types themselves lie in modules that
-/// know nothing of a command line.
+/// The words that an option takes, each with its help. The types are defined in modules that do not
+/// know clap.
 macro_rules! words {
     ($($type:ident { $($variant:ident = $word:literal: $help:literal,)* })*) => {$(
         impl ValueEnum for $type {
@@ -54,7 +54,7 @@ words! {
     }
 }
 
-/// Longer than anybody waits, and far from what instants and timers can count.
+/// Far below what instants and timers can count.
 const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86400);
 
 pub fn duration(text: &str) -> Result<Duration, String> {

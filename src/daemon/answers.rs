@@ -1,4 +1,4 @@
-//! What a mount says of itself and of its names.
+//! The replies of a mount on its control socket: its status, and explanations of names.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::fs::Fs;
 /// What the answers are made of.
 pub struct Answers {
     pub fs: Arc<Fs>,
-    /// The same bucket, with the patience of whoever wants a name explained.
+    /// The same bucket, which gives up early on a store that cannot be reached.
     pub bucket: Bucket,
     pub bucket_name: String,
     pub source: String,

@@ -14,7 +14,7 @@ use crate::fd_budget::{self, InUse};
 use crate::fs::Fs;
 use crate::fs::inode::Idle;
 
-/// Names the kernel is asked to drop, one after the other, before the chore can be ended.
+/// Names invalidated in one blocking call: the task can be ended between two calls.
 const IDLE_NAMES: usize = 64;
 
 /// Tasks that end with this value.
@@ -44,16 +44,16 @@ impl Chores {
     }
 }
 
-/// Has the kernel drop names: where it knows too many, and where one is not to be believed.
+/// Invalidates names in the kernel: those beyond the limits, and those that are in doubt.
 async fn drop_names(fs: Arc<Fs>, notifier: Notifier) {
     loop {
         let first = fs.idle().await;
         let (fs, notifier) = (fs.clone(), notifier.clone());
-        // The kernel takes the directory's lock for each, and waits for it.
+        // FUSE_NOTIFY_INVAL_ENTRY waits for the lock of the directory.
         let dropped = tokio::task::spawn_blocking(move || {
             let more = std::iter::from_fn(|| fs.idle_now()).take(IDLE_NAMES);
             for Idle { parent, name } in std::iter::once(first).chain(more) {
-                // One that is not there any more is as good.
+                // The kernel may have dropped it already.
                 let _ = notifier.inval_entry(INodeNo(parent), OsStr::new(&name));
             }
         });
@@ -63,7 +63,7 @@ async fn drop_names(fs: Arc<Fs>, notifier: Notifier) {
     }
 }
 
-/// Says once of each body that somebody holds without reading it: a leak is loud on its first day.
+/// Logs each body once that is held open without a read, so that a leak is noticed early.
 async fn report_idle_bodies(fs: Arc<Fs>, after: Duration) {
     let pause = (after / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
     loop {
@@ -90,8 +90,8 @@ async fn report_idle_bodies(fs: Arc<Fs>, after: Duration) {
 /// names being resolved, sockets about to be closed.
 const UNACCOUNTED: usize = 16;
 
-/// Compares what this process has open with what it accounts for, and says where it has more: what
-/// leaks is not in its account.
+/// Compares the open descriptors of this process with those accounted for. Others are a leak, and
+/// logged.
 async fn audit_descriptors(fs: Arc<Fs>) {
     let accounted = || {
         let metrics = fs.metrics();

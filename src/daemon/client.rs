@@ -20,12 +20,12 @@ use crate::daemon::status::Status;
 /// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Why a daemon has not done what it was asked for.
+/// Why a request to a daemon failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// In its own words.
+    /// The daemon refused, for this reason.
     Refused(String),
-    /// It cannot be asked, or does not answer in words that this version knows.
+    /// It cannot be reached, or its reply cannot be read by this version.
     Unanswered(String),
 }
 
@@ -114,7 +114,7 @@ async fn talk(dirs: &[PathBuf], mount: &MountEntry, request: &Request) -> io::Re
     }
 }
 
-/// The daemon may have taken another folder than this client would.
+/// The daemon may use another folder than the first choice of this client.
 async fn connect(dirs: &[PathBuf], mount: &MountEntry) -> io::Result<UnixStream> {
     let mut failure = io::ErrorKind::NotFound.into();
     for dir in dirs.iter().filter(|dir| runtime_dir::is_private(dir, Uid::effective())) {

@@ -34,7 +34,7 @@ const CLIENTS: usize = 3;
 /// How long a client may be silent while another waits for its place.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// A client that does not speak, or listen, is not waited for longer.
+/// A client that sends or receives nothing for this long is disconnected.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a mount answers by itself. To unmount is up to whoever has the [`Server`].
@@ -46,7 +46,7 @@ pub trait Service: Send + Sync + 'static {
     async fn explain(&self, path: &str) -> Reply<Explanation>;
 }
 
-/// A client that has asked for something. It is told once.
+/// A client that waits for its one reply.
 struct Client(UnixStream);
 
 impl Client {
@@ -60,7 +60,7 @@ impl Client {
     }
 }
 
-/// The socket and its clients. Dropping it removes the socket and tells nobody anything more.
+/// The socket and its clients. Dropping it removes the socket and disconnects the clients.
 pub struct Server {
     path: PathBuf,
     clients: JoinSet<()>,
@@ -71,7 +71,7 @@ pub struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
-        // Other daemons of the user may have theirs in it.
+        // It fails if other daemons of the user have sockets in it.
         let _ = self.path.parent().map(fs::remove_dir);
     }
 }
@@ -93,19 +93,19 @@ impl Server {
     pub async fn until_asked_to_unmount(&mut self) {
         match self.asked_to_unmount.recv().await {
             Some(client) => self.waiting.push(client),
-            // Nobody listens any more, so nobody will ever ask.
+            // The listener has ended: no request will come.
             None => std::future::pending().await,
         }
     }
 
-    /// Ends, and tells all clients that have asked to unmount what came of it.
+    /// Ends, and sends the outcome to all clients that asked to unmount.
     pub async fn stop(mut self, outcome: &Reply<()>) {
         self.clients.shutdown().await;
         while let Ok(client) = self.asked_to_unmount.try_recv() {
             self.waiting.push(client);
         }
         let waiting = std::mem::take(&mut self.waiting);
-        // Who is told finds no socket, as after the end of the mount.
+        // The socket is removed before the replies, so that a client finds none after its reply.
         drop(self);
         for client in waiting {
             let _ = client.tell(outcome).await;
@@ -168,7 +168,8 @@ fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
 
 /// A client that has not sent its request yet.
 struct Silent {
-    /// Taken by whoever comes first: the client when it has asked, or who wants its place.
+    /// Cleared by the first of two: the client, when it has sent its request, or the next client,
+    /// which takes its place.
     is_silent: Arc<AtomicBool>,
     since: Instant,
     task: AbortHandle,
@@ -214,7 +215,7 @@ async fn serve(
     match protocol::decode(&line) {
         Ok(Request::Status) => client.tell(&Ok(service.status())).await,
         Ok(Request::Explain(path)) => {
-            // One place is always left for who asks what is the matter.
+            // One place stays free for `status`.
             let Ok(_turn) = slow.try_acquire() else {
                 let busy = "others are having it explained just now: try again";
                 return client.tell(&Reply::<Explanation>::Err(busy.to_owned())).await;
@@ -222,7 +223,7 @@ async fn serve(
             client.tell(&service.explain(&path).await).await
         }
         Ok(Request::Unmount) => {
-            // Where nobody receives it the mount is ending, and so is the socket.
+            // If the receiver is gone, the mount and the socket are ending.
             let _ = unmount.send(client);
             Ok(())
         }

@@ -41,10 +41,10 @@ use parts::Opened;
 pub use parts::{budget, budget_without_mount};
 use status::Status;
 
-/// What running reads are given when the mount is taken down.
+/// How long an unmount waits for reads in flight.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What the kernel is given to end the session once nothing is open any more.
+/// How long the kernel may take to end the session once no handle is open.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A mount that is being served.
@@ -52,7 +52,7 @@ pub struct Mounted {
     fs: Arc<Fs>,
     entry: MountEntry,
     answers: Arc<Answers>,
-    /// Ends when the kernel has let go of the mount, whoever unmounted it.
+    /// Ready when the kernel has ended the session.
     ended: oneshot::Receiver<()>,
     control: Option<Server>,
     _chores: Chores,
@@ -124,7 +124,7 @@ impl Mounted {
         &self.entry.dir
     }
 
-    /// Waits until somebody has unmounted it, or asks for it over the control socket.
+    /// Waits until it has been unmounted, or a client asks for that over the control socket.
     pub async fn until_done(&mut self) {
         let asked = async {
             match &mut self.control {
@@ -158,7 +158,7 @@ impl Mounted {
             detached.map_err(|e| format!("cannot unmount {}: {e}", self.entry.dir.display()));
         let fs = self.fs.clone();
         let _ = tokio::task::spawn_blocking(move || fs.index().flush()).await;
-        // With handles open the session ends with this process, and no sooner.
+        // With open handles the session ends only with this process.
         if !self.ended.is_terminated() && self.fs.open_handles().is_empty() {
             let _ = tokio::time::timeout(FAREWELL, &mut self.ended).await;
         }

@@ -1,4 +1,4 @@
-//! What is mounted where, as the kernel tells it, and taking a mount of ours down.
+//! The mount table of the kernel, and unmounting an expirefs mount.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -142,7 +142,7 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Takes a mount of ours out of the tree. What is open in it stays usable while its daemon lives.
+/// Detaches an expirefs mount. Files that are open stay usable while its daemon lives.
 ///
 /// # Errors
 /// Where neither the kernel nor fusermount3 does it. Not where it is gone already, or where
@@ -161,7 +161,7 @@ pub fn detach(entry: &MountEntry) -> io::Result<()> {
         return Ok(());
     }
     match umount2(format!("/proc/self/fd/{}", top.as_raw_fd()).as_str(), MntFlags::MNT_DETACH) {
-        // Who is not root has the setuid helper do it.
+        // A user other than root needs the setuid helper.
         Err(Errno::EPERM) => {
             let run = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&entry.dir).output();
             let run = run.map_err(|e| io::Error::new(e.kind(), format!("fusermount3: {e}")))?;

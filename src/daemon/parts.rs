@@ -1,4 +1,4 @@
-//! What a mount is made of before the kernel is asked to mount: descriptors, the store, the index.
+//! The parts of a mount that exist before it is mounted: descriptor budget, store, index.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::name::Prefix;
 use crate::s3::{BRIEF_OUTAGE, S3, Site};
 use crate::store::{ListRequest, Store, any_below};
 
-/// Divides the descriptors of this process. To be called before the runtime opens its own.
+/// Divides the descriptors of this process. Call it before the runtime opens its own.
 ///
 /// # Errors
 /// In words for the operator.
@@ -40,11 +40,11 @@ pub fn budget_without_mount(metadata: usize) -> Result<Budget, String> {
     Budget::plan(limit, 3, Some(1), metadata).map_err(|e| e.to_string())
 }
 
-/// The bucket's store, which was asked once.
+/// The store of the bucket, which has answered one request.
 pub struct Opened {
     pub site: Site,
     pub store: Arc<S3>,
-    /// The same for commands: it does not wait for a store that cannot be reached.
+    /// The same for commands: it gives up early on a store that cannot be reached.
     pub impatient: Arc<S3>,
 }
 
@@ -95,10 +95,10 @@ async fn check_bucket(store: &dyn Store, site: &Site, config: &Config) -> Result
     Ok(())
 }
 
-/// Says that no key begins with the prefix, if so: a wrong one looks as if all had expired.
+/// Warns if no key begins with the prefix: a wrong prefix looks as if all objects had expired.
 async fn warn_of_empty(store: &dyn Store, prefix: &Prefix) {
     let Some(object) = prefix.as_str().strip_suffix('/') else { return };
-    // Where the store does not answer, nothing is known, and the mount will say so.
+    // If the store does not answer, the mount reports that.
     if !matches!(any_below(store, prefix.as_str()).await, Ok(false)) {
         return;
     }

@@ -1,4 +1,4 @@
-//! What a command and the daemon of a mount say to each other over the control socket.
+//! The protocol of the control socket, between a command and the daemon of a mount.
 //!
 //! One request a connection: a line of JSON with the version of the protocol, answered by a
 //! [`Reply`] in JSON up to the end of the stream.
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::mounts::MountEntry;
 
-/// Counted up where an older peer would take a request or an answer for something else.
+/// Incremented when an older peer would misread a request or a reply.
 const PROTOCOL: u32 = 1;
 
 /// The longest request, in bytes: a path (PATH_MAX of Linux), each byte of it escaped.

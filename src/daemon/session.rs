@@ -30,7 +30,7 @@ const READ_AHEAD_KIB: u32 = 1024;
 /// for some milliseconds.
 const LOCKED: Duration = Duration::from_secs(5);
 
-/// Whether `dir` can be mounted on, as far as can be told before.
+/// Checks whether `dir` can be mounted on, as far as that is known before mounting.
 ///
 /// # Errors
 /// In words for the operator.
@@ -81,7 +81,7 @@ pub async fn mount(
 /// What is at a mount point that may be mounted on.
 enum Vacancy {
     Free,
-    /// A dead mount of ours, which is to be replaced.
+    /// A dead expirefs mount, to be replaced.
     Dead(MountEntry),
 }
 
@@ -186,7 +186,7 @@ fn start(
         Ok((entry, notifier))
     });
     served.map_err(|error| {
-        // A session that did not come about leaves a dead mount.
+        // A session that failed to start leaves a dead mount.
         if direct.is_ok()
             && let Ok(Some(entry)) = mounts::at(dir)
             && entry.is_ours()

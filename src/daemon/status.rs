@@ -1,4 +1,4 @@
-//! What a mount tells about itself: one structure, as JSON and as text.
+//! The status of a mount: one structure, as JSON and as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -48,12 +48,12 @@ pub struct Status {
     pub buffer_bytes: usize,
     pub buffer_bytes_peak: usize,
     pub buffer_bytes_cap: usize,
-    /// Bytes that came with lookups and wait for opens (`--probe-cache`).
+    /// Bytes fetched with lookups and cached for opens (`--probe-cache`).
     pub probe_bytes: usize,
     pub requests: Requests<u64>,
-    /// Answers by which the store refused a request for the number of them.
+    /// Throttled answers of the store (503 SlowDown, 429).
     pub throttled: u64,
-    /// Object versions whose end is known in memory (`--index-memory`).
+    /// Object versions with cached expiry headers (`--index-memory`).
     pub versions_known: usize,
     /// Bytes of objects received from the store, and given to the kernel.
     pub bytes_received: u64,
@@ -79,7 +79,7 @@ pub struct HandleStatus {
     pub idle_s: Option<f64>,
     pub state: State,
     pub ino: u64,
-    /// Who opened it, and its command, while it runs.
+    /// The process that opened it, and its command, while it runs.
     pub pid: u32,
     pub command: Option<String>,
 }
@@ -203,7 +203,7 @@ impl fmt::Display for Status {
             "requests     {get} GET, {head} HEAD, {list} LIST; {} throttled",
             self.throttled
         )?;
-        writeln!(f, "versions     the end of {} is known", self.versions_known)?;
+        writeln!(f, "versions     {} with cached expiry headers", self.versions_known)?;
         writeln!(
             f,
             "connections  {} new, {} times one was reused",
@@ -212,7 +212,7 @@ impl fmt::Display for Status {
         let kib = |bytes: usize| bytes.div_ceil(1 << 10);
         writeln!(
             f,
-            "memory       {} KiB in buffers, {} reads waiting; peak {}, cap {}; {} KiB wait for opens",
+            "memory       {} KiB in buffers, {} reads waiting; peak {}, cap {}; {} KiB cached for opens",
             kib(self.buffer_bytes),
             self.reads_waiting,
             kib(self.buffer_bytes_peak),

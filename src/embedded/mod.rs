@@ -259,7 +259,7 @@ impl Handle {
         self.state().throttled = n;
     }
 
-    /// Whether the request that came is to be refused.
+    /// Whether to refuse the current request.
     fn refuses(&self) -> bool {
         let throttled = &mut self.state().throttled;
         let refuses = *throttled > 0;

@@ -143,7 +143,7 @@ impl Handles<Handle> {
         self.table().values().filter(|handle| handle.key() == key).count()
     }
 
-    /// The idle handles that were not reported yet: those whose body nobody has read for so long.
+    /// The handles whose body has been idle for so long and that were not reported yet.
     /// One that is read again may be reported again.
     pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
         let mut handles: Vec<_> = self.table().values().cloned().collect();
@@ -156,14 +156,14 @@ impl Handles<Handle> {
         handles
     }
 
-    /// Waits until none is in use. A reader that nobody has touched for a second is not.
+    /// Waits until none is in use. A reader without a read for a second is not in use.
     pub async fn until_unused(&self) {
         loop {
             let closed = self.closed.notified();
             if !self.table().values().any(|handle| handle.is_in_use()) {
                 return;
             }
-            // What falls idle tells nobody.
+            // A handle that becomes idle sends no notification.
             let _ = tokio::time::timeout(IN_USE / 10, closed).await;
         }
     }

@@ -34,15 +34,15 @@ use inode::{File, Idle, Inodes, Node, Pending, ROOT};
 use listing::Listing;
 pub use readdir::Entry;
 
-/// Taken off every lifetime given to the kernel, which rounds them up to its ticks (measured:
+/// Subtracted from every TTL given to the kernel, which rounds TTLs up to its ticks (measured:
 /// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
 const KERNEL_TICK: Duration = Duration::from_millis(10);
 
-/// The longest lifetime given to the kernel. It counts by a clock of its own, which neither follows
-/// the store's nor goes on while the host sleeps; what it asks again is answered from memory.
+/// The longest TTL given to the kernel. Its clock neither follows that of the store nor runs while
+/// the host sleeps. When the kernel asks again, the answer comes from memory.
 const KERNEL_TRUST: Duration = Duration::from_secs(60);
 
-/// What a mount does, apart from where.
+/// The settings of a mount, without bucket and mount point.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub prefix: Prefix,
@@ -53,7 +53,7 @@ pub struct Settings {
     pub listing: listing::Rules,
 }
 
-/// A directory or file as the kernel is told of it.
+/// The attributes of a directory or file that are sent to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
     pub ino: u64,
@@ -61,12 +61,12 @@ pub struct Attr {
     /// Bytes.
     pub size: u64,
     pub mtime: SystemTime,
-    /// How long the kernel may believe it, and the name it was found by.
+    /// TTL of the attributes, and of the name in its directory.
     pub ttl: Duration,
 }
 
 impl Attr {
-    /// What goes with a name of which no more is told.
+    /// Placeholder attributes, for an entry of which only the name is told.
     pub fn nameless(ino: u64, kind: Kind) -> Attr {
         Attr { ino, kind, size: 0, mtime: SystemTime::UNIX_EPOCH, ttl: Duration::ZERO }
     }
@@ -82,7 +82,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
     Found(Attr),
-    /// No such name; the kernel may believe so for this long.
+    /// No such name; the TTL of the negative dentry.
     Nothing(Duration),
 }
 
@@ -130,13 +130,13 @@ impl Fs {
         }
     }
 
-    /// What `name` in a directory is. A node found counts as looked up once more.
+    /// Looks `name` up in a directory. If found, the lookup count of its inode grows by one.
     pub async fn lookup(&self, parent: u64, name: &OsStr) -> Result<Lookup> {
         let prefix = self.directory(parent)?;
         if name.len() > name::NAME_MAX {
             return Err(Error::NameTooLong);
         }
-        // Keys are UTF-8 and at most so long: no other name has one.
+        // Keys are UTF-8 and of bounded length: other names do not exist.
         let key = name.to_str().filter(|name| name::is_legal(name)).map(|name| prefix.key(name));
         let Some(key) = key.filter(|key| key.len() <= name::KEY_MAX) else {
             return Ok(Lookup::Nothing(Duration::ZERO));
@@ -144,7 +144,7 @@ impl Fs {
         let _working = self.inodes.working(parent);
         let fact = self.catalog.resolve(&key, |version| self.inodes.was_opened(version)).await?;
         let ttl = kernel_ttl(self.catalog.ttl(&fact));
-        // Asked again: it may have expired while the answer was on its way.
+        // Judged again: it may have expired while the answer was in flight.
         match (self.catalog.presence(&fact), &fact.known) {
             (Presence::Unreadable, _) => Err(Error::Unparsable),
             (_, Known::Absent) => Ok(Lookup::Nothing(ttl)),
@@ -163,7 +163,7 @@ impl Fs {
         }
     }
 
-    /// Attributes. Those of an open file are told after its end, too (rule E8).
+    /// Attributes. An open file has them after its expiry, too (rule E8).
     pub fn getattr(&self, ino: u64) -> Result<Attr> {
         match self.node(ino)? {
             Node::Directory(_) => Ok(self.directory_attr(ino, Duration::from_secs(1))),
@@ -196,7 +196,7 @@ impl Fs {
     /// Opens a file for reading: its GET is sent at once, unless the kernel has its content.
     ///
     /// # Errors
-    /// `Stale` when the object is not the one looked up any more: the kernel looks again.
+    /// `Stale` when the object was replaced or deleted since the lookup: the kernel looks it up again.
     pub async fn open(&self, ino: u64, pid: u32) -> Result<u64> {
         if self.shutting_down.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
@@ -223,7 +223,7 @@ impl Fs {
         if !file.kernel.has_all() {
             match reader.begin().await {
                 Ok(None) => {}
-                // Its Expires may have been other than what a listing or a memory had it.
+                // Its Expires may differ from what was cached or listed.
                 Ok(Some(object)) => match self.catalog.learn(object).known {
                     Known::File { expiry, .. } => self.must_be_live(expiry)?,
                     Known::Directory | Known::Absent => return Err(Error::Stale),
@@ -257,16 +257,16 @@ impl Fs {
         }
     }
 
-    /// Gives the kernel, by `store`, what was fetched of a file beyond what was read, where a read
-    /// of this handle has left any. `store` says whether the kernel took it.
+    /// Passes to `store` the bytes that were fetched beyond what was read, if a read of this handle left
+    /// any. `store` returns whether the kernel took them.
     ///
-    /// To be called when that read was answered, and `store` must not hold up other reads: the
-    /// kernel makes it wait for those under way in the same pages.
+    /// Call it after that read was answered. `store` must not block other reads: the kernel makes it
+    /// wait for reads in flight of the same pages.
     pub async fn give_surplus<F>(&self, fh: u64, store: impl Fn(u64, Bytes) -> F)
     where
         F: Future<Output = bool>,
     {
-        // Each time anew, so that a handle is released meanwhile.
+        // The handle is looked up each time, so that it can be released meanwhile.
         while let Ok(reader) = self.reader(fh)
             && let Some((range, bytes)) = reader.surplus().await
         {
@@ -285,22 +285,22 @@ impl Fs {
         Ok(self.handles.get(fh)?.reading()?.reader.clone())
     }
 
-    /// Whether [`Fs::give_surplus`] is to be called; says so once.
+    /// Whether [`Fs::give_surplus`] must be called now; true once per surplus.
     pub fn has_surplus(&self, fh: u64) -> bool {
         self.reader(fh).is_ok_and(|reader| reader.has_surplus())
     }
 
-    /// Gives back all that an open took.
+    /// Closes a handle and frees what it holds.
     pub fn release(&self, fh: u64) -> Result<()> {
         self.handles.close(fh)
     }
 
-    /// Waits until there is a name that the kernel should drop, since it knows too many.
+    /// Waits until there is a name that should be invalidated in the kernel.
     pub async fn idle(&self) -> Idle {
         self.inodes.idle().await
     }
 
-    /// One more such name, if there is one now.
+    /// The next such name, if there is one now.
     pub fn idle_now(&self) -> Option<Idle> {
         self.inodes.idle_now()
     }
@@ -310,7 +310,7 @@ impl Fs {
     }
 
     /// Refuses opens from now on, and waits up to `patience` for the handles that are being read.
-    /// One that nobody has touched for a second is not waited for.
+    /// A handle without a read for a second is not waited for.
     pub async fn shut_down(&self, patience: Duration) {
         self.shutting_down.store(true, Ordering::Relaxed);
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
@@ -321,12 +321,12 @@ impl Fs {
         self.handles.all()
     }
 
-    /// The handles whose body nobody has read for so long, each said once.
+    /// The handles whose body has been idle for so long, each returned once.
     pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
         self.handles.newly_idle(for_at_least)
     }
 
-    /// The key or prefix an inode stands for: what to call it in a log.
+    /// The key or prefix of an inode, for logs.
     pub fn key_of(&self, ino: u64) -> String {
         match self.inodes.get(ino) {
             Some(Node::File(file)) => file.version.key.to_string(),
@@ -344,7 +344,7 @@ impl Fs {
         &self.accounts
     }
 
-    /// Bytes that came with lookups and wait for opens.
+    /// Bytes fetched with lookups and cached for opens.
     pub fn probed_bytes(&self) -> usize {
         self.catalog.probed_bytes()
     }
@@ -361,8 +361,8 @@ impl Fs {
         &self.metrics
     }
 
-    /// A version that turned out to be another or none is not believed in any longer: the next open
-    /// asks the store, and the kernel looks the name up again.
+    /// Drops a cached version that the store replaced or deleted: the next open asks the store, and the
+    /// kernel looks the name up again.
     fn doubt(&self, ino: u64, file: &File, error: &Error) {
         if *error == Error::Stale {
             self.catalog.forget(&file.version.key);
@@ -371,10 +371,9 @@ impl Fs {
         }
     }
 
-    /// What to answer to an open of a version that has expired: `Stale` where its name has got
-    /// something else by now, so that the kernel looks again. Where it has not, `Expired`: a file
-    /// opened by /proc/self/fd or a bind mount has no name to look up, and ESTALE would reach the
-    /// program.
+    /// The error for an open of an expired version: `Stale` if the name has a live object by now, so
+    /// that the kernel looks it up again; else `Expired`. A file opened through /proc/self/fd or a bind
+    /// mount has no name to look up, and ESTALE would reach the program.
     async fn expired(&self, key: &str) -> Error {
         self.metrics.expired_hidden.add(1);
         self.catalog.forget(key);
@@ -397,7 +396,7 @@ impl Fs {
     }
 
     fn node(&self, ino: u64) -> Result<Node> {
-        // The kernel names what it was told of and has not forgotten.
+        // The kernel sends only inodes that it was told of and has not forgotten.
         self.inodes.get(ino).ok_or(Error::Stale)
     }
 
@@ -408,7 +407,7 @@ impl Fs {
         }
     }
 
-    /// Nobody else changes a pending file: the kernel has its size from its own writes.
+    /// A pending file changes only by writes of this mount, so the kernel knows its size.
     fn pending_attr(&self, ino: u64, pending: &Pending) -> Attr {
         let size = pending.size.load(Ordering::Relaxed);
         Attr { ino, kind: Kind::File, size, mtime: self.bucket.clock.now(), ttl: Duration::ZERO }

@@ -1,4 +1,4 @@
-//! Directories, read: opendir(2) to closedir(2).
+//! Reading directories: opendir, readdir, releasedir.
 
 use super::listing::{self, DirEntry, Listing, What};
 use super::{Attr, Fs, Kind, file_attr, inode::UNKNOWN, kernel_ttl};
@@ -9,7 +9,7 @@ use crate::expiry::Presence;
 
 /// An entry of a directory, for the kernel.
 pub struct Entry<'a> {
-    /// Where to go on after it.
+    /// The offset after it.
     pub next: u64,
     pub name: &'a str,
     pub ino: u64,
@@ -57,7 +57,7 @@ impl Fs {
             }
             added = true;
         }
-        // A call that shows nothing may pass over many pages; all of them share its time.
+        // A call that shows nothing may skip many pages, all within one deadline.
         let by = Deadline::after(self.settings.patience.timeout);
         loop {
             let Some(batch) = by.bound(listing.from(offset)).await? else { break };
@@ -71,8 +71,8 @@ impl Fs {
                 }
                 added = true;
             }
-            // A page at a time: what is here goes out before the next one is waited for. Only an
-            // answer without any entry would mean the end.
+            // One page per call: its entries are returned before the next page is waited for. An answer
+            // without entries would mean the end.
             if added {
                 return Ok(());
             }
@@ -81,7 +81,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The entry as it is now: nothing if its time came since it was fetched.
+    /// The entry as it is now; `None` if it expired since it was fetched.
     fn show<'a>(
         &self,
         parent: u64,

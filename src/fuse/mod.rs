@@ -334,7 +334,7 @@ impl Filesystem for Fuse {
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        // ACLs, capabilities, labels: who asks remembers that there are none on this device.
+        // ACLs, capabilities, labels: on EOPNOTSUPP the kernel and tools stop asking this mount.
         if !name.as_encoded_bytes().starts_with(b"user.") {
             return reply.error(Errno::EOPNOTSUPP);
         }

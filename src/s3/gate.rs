@@ -22,7 +22,7 @@ pub struct Gate {
 
 #[derive(Debug)]
 struct State {
-    /// Turns there are to be.
+    /// The target number of permits.
     width: usize,
     /// Turns there are now: more than that while some are taken that are to go.
     now: usize,
@@ -44,7 +44,7 @@ impl Gate {
 
     /// Waits for a turn; first come, first served.
     pub async fn turn(&self) -> Turn<'_> {
-        // Nobody ever closes the semaphore.
+        // The semaphore is never closed.
         Turn { gate: self, permit: self.turns.acquire().await.ok() }
     }
 
@@ -57,7 +57,7 @@ impl Gate {
         state.narrowed = Some(Instant::now());
         state.answered = 0;
         state.width = (state.width / 2).max(1);
-        // What is taken goes when it comes back.
+        // Permits in use are removed when they come back.
         state.now -= self.turns.forget_permits(state.now - state.width);
     }
 

@@ -53,8 +53,7 @@ pub use site::{QUIET, Site};
 /// How long a connection is kept for the next request, unless an [`Endpoint`] says otherwise.
 const POOL_IDLE: Duration = Duration::from_secs(10);
 
-/// How long a store that cannot be reached is tried again where somebody waits to be told: by the
-/// commands, and by the check before a mount.
+/// How long a store that cannot be reached is retried by commands, and by the check before a mount.
 pub const BRIEF_OUTAGE: Duration = Duration::from_secs(3);
 
 /// Tries of one request by the SDK, where the store answers with a failure. The pauses double from
@@ -207,7 +206,7 @@ impl S3 {
         self.requester_pays.then_some(RequestPayer::Requester)
     }
 
-    /// The headers of an object, within somebody's turn.
+    /// The headers of an object. The caller holds a permit of the gate.
     async fn headers(&self, key: &str) -> Result<Object> {
         let head = self.client.head_object().bucket(&self.bucket).key(key);
         let out = head.set_request_payer(self.payer()).send().await;

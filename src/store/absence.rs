@@ -31,8 +31,8 @@ async fn first_names(store: &dyn Store, prefix: &str, max_keys: u16) -> Result<P
     Ok(Page::default())
 }
 
-/// Settles what a name is of which a HEAD or GET has shown no object but `error`: no object has
-/// the key, and the answer is whether keys lie below it.
+/// Settles what a name is after a HEAD or GET of it failed with `error`. If no object has the key,
+/// returns whether keys lie below it.
 ///
 /// Absence is the store's own word (rule R5): a 404 that something else may have sent counts only
 /// if a listing has no such key; nor does a 403, which S3 also sends for a missing key where HEAD

@@ -43,7 +43,7 @@ impl Version {
 /// What has to be under a key before a request puts a new object there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// Whatever: the last change wins.
+    /// No condition: the last change wins.
     Any,
     /// No object (`If-None-Match: *`). An expired one is one.
     Absent,
@@ -143,7 +143,7 @@ pub trait WriteStore: Store {
         condition: &Condition,
     ) -> Result<Written>;
 
-    /// Begins an upload in parts. An answer that is lost leaves one behind that nobody knows of.
+    /// Begins a multipart upload. If the answer is lost, an unknown upload remains in the store.
     async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload>;
 
     /// Sends a part, in place of the one of that number.
@@ -176,7 +176,7 @@ pub trait WriteStore: Store {
         condition: &Condition,
     ) -> Result<Written>;
 
-    /// Removes an upload and its parts. There is none any more: that is no error.
+    /// Removes an upload and its parts. A missing upload is no error.
     async fn abort(&self, upload: &Upload) -> Result<()>;
 
     /// Copies an object of at most 5 GiB.
@@ -185,7 +185,7 @@ pub trait WriteStore: Store {
     /// `PreconditionFailed` does not tell which of the two conditions it was.
     async fn copy(&self, request: CopyRequest<'_>) -> Result<Written>;
 
-    /// Removes an object. There is none: that is no error, where it is not held to a version.
+    /// Removes an object. A missing object is no error, unless the request is held to a version.
     async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<()>;
 
     /// Gives an object another key, with all of its headers (RenameObject).

@@ -1,7 +1,7 @@
 //! Which inodes the kernel should forget next. Pure: the time is an argument.
 //!
 //! The kernel drops inodes only when it is short of memory itself, so a walk through a large tree
-//! leaves one for each name. Each kind has a limit of its own: what of it was met longest ago goes
+//! leaves one for each name. Each kind has a limit of its own; the least recently used are evicted
 //! first.
 
 use std::time::Duration;
@@ -9,16 +9,16 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-/// An inode is not asked back for this long after it was met: the kernel looks a name up and opens
+/// An inode is not invalidated for this long after its last use: the kernel looks a name up and opens
 /// it with two requests, and a listing is followed by a stat of each name.
 pub const REST: Duration = Duration::from_secs(2);
 
-/// How many inodes may be known before the kernel is asked to forget some.
+/// How many inodes the kernel may know before names are invalidated.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Some 300 bytes each.
     pub directories: usize,
-    /// Files that nobody has opened, at some 400 bytes each. The kernel has nothing of them but
+    /// Files that were never opened, at some 400 bytes each. The kernel caches nothing of them but
     /// attributes.
     pub unopened: usize,
     /// Files that were opened, at some 400 bytes each. With one the kernel drops its pages too.
@@ -41,7 +41,7 @@ impl Kind {
     pub const ALL: [Kind; 3] = [Kind::Unopened, Kind::Opened, Kind::Directory];
 }
 
-/// The inodes of one kind and when each was met last, the longest ago first.
+/// The inodes of one kind and the last use of each, the least recently used first.
 struct Line {
     limit: usize,
     met: LruCache<u64, Instant>,
@@ -53,7 +53,7 @@ impl Line {
     }
 }
 
-/// The inodes of each kind that may be asked back.
+/// The inodes of each kind that may be invalidated.
 pub struct Lines {
     directories: Line,
     unopened: Line,
@@ -77,18 +77,18 @@ impl Lines {
         }
     }
 
-    /// Notes that an inode is in use now. Says whether the limit of its kind is passed with it.
+    /// Notes a use of an inode. Returns whether its kind exceeds its limit with it.
     pub fn meet(&mut self, kind: Kind, ino: u64, now: Instant) -> bool {
         let line = self.line(kind);
         line.met.put(ino, now).is_none() && line.met.len() == line.limit + 1
     }
 
-    /// Takes an inode out: it is forgotten, or of another kind now.
+    /// Removes an inode: it was forgotten, or has another kind now.
     pub fn leave(&mut self, kind: Kind, ino: u64) {
         self.line(kind).met.pop(&ino);
     }
 
-    /// The inode of a kind that is to go next, if there are too many of it, and from when on.
+    /// The inode of a kind to evict next, if the kind exceeds its limit, and the earliest time for it.
     pub fn next(&mut self, kind: Kind) -> Option<(u64, Instant)> {
         let line = self.line(kind);
         let too_many = line.met.len() > line.limit;

@@ -53,7 +53,7 @@ impl KernelCopy {
         self.grows_to(Extent::All)
     }
 
-    /// What it has is of a version that is not the name's any more: it is not relied on.
+    /// The version was replaced or deleted: what the kernel has is not relied on.
     pub fn is_doubtful(&self) {
         self.extent.fetch_min(Extent::Opened as u8, Ordering::Relaxed);
     }

@@ -43,7 +43,7 @@ const NUMBERS: u64 = UNKNOWN - 1 - ROOT;
 pub struct File {
     pub version: Arc<Version>,
     pub expiry: Expiry,
-    /// What its headers tell people, once they were seen.
+    /// Its headers for xattrs, once they were seen.
     pub about: OnceLock<Arc<About>>,
     pub kernel: KernelCopy,
 }
@@ -60,7 +60,7 @@ pub struct Pending {
     pub key: Arc<str>,
     /// Bytes so far.
     pub size: AtomicU64,
-    /// Tells it from others of its name.
+    /// Distinguishes pending files of one key.
     serial: u64,
 }
 
@@ -185,7 +185,7 @@ impl Inodes {
         table.find(home, opened).is_some_and(|(_, opened)| opened)
     }
 
-    /// The number a version has, or would have: a hint for who only lists names.
+    /// The number a version has, or would have: a hint for `d_ino` of readdir.
     pub fn number_of_file(&self, version: &Version) -> u64 {
         let same = |node: &Node| {
             matches!(node, Node::File(file) if *file.version == *version).then_some(())
@@ -255,7 +255,7 @@ impl Inodes {
         Working { inodes: self, directory }
     }
 
-    /// Has the name of an inode invalidated: what it stands for has to be asked for.
+    /// Has the name of an inode invalidated, so that the kernel looks it up again.
     pub fn doubt(&self, ino: u64) {
         let mut table = self.table();
         let Some(slot) = table.slots.get_mut(&ino) else { return };
@@ -285,7 +285,7 @@ impl Inodes {
         self.table().slots.len()
     }
 
-    /// Waits until there is a name that the kernel should drop.
+    /// Waits until there is a name to invalidate.
     pub async fn idle(&self) -> Idle {
         loop {
             let changed = self.changed.notified();
@@ -298,7 +298,7 @@ impl Inodes {
         }
     }
 
-    /// A name that the kernel should drop, if there is one now.
+    /// A name to invalidate, if there is one now.
     pub fn idle_now(&self) -> Option<Idle> {
         match self.table().next(Instant::now()) {
             Next::Drop(idle) => Some(idle),

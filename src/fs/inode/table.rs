@@ -1,5 +1,4 @@
-//! The table of inodes: by number what each stands for, and which names the kernel should drop next.
-//! Nothing in it waits.
+//! The inode table: what each number stands for, and which names to invalidate next. Never blocks.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -13,15 +12,15 @@ use super::{Node, Pending, ROOT};
 use crate::name::{self, Prefix};
 use crate::store::Version;
 
-/// In-use inodes looked at before the table is let go of for others.
+/// In-use inodes examined before the lock of the table is released for a while.
 const LOOKS: usize = 1024;
 
-/// How long a name waits that cannot be invalidated while a request in its directory waits.
+/// How long to wait before a name is tried again whose directory has a request in flight.
 const PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Slot {
     pub(super) node: Node,
-    /// Answers that named it, less what the kernel has forgotten of them.
+    /// The lookup count of the kernel: replies with this inode, minus FORGETs.
     pub(super) lookups: u64,
     /// The directory it lies in; of the root, the root.
     pub(super) parent: u64,
@@ -30,9 +29,9 @@ pub(super) struct Slot {
     /// Requests under way in it, for which the kernel holds its lock (`i_rwsem`).
     pub(super) working: u32,
     pub(super) kind: Kind,
-    /// The kernel was asked to forget it, and has not met it since.
+    /// Its name was invalidated, and it was not used since.
     pub(super) asked: bool,
-    /// Its name is to be invalidated.
+    /// Its name must be invalidated.
     pub(super) doubted: bool,
 }
 
@@ -40,15 +39,15 @@ pub(super) struct Table {
     pub(super) slots: HashMap<u64, Slot>,
     /// How many numbers there are.
     pub(super) numbers: u64,
-    /// By the number that they would have, those which have another, since it was taken.
+    /// By the number of their hash, the inodes that have another number after a collision.
     pub(super) displaced: HashMap<u64, Vec<u64>>,
-    /// All but the root and those the kernel was asked to forget.
+    /// All but the root and those whose name was invalidated.
     pub(super) lines: Lines,
-    /// Inodes whose names are to be invalidated, whatever their age.
+    /// Inodes whose names must be invalidated, whatever their age.
     pub(super) doubted: VecDeque<u64>,
 }
 
-/// A directory and a name in it that the kernel should drop.
+/// A directory and a name in it to invalidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idle {
     pub parent: u64,
@@ -59,7 +58,7 @@ pub struct Idle {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Drop(Idle),
-    /// Nothing, but look again then.
+    /// Nothing yet: look again at this time.
     At(Instant),
     Nothing,
 }
@@ -100,12 +99,12 @@ impl Slot {
         }
     }
 
-    /// The kernel would not forget it, or not to anybody's good.
+    /// Whether to leave its name alone: the kernel would keep the inode, or need it at once.
     pub(super) fn is_in_use(&self) -> bool {
         match &self.node {
             Node::Directory(_) => self.children > 0 || self.working > 0,
             Node::File(file) => file.kernel.is_open(),
-            // What was written lies nowhere else yet.
+            // What was written is stored nowhere else yet.
             Node::Pending(_) => true,
         }
     }
@@ -164,7 +163,7 @@ impl Table {
         (ino, found)
     }
 
-    /// Notes that an inode is in use now. Says whether there are too many of its kind with it.
+    /// Notes a use of an inode. Returns whether its kind exceeds its limit with it.
     pub(super) fn meet(&mut self, ino: u64, now: Instant) -> bool {
         let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return false };
         slot.asked = false;
@@ -200,7 +199,7 @@ impl Table {
         let mut looks = LOOKS;
         for kind in Kind::ALL {
             while let Some((ino, from)) = self.lines.next(kind) {
-                // Others want the table meanwhile.
+                // Others need the lock meanwhile.
                 let from = if looks == 0 { from.max(now + Duration::from_millis(1)) } else { from };
                 if now < from {
                     soonest = Some(soonest.map_or(from, |at| at.min(from)));
@@ -209,7 +208,7 @@ impl Table {
                 looks -= 1;
                 match self.slots.get(&ino) {
                     Some(slot) if slot.is_in_use() || self.is_worked_in(slot.parent) => {
-                        // As if it were met just now.
+                        // Counts as used just now.
                         self.lines.meet(kind, ino, now);
                     }
                     Some(slot) => {
@@ -230,7 +229,7 @@ impl Table {
     fn next_doubted(&mut self) -> Option<Idle> {
         for _ in 0..self.doubted.len() {
             let ino = self.doubted.pop_front()?;
-            // Those that the kernel has forgotten have no name to it.
+            // The kernel has forgotten those that are gone from the table.
             let Some(slot) = self.slots.get(&ino) else { continue };
             if self.is_worked_in(slot.parent) {
                 self.doubted.push_back(ino);

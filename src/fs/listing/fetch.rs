@@ -1,4 +1,4 @@
-//! A page of a directory that is under way or here.
+//! A page of a directory, in flight or loaded.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub struct Met {
 
 /// A page as fetched.
 pub struct Loaded {
-    /// In the places they have. `None` stands for one that is hidden, or gone.
+    /// In their places. `None`: hidden or deleted.
     pub entries: Vec<Option<DirEntry>>,
     pub met: Arc<Met>,
     /// The first name that the store has on it.
@@ -75,7 +75,7 @@ pub enum Start {
     After(Fetch),
 }
 
-/// A page under way or here. Its task ends with the last clone.
+/// A page in flight or loaded. Its task ends with the last clone.
 #[derive(Clone)]
 pub struct Fetch {
     next: Shared<oneshot::Receiver<Option<Arc<str>>>>,
@@ -88,7 +88,7 @@ impl Fetch {
         let (answered, next) = oneshot::channel();
         let mut task = JoinSet::new();
         task.spawn(source.clone().page(start, answered).in_current_span());
-        // The set ends the task when the last who waits for it is gone, the listing included.
+        // Dropping the last clone, that of the listing included, drops the set and ends the task.
         let loaded = async move {
             match task.join_next().await {
                 Some(Ok(loaded)) => loaded.map(|loaded| loaded.map(Arc::new)),

@@ -49,7 +49,7 @@ pub struct Rules {
     pub exactness: Exactness,
 }
 
-/// What a listing shows of objects that nothing but their names is known of (`--ls`).
+/// What a listing shows of objects of which only the name is known (`--ls`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Exactness {
     /// No expired name is ever shown: the headers of each unknown object are asked for
@@ -70,7 +70,7 @@ pub struct DirEntry {
 pub enum What {
     File(Fact),
     Directory(Prefix, Fact),
-    /// A file of which no more is known than the listing tells.
+    /// A file known only by the listing.
     Listed(Version),
 }
 
@@ -88,7 +88,7 @@ struct State {
     /// Of the pages handed out so far.
     guard: Guard,
     pages: LruCache<usize, Fetch>,
-    /// Counts rewinds: what was under way before one is noted no more.
+    /// Counts rewinds: the results of fetches from before a rewind are ignored.
     pass: u64,
 }
 
@@ -237,7 +237,7 @@ impl Listing {
             let loaded = fetch.loaded.await;
             let mut state = locked(&self.state);
             let noted = match loaded {
-                // Of one that a rewind has overtaken nothing is noted.
+                // The result of a fetch from before a rewind is ignored.
                 Ok(Some(loaded)) if state.pass == pass => {
                     state.note(page, &loaded).map(|()| Some(loaded))
                 }
@@ -252,7 +252,7 @@ impl Listing {
                 }
                 failed => {
                     state.drop_from(page);
-                    // What failed while nobody waited for it is tried again.
+                    // A page fetched ahead that failed is fetched again.
                     if !known {
                         return failed.map(|_| None);
                     }

@@ -61,7 +61,7 @@ impl Source {
         };
         let last = met.as_ref().and_then(|met| met.last.as_deref());
         let Listed { names, next } = self.list(token.as_deref(), last).await?;
-        // Where nobody listens any more there is nobody to fetch for.
+        // If the receiver is gone, the page is not needed.
         let _ = answered.send(next.clone());
         let first = names.first().map(|(key, _)| key.clone());
         let met = met.unwrap_or_else(|| {
@@ -217,14 +217,14 @@ impl Source {
         let mut pending: BTreeMap<usize, Arc<str>> = unknown.iter().cloned().collect();
         let head =
             |(i, key): (usize, Arc<str>)| async move { (i, self.catalog.head(&key).await, key) };
-        // In whatever order the answers come, so that none waits for one before it.
+        // Unordered, so that no answer waits for a slower one before it.
         let mut heads = stream::iter(unknown).map(head).buffer_unordered(self.rules.fan_out);
         let mut failure = None;
         loop {
             let stragglers = answered && pending.len() <= self.rules.fan_out;
             let next = match stragglers {
                 false => heads.next().await,
-                // All that is missing is under way, and the others need not wait for it for long.
+                // All missing headers are in flight; the other entries wait for them only so long.
                 true => match tokio::time::timeout(self.rules.patience, heads.next()).await {
                     Ok(next) => next,
                     Err(_) => break,
@@ -238,7 +238,7 @@ impl Source {
                     answers[i] = fact.map_or(Answer::Gone, Answer::Fact);
                 }
                 Err(error) => {
-                    // Who may list and not read gets the names.
+                    // A caller that may list but not read gets the names.
                     answered |= matches!(error, Error::Denied(_) | Error::Refused(_));
                     self.note_unanswered(&key, &error);
                     failure = Some(error);
@@ -258,7 +258,7 @@ impl Source {
     }
 }
 
-/// What is known of a file that the store lists.
+/// Known facts of a listed file.
 enum Answer {
     Fact(Fact),
     /// It was deleted since it was listed.
