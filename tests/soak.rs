@@ -416,7 +416,7 @@ fn growth(samples: &[Sample]) -> Vec<String> {
     if fds > 128.0 {
         wrong.push(format!("{fds} descriptors of 128"));
     }
-    // A half-closed connection is found out by the next who wants it, or when it has been idle.
+    // A half-closed connection is noticed at its next use, or by the idle timeout.
     let stuck = samples.windows(30).any(|w| w.iter().all(|s| s.close_wait > 0.0))
         && median(late, |s| s.close_wait) > 4.0;
     if stuck {

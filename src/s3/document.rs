@@ -21,7 +21,7 @@ const LONGEST: usize = 16 << 20;
 /// How a listing ends (S3 API reference, ListObjectsV2); white space may follow.
 const LAST_TAG: &[u8] = b"</ListBucketResult>";
 
-/// What is kept of the bytes before the end: the last tag, and white space after it.
+/// The last bytes that are kept: the last tag, and white space after it.
 const TAIL: usize = 64;
 
 /// A document that is no listing.
@@ -72,7 +72,7 @@ where
                 Poll::Ready(Some(Ok(frame)))
             }
             None if !self.tail.trim_ascii_end().ends_with(LAST_TAG) => {
-                // Said once: the end follows it.
+                // Reported once: the end of the body follows it.
                 self.tail = LAST_TAG.to_vec();
                 Poll::Ready(Some(Err("the listing is cut off before its end".into())))
             }
@@ -80,7 +80,7 @@ where
         }
     }
 
-    // Not the inner one's: the end is always to be asked for.
+    // Not that of the inner body: the end must always be polled.
     fn is_end_stream(&self) -> bool {
         false
     }

@@ -12,7 +12,7 @@ pub struct Etags {
 }
 
 impl Etags {
-    /// Takes note of the ETag of an answer, and says once what follows from its kind.
+    /// Notes the ETag of an answer, and logs once what follows from its kind.
     pub fn note(&self, key: &str, etag: Option<&str>) {
         let once = |seen: &AtomicBool| {
             !seen.load(Ordering::Relaxed) && !seen.swap(true, Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! What a failed request means to the file system, and says to its operator.
+//! Failed requests: the error for the file system, and the text for the operator.
 
 use std::error::Error as StdError;
 
@@ -26,7 +26,7 @@ pub fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String
 }
 
 impl S3 {
-    /// What a failed request means to the file system, and says to its operator.
+    /// The error of a failed request, with a text for the operator.
     pub(super) fn failure<E>(&self, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -160,7 +160,7 @@ fn is_out_of_descriptors(error: &(dyn StdError + 'static)) -> bool {
     matches!(io, Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// What to say where the chain of credential providers has none.
+/// The text for a chain of credential providers that found no credentials.
 fn lacks_credentials(error: &(dyn StdError + 'static)) -> Option<String> {
     let cause = find_cause::<CredentialsError>(error)?;
     Some(match cause {

@@ -1,4 +1,4 @@
-//! Turns for HEAD and LIST requests: as many at one time as the store bears.
+//! Permits for HEAD and LIST requests: as many in flight as the store accepts.
 //!
 //! A store that throttles (503 SlowDown, 429) is asked by half as many from then on, and by a few
 //! more each time that all of those were answered: additive increase, multiplicative decrease, as
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Refusals within this time are of one burst, and count once.
+/// Throttled answers within this time belong to one burst, and count once.
 const BURST: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Gate {
 struct State {
     /// The target number of permits.
     width: usize,
-    /// Turns there are now: more than that while some are taken that are to go.
+    /// The present number of permits: larger than the target while permits in use must go.
     now: usize,
     answered: usize,
     narrowed: Option<Instant>,
@@ -48,7 +48,7 @@ impl Gate {
         Turn { gate: self, permit: self.turns.acquire().await.ok() }
     }
 
-    /// Notes that the store has refused a request for the number of them.
+    /// Notes a throttled answer.
     pub fn throttled(&self) {
         let mut state = self.state();
         if state.narrowed.is_some_and(|at| at.elapsed() < BURST) {
@@ -77,7 +77,7 @@ impl Gate {
         }
     }
 
-    /// Requests that may be under way at one time now.
+    /// Requests that may be in flight at one time now.
     #[cfg(test)]
     fn width(&self) -> usize {
         self.state().width

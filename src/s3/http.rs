@@ -122,7 +122,7 @@ impl HttpConnector for Hyper {
                 smithy.set_connection_retriever(move || condemnable(&captured));
             }
             let uri = request.uri().clone();
-            // Whatever goes wrong on the wire may go well on another connection.
+            // A retry on another connection may succeed.
             let failed = |error: legacy::Error| match tls::is_no_http(&error) {
                 true => ConnectorError::io(NoConnection::new(&uri, error.into()).into()),
                 false => ConnectorError::io(error.into()),
@@ -213,7 +213,7 @@ impl Uses {
     }
 }
 
-/// A connection, and the right to have it.
+/// A connection and its permit.
 ///
 /// What came is acknowledged before more is waited for, and not by the kernel's delayed ACK, some
 /// 40 ms later: a server that sends the head of an answer and its body apart, under Nagle's

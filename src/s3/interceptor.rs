@@ -1,4 +1,4 @@
-//! An interceptor of the SDK's: what every request and every answer tells, whatever it is about.
+//! An interceptor of the SDK, for what concerns every request: counters, clock, throttling.
 
 use std::sync::Arc;
 use std::time::SystemTime;

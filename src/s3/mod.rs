@@ -64,7 +64,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// How long a lookup that has its headers waits for the content that comes with them.
 const CONTENT: Duration = Duration::from_secs(1);
 
-/// Where the bucket is and how it is spoken to.
+/// The location of the bucket, and how to connect to it.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
     pub bucket: String,
@@ -263,7 +263,7 @@ impl S3 {
         Ok((Object { version, headers }, received(out.body, self.metrics.clone())))
     }
 
-    /// Runs a metadata request when its turn comes.
+    /// Runs a metadata request once it has a permit of the gate.
     async fn metadata<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -314,7 +314,7 @@ impl Store for S3 {
             let headers = headers(&mut out);
             let body = received(out.body, self.metrics.clone());
             let first = tokio::time::timeout(CONTENT, first_bytes(body, most.min(size)));
-            // What did not come is asked for again by the read that wants it.
+            // A read requests again what is missing.
             let first = first.await.unwrap_or_default();
             Ok((Object { version, headers }, first))
         };

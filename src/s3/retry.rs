@@ -1,4 +1,4 @@
-//! When a failed request is sent again.
+//! The retry policy of requests.
 //!
 //! The SDK tries again what was answered with a failure (5xx, throttling), a few times. Above it
 //! [`Retry`] tries again what may pass by itself and takes longer: a store that restarts, or
@@ -22,7 +22,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(8);
 /// for its restart.
 const LAST_PAUSE_OF_AN_OUTAGE: Duration = Duration::from_secs(1);
 
-/// How long a call goes on.
+/// How long a call is retried.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
     /// All tries of a call together.
@@ -71,7 +71,7 @@ impl Retry {
     }
 }
 
-/// Has the SDK leave to [`Retry`] what brought no answer.
+/// Makes the SDK leave requests without an answer to [`Retry`].
 #[derive(Debug)]
 pub struct LeaveOutages;
 

@@ -1,4 +1,4 @@
-//! Where S3 is asked: what was typed, the environment and the profile taken together, once.
+//! The endpoint of the bucket: arguments, environment and profile, resolved once.
 
 use std::path::PathBuf;
 

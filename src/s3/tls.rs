@@ -1,4 +1,4 @@
-//! TLS: which certificates are trusted, and what to say where a connection does not come about.
+//! TLS: which certificates are trusted, and the errors of connections.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -47,8 +47,7 @@ fn roots(file: &Path) -> Result<RootCertStore, String> {
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A connection that did not come about, or over which no HTTP came: with whom, why, and what may
-/// help.
+/// A connection that failed, or that brought no HTTP: host, port, cause and a hint.
 #[derive(Debug)]
 pub struct NoConnection {
     host: String,

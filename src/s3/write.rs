@@ -1,5 +1,4 @@
-//! The writing half over aws-sdk-s3. The SDK sends each request once; what is sent again, and when,
-//! stands here.
+//! The writing half over aws-sdk-s3. The SDK sends each request once; all retries are made here.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +23,10 @@ use crate::store::write::{
 /// When a change may be sent again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Resend {
-    /// Made twice it comes to the same: after each failure that may pass.
+    /// The change is idempotent: retried after each failure that may pass.
     Always,
-    /// Made twice it would fail, for its own doing: only where the answer, or the lack of a
-    /// connection, shows that it was not made.
+    /// A repetition would fail because of the first success: retried only if the answer, or the lack of
+    /// a connection, shows that the change was not made.
     IfNotMade,
 }
 

@@ -34,8 +34,8 @@ pub struct Version {
 }
 
 impl Version {
-    /// Whether a second request can be held to this version. Without an ETag only size and second
-    /// tell two versions apart, and bytes of both could be mixed.
+    /// Whether a later request can be held to this version. Without an ETag, only size and Last-Modified
+    /// distinguish versions, and the bytes of two could be mixed.
     pub fn is_resumable(&self) -> bool {
         !self.etag.is_empty()
     }

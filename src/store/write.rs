@@ -1,8 +1,8 @@
 //! How a store is changed. Each call is one change of one object, made whole or not at all, and can
 //! be held to conditions.
 //!
-//! Some stores take a condition, do not look at it, and make the change: whoever relies on one has
-//! to prove first that this store honours it.
+//! Some stores ignore conditions and make the change. A caller that relies on a condition must prove
+//! first that the store honours it.
 //!
 //! An implementation sends a request again where that can do no harm. Where it cannot, and no clear
 //! answer came, the error is `Unclear`: the change may have been made, or may yet be. All other
@@ -40,7 +40,7 @@ impl Version {
     }
 }
 
-/// What has to be under a key before a request puts a new object there.
+/// The condition on the key under which a new object is put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// No condition: the last change wins.
@@ -51,7 +51,7 @@ pub enum Condition {
     Is(Tag),
 }
 
-/// What has to be under a key before a delete removes it.
+/// The condition on the key that is deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeleteIf {
     /// Whatever is under the key.

@@ -102,7 +102,7 @@ fn a_mirror_survives_a_store_that_turns_to_404_at_any_moment() {
     thread::scope(|scope| (0..THREADS).for_each(|first| _ = scope.spawn(move || at_every(first))));
 }
 
-/// Two servers behind a balancer, of which one is none: only listings are sound, and then nothing.
+/// Two servers behind a balancer, one of which is no S3 server: first only listings work, then nothing.
 #[test]
 fn occasional_404s_hide_no_file() {
     let rig = Rig::new();
@@ -148,7 +148,7 @@ fn a_listing_that_is_cut_off_hides_no_file() {
     }
 }
 
-/// A proxy of which only some answers are wrong: what fails, fails alone.
+/// A proxy with some wrong answers: a failure of one object does not affect the others.
 #[test]
 fn one_object_that_fails_hides_no_other() {
     let rig = Rig::new();

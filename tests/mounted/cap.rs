@@ -178,7 +178,7 @@ fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     (action(), start.elapsed())
 }
 
-/// B4: opens that nobody reads give their bodies up, and all files are right once they are read.
+/// B4: handles that were opened and not read give up their bodies, and later reads are right.
 #[test]
 fn five_hundred_opens_without_a_read_share_eight_bodies() {
     const OPENS: usize = 500;

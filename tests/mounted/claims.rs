@@ -102,7 +102,7 @@ fn one_of_several_concurrent_mounts_on_a_directory_succeeds() {
     }
 }
 
-/// Who holds a lock of the directory for other reasons does not keep it from being refused in time.
+/// A lock held on the directory by another program makes the mount fail within a bounded time.
 #[test]
 fn a_directory_that_another_process_has_locked_is_refused() {
     let server = Embedded::start();

@@ -60,7 +60,7 @@ fn status_tells_what_the_daemon_holds() {
     drop(file);
 }
 
-/// Who holds a body and does not read it is named, once: what the post-mortem's engineers lacked.
+/// A process that holds a body open without reading it is logged once.
 #[test]
 fn a_body_that_nobody_reads_is_reported_once() {
     let bucket = bucket();
@@ -79,7 +79,7 @@ fn a_body_that_nobody_reads_is_reported_once() {
         assert!(report.contains(part), "no {part} in {report}");
     }
     assert_eq!(mount.status().number("bodies_forgotten"), 1);
-    // Read again, it is not forgotten any more; that it was is said again one day.
+    // After a read it is not idle any more, and may be logged again later.
     file.read_exact_at(&mut [0; 4096], 8 * MIB as u64).expect("read on");
     assert_eq!(mount.status().number("bodies_forgotten"), 0);
     assert_eq!(reports().len(), 1, "{:#?}", reports());
@@ -254,7 +254,7 @@ fn an_answer_of_another_version_is_not_shown() {
     fs::rename(&aside, &socket).expect("rename");
 }
 
-/// Several that ask at one time to unmount are all told when it is done.
+/// Several clients that ask to unmount at one time all get the outcome.
 #[test]
 fn everybody_who_asks_to_unmount_is_told() {
     let store = Embedded::start();

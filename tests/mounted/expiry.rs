@@ -29,7 +29,7 @@ pub(crate) fn soon() -> SystemTime {
 }
 
 /// E1, E7: `stat`, `ls` and `open` lose the object at its instant, though the kernel may keep what it
-/// knows for a minute. E8: who has it open reads on. E9: the store still has it. E10: its folder
+/// knows for a minute. E8: open handles can still be read. E9: the store still has it. E10: its folder
 /// stays.
 #[test]
 fn an_object_vanishes_at_its_instant() {

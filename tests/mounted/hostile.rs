@@ -220,7 +220,7 @@ fn headers_that_are_not_text() {
     }
 }
 
-/// No HTTP at all, or some that nobody speaks.
+/// Answers that are no HTTP, or of an unknown version.
 #[test]
 fn answers_that_are_not_http() {
     let hostile = Hostile::new();
@@ -363,7 +363,7 @@ fn keys_that_do_not_belong() {
     assert_eq!((back.dev(), back.ino()), (above.dev(), above.ino()));
 }
 
-/// Lengths that are none, and such as nobody has bytes for.
+/// Malformed lengths, and lengths larger than any object.
 #[test]
 fn lengths_that_cannot_be() {
     let hostile = Hostile::new();

@@ -98,7 +98,7 @@ fn assert_warned(mount: &Mount, file: &Path, words: &[&str]) {
     }
 }
 
-/// What a mount learnt the next one knows; only what is new is asked for.
+/// A mount uses the index of the one before: it requests the headers of new objects only.
 #[test]
 fn the_next_mount_sends_no_head_for_versions_in_the_index() {
     let (store, place) = (bucket(), Place::new());
@@ -188,7 +188,7 @@ fn a_file_of_something_else_is_set_aside() {
     is_set_aside(|bytes| *bytes = b"dear diary\n".repeat(1000));
 }
 
-/// Damage may hit what nobody reads. Whatever it hits, no name is lost, and no expired one shown.
+/// Damage may hit unused bytes. In any case no name is lost, and no expired one shown.
 #[test]
 fn no_flipped_page_makes_a_listing_wrong() {
     let (store, place) = (bucket(), Place::new());

@@ -165,7 +165,7 @@ fn many_keys_come_in_order() {
     assert_eq!(sent, (3, KEYS as u64), "LISTs and HEADs");
 }
 
-/// `expirefs ls | head -1`: who reads has seen enough, and that is no error.
+/// `expirefs ls | head -1`: a closed standard output is no error.
 #[test]
 fn it_ends_quietly_when_nobody_reads_on() {
     let store = Embedded::start();

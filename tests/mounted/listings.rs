@@ -101,7 +101,7 @@ fn open(folder: &Path) -> DirStream {
 }
 
 /// N4: two read a cold folder from end to end while a third stops amidst it: each has a position of
-/// its own, and what the third had under way is nobody's loss.
+/// its own, and the fetches of the third are dropped.
 #[test]
 fn readers_of_one_folder_do_not_disturb_each_other() {
     let store = folder();
@@ -157,7 +157,7 @@ fn a_reader_can_go_to_every_position_it_was_at() {
     assert!(rest(&mut stream) == all, "after rewinddir amidst it");
 }
 
-/// Twelve pages are too many to be kept. Who goes back, and takes time over each, has each fetched
+/// Twelve pages exceed what is kept. A slow reader that seeks back has each page fetched
 /// once more, and no more.
 #[test]
 fn going_back_fetches_each_page_once() {

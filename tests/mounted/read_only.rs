@@ -50,7 +50,7 @@ fn every_change_answers_erofs() {
     };
     change_all("mounted");
 
-    // The kernel's own check is gone once root has remounted it; then only the daemon says no.
+    // After root has remounted it, the kernel checks nothing, and only the daemon refuses.
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let remounted = mount(None::<&str>, mounted.dir(), None::<&str>, flags, None::<&str>);
     assert_eq!(remounted.is_ok(), Uid::effective().is_root(), "remount: {remounted:?}");

@@ -57,7 +57,7 @@ fn a_bucket_that_is_missing() {
     assert_refused_anywhere(&setup, &["no-such-bucket"]);
 }
 
-/// Empty variables are as good as none.
+/// Empty variables count as unset.
 #[test]
 fn credentials_that_are_missing() {
     let bucket = bucket();

@@ -124,7 +124,7 @@ fn an_empty_file_is_there() {
     );
 }
 
-/// Who only looks fetches no content beyond the first few; once files are opened, one request is
+/// A program that only stats files fetches no content but a little at first; with opens, one request is
 /// enough again.
 #[test]
 fn a_walk_that_only_looks_fetches_no_content() {

@@ -71,7 +71,7 @@ fn open_all(mount: &Mount, threads: usize) -> (Vec<File>, Duration) {
     (opened.into_iter().map(|(_, file, _)| file).collect(), slowest)
 }
 
-/// B3 and B4: a daemon with 128 descriptors serves 500 open files, and nobody waits for long or
+/// B3 and B4: a daemon with 128 descriptors serves 500 open files, and no read waits for long or
 /// fails. B6: then they are all given back.
 #[test]
 fn five_hundred_open_files_fit_into_128_descriptors() {

@@ -86,7 +86,7 @@ fn the_kernel_has_the_rest_of_the_file() {
 }
 
 /// Pages are given to the kernel while other threads read them, through handles of their own and
-/// with little memory: every byte is right, and nobody waits for ever.
+/// with little memory: every byte is right, and no read hangs.
 #[test]
 fn pages_are_given_while_they_are_read() {
     const SIZE: usize = 3 * MIB + 777;

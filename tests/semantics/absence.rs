@@ -1,4 +1,4 @@
-//! Rule R5: "absent" is said on the store's own word only, and a failure hides nothing.
+//! Rule R5: a name is absent only if the store itself says so, and no failure hides a name.
 
 use expirefs::error::Error;
 use expirefs::fs::listing::Exactness;

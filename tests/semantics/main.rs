@@ -212,7 +212,7 @@ impl Rig {
         Ok(some)
     }
 
-    /// Nothing is held once everything was released: no permit, no content, nobody in a queue.
+    /// Nothing is held once everything was released: no permit, no content, no waiter.
     pub fn must_be_at_rest(&self) {
         assert_eq!(self.fs.open_handles().len(), 0, "handles");
         assert_eq!(self.accounts.bodies.held(), 0, "permits");

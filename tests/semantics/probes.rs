@@ -1,4 +1,4 @@
-//! Lookups that bring the content with them: one request for a small file, and none for nobody.
+//! Lookups that fetch content: one request for a small file, and no content that is not opened.
 
 use std::time::Duration;
 
@@ -174,7 +174,7 @@ async fn readers_take_turns_where_memory_is_short() {
     assert!(rig.accounts.memory.peak() <= 2 << 10);
 }
 
-/// What came with lookups for files that are open and unread makes room for who reads.
+/// Content cached for files that are open and unread is evicted when a read needs memory.
 #[tokio::test(start_paused = true)]
 async fn unread_files_give_their_memory_up_and_keep_their_bodies() {
     let rig = Make { memory: 1 << 20, cap: 64, ..Make::default() }.rig();

@@ -1,4 +1,4 @@
-//! Which change is sent again after which failure, and what is said of it in the end.
+//! Which change is retried after which failure, and with which error it ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -234,7 +234,7 @@ fn within_the_timeout_a_change_is_made_or_the_error_says_whether_it_may_be() {
         assert!(matches!(done, Err(Error::Unclear(_))), "{change:?}: {done:?}");
         assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     }
-    // Nobody was reached.
+    // No connection was made.
     let mut rig = Rig::new(PATIENCE);
     rig.proxy.down();
     let (brief, none) = (rig.store.with_outage(Duration::from_millis(300)), NewHeaders::default());

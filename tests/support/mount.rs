@@ -120,7 +120,7 @@ impl Setup {
     }
 
     /// The path of the daemon's socket would be too long (unix(7), `sun_path`), so it has none:
-    /// `Mount::status` has nobody to ask.
+    /// `Mount::status` cannot be used.
     pub fn without_control(mut self) -> Setup {
         self.no_control = true;
         self

@@ -1,4 +1,4 @@
-//! The ledger, between any two of its steps: nobody is forgotten, and nothing is counted wrong.
+//! The ledger under all orders of its steps: each waiter is woken, and each permit counted.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn check(scenario: fn()) {
     check_pct(scenario, 3000, 3);
 }
 
-/// Somebody who holds a permit at most, and gives it up unless it is in use.
+/// A holder of at most one permit, which it gives up unless it is in use.
 struct Hand {
     ledger: Arc<Ledger>,
     units: usize,
@@ -82,7 +82,7 @@ fn all_read(ledger: Arc<Ledger>, units: &[usize], reads: usize) {
     must_be_at_rest(&ledger);
 }
 
-/// Rule B4: who waits gets the permit of who falls idle, whenever that is.
+/// Rule B4: a waiter gets the permit of a holder that becomes idle, whenever that is.
 #[test]
 fn idle_holders_are_found_by_all_who_wait() {
     check(|| all_read(Ledger::new(Unit::Body, 1, true), &[1, 1, 1], 2));
