@@ -31,7 +31,7 @@ fn is_ready(lines: &[String]) -> bool {
 const START_BOUND: Duration = Duration::from_secs(30);
 
 /// From SIGTERM to the end of the process; running reads get 5 s of it.
-const STOP_BOUND: Duration = Duration::from_secs(60);
+const STOP_BOUND: Duration = Duration::from_secs(15);
 
 /// From the last close to the end of all connections; an idle one is kept for up to twice the time of
 /// `--pool-idle`, 10 s by default.
