@@ -94,17 +94,7 @@ fn full_year(last_two: u8, within: (Month, u8, Time), now: SystemTime) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Seconds since 1970; the clock of these tests is a value.
-    fn at(seconds: i64) -> SystemTime {
-        let d = Duration::from_secs(seconds.unsigned_abs());
-        match seconds {
-            0.. => SystemTime::UNIX_EPOCH + d,
-            _ => SystemTime::UNIX_EPOCH - d,
-        }
-    }
-
-    const NOW: i64 = 1_795_430_000; // 2026-11-23
+    use crate::expiry::tests::{NOW, at};
 
     #[test]
     fn dates() {

@@ -65,11 +65,11 @@ impl Expiry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Seconds since 1970; the clock of these tests is a value.
-    fn at(seconds: i64) -> SystemTime {
+    pub fn at(seconds: i64) -> SystemTime {
         let d = Duration::from_secs(seconds.unsigned_abs());
         match seconds {
             0.. => SystemTime::UNIX_EPOCH + d,
@@ -77,7 +77,7 @@ mod tests {
         }
     }
 
-    const NOW: i64 = 1_795_430_000; // 2026-11-23
+    pub const NOW: i64 = 1_795_430_000; // 2026-11-23
 
     #[test]
     fn an_object_is_absent_from_its_instant_on() {

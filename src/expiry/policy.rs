@@ -198,18 +198,8 @@ fn lasting(from: SystemTime, life: Duration) -> Expiry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expiry::tests::{NOW, at};
     use crate::expiry::{Stamps, format_http_date};
-
-    /// Seconds since 1970; the clock of these tests is a value.
-    fn at(seconds: i64) -> SystemTime {
-        let d = Duration::from_secs(seconds.unsigned_abs());
-        match seconds {
-            0.. => SystemTime::UNIX_EPOCH + d,
-            _ => SystemTime::UNIX_EPOCH - d,
-        }
-    }
-
-    const NOW: i64 = 1_795_430_000; // 2026-11-23
 
     /// The verdict on an object modified at `NOW - 100` with these headers.
     fn judged(policy: Policy, expires: Option<&str>, cache_control: Option<&str>) -> Judgement {

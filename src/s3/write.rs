@@ -20,6 +20,18 @@ use crate::store::write::{
     Written,
 };
 
+/// Sets the headers of a new object: PutObject and CreateMultipartUpload have builders of their own
+/// with the same setters.
+macro_rules! with_headers {
+    ($request:expr, $headers:expr) => {
+        $request
+            .set_expires($headers.expires.map(rounded_up))
+            .set_content_type($headers.content_type.clone())
+            .set_cache_control($headers.cache_control.clone())
+            .set_storage_class(storage_class($headers.storage_class.as_deref()))
+    };
+}
+
 /// When a change may be sent again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Resend {
@@ -178,15 +190,9 @@ impl WriteStore for S3 {
     ) -> Result<Written> {
         let (if_none_match, if_match) = self.conditions(condition);
         let ask = || async {
-            let put = self
-                .changes
-                .put_object()
+            let put = with_headers!(self.changes.put_object(), headers)
                 .bucket(&self.bucket)
                 .key(key)
-                .set_expires(headers.expires.map(rounded_up))
-                .set_content_type(headers.content_type.clone())
-                .set_cache_control(headers.cache_control.clone())
-                .set_storage_class(storage_class(headers.storage_class.as_deref()))
                 .set_if_none_match(if_none_match.clone())
                 .set_if_match(if_match.clone())
                 .body(bytes.clone().into())
@@ -198,15 +204,9 @@ impl WriteStore for S3 {
     }
 
     async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload> {
-        let create = self
-            .changes
-            .create_multipart_upload()
+        let create = with_headers!(self.changes.create_multipart_upload(), headers)
             .bucket(&self.bucket)
             .key(key)
-            .set_expires(headers.expires.map(rounded_up))
-            .set_content_type(headers.content_type.clone())
-            .set_cache_control(headers.cache_control.clone())
-            .set_storage_class(storage_class(headers.storage_class.as_deref()))
             .set_request_payer(self.payer());
         let ask = || async {
             let out = create.clone().send().await.map_err(|e| self.change_failure(e))?;
