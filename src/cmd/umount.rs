@@ -1,5 +1,6 @@
 //! `expirefs umount`.
 
+use std::io;
 use std::process::ExitCode;
 
 use super::on_runtime;
@@ -14,14 +15,15 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, String> {
 /// Has the daemon unmount. A mount is detached without its daemon only if that is known to be dead,
 /// or with `force`.
 async fn umount(UmountArgs { dir, force }: &UmountArgs) -> Result<ExitCode, String> {
+    let failed = |error: io::Error| format!("{}: {error}", dir.display());
     let mount = client::mount_at(dir, false)?;
-    let is_mounted = || matches!(mounts::at(dir), Ok(Some(now)) if now.device == mount.device);
+    let is_mounted = || mount.now().map(|now| now.is_some()).map_err(failed);
     let asked = if *force { None } else { Some(client::unmount(&mount).await) };
     match asked {
         Some(Ok(())) => {}
         Some(Err(Failure::Refused(why))) => return Err(why),
         // The daemon has ended before it could answer.
-        Some(Err(Failure::Unanswered(_))) if !is_mounted() => {}
+        Some(Err(Failure::Unanswered(_))) if !is_mounted()? => {}
         Some(Err(Failure::Unanswered(why))) if !mount.is_dead() => {
             return Err(format!(
                 "{why}; it is still mounted: `expirefs umount --force {}` detaches it without its \
@@ -29,11 +31,9 @@ async fn umount(UmountArgs { dir, force }: &UmountArgs) -> Result<ExitCode, Stri
                 dir.display()
             ));
         }
-        Some(Err(Failure::Unanswered(_))) | None => {
-            mounts::detach(&mount).map_err(|e| format!("{}: {e}", dir.display()))?;
-        }
+        Some(Err(Failure::Unanswered(_))) | None => mounts::detach(&mount).map_err(failed)?,
     }
-    match is_mounted() {
+    match is_mounted()? {
         true => Err(format!("{} is still mounted", dir.display())),
         false => Ok(ExitCode::SUCCESS),
     }

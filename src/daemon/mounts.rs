@@ -42,6 +42,12 @@ impl MountEntry {
         self.kind == TYPE
     }
 
+    /// The mount as it is now: it may have been moved, or a directory above it renamed. `None` once it
+    /// is gone.
+    pub fn now(&self) -> io::Result<Option<MountEntry>> {
+        Ok(all()?.into_iter().find(|now| now.id == self.id && now.device == self.device))
+    }
+
     /// Whether its daemon is known to be gone: the kernel answers for it with ENOTCONN. Of a
     /// daemon that hangs, and of another user's, nothing is known.
     pub fn is_dead(&self) -> bool {
@@ -60,7 +66,7 @@ impl MountEntry {
 
 /// `ID PARENT DEVICE ROOT DIR OPTIONS [FIELD...] - TYPE SOURCE OPTIONS`, bytes: a path need not
 /// be UTF-8.
-fn parse(line: &[u8]) -> Option<MountEntry> {
+pub(super) fn parse(line: &[u8]) -> Option<MountEntry> {
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     let mut fields = line.split(|b| *b == b' ');
     let id = text(fields.next()?).parse().ok()?;
@@ -142,28 +148,30 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Detaches an expirefs mount. Files that are open stay usable while its daemon lives.
+/// Detaches an expirefs mount, wherever it is now. Files that are open stay usable while its daemon
+/// lives.
 ///
 /// # Errors
-/// Where neither the kernel nor fusermount3 does it. Not where it is gone already, or where
-/// another mount is at its place: that one is left alone.
+/// Where neither the kernel nor fusermount3 does it, or another mount lies on top of it. Not where it
+/// is gone already: what is mounted in its place is left alone.
 pub fn detach(entry: &MountEntry) -> io::Result<()> {
+    let Some(now) = entry.now()? else { return Ok(()) };
     // Holds the mount on top, without asking it anything, whatever is mounted there from now on.
-    let top = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&entry.dir);
-    let top = match top {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    let top = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&now.dir);
     // While it is held, its number is no other mount's.
-    let id = mount_id(&top)?;
-    let now = all()?.into_iter().find(|now| now.id == id);
-    if now.is_none_or(|now| now.device != entry.device || now.dir != entry.dir) {
-        return Ok(());
-    }
+    let found = top.and_then(|top| match mount_id(&top)? == entry.id && entry.now()?.is_some() {
+        true => Ok(top),
+        false => Err(io::Error::other("another mount lies on top of it: unmount that first")),
+    });
+    let top = match found {
+        // It was unmounted meanwhile.
+        Err(_) if entry.now()?.is_none() => return Ok(()),
+        found => found?,
+    };
     match umount2(format!("/proc/self/fd/{}", top.as_raw_fd()).as_str(), MntFlags::MNT_DETACH) {
         // A user other than root needs the setuid helper.
         Err(Errno::EPERM) => {
-            let run = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&entry.dir).output();
+            let run = Command::new("fusermount3").args(["-u", "-z", "--"]).arg(&now.dir).output();
             let run = run.map_err(|e| io::Error::new(e.kind(), format!("fusermount3: {e}")))?;
             if run.status.success() {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! M2: one mount point, several daemons.
+//! M2 and M3: one mount point with several daemons, and one that is moved.
 
 use std::fs;
 use std::io::Read;
@@ -100,6 +100,32 @@ fn one_of_several_concurrent_mounts_on_a_directory_succeeds() {
         assert!(status.success(), "{status}: {}", said(last));
         assert_eq!(mounts(&dir), 0);
     }
+}
+
+/// M3: a mount moves with the directory it lies in. It is unmounted there, and leaves no dead mount.
+#[test]
+fn a_mount_below_a_renamed_directory_is_unmounted() {
+    let server = Embedded::start();
+    server.put("file", "x");
+    let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
+    let root = folder.path().canonicalize().expect("its path");
+    let [before, after, runtime] = ["before", "after", "run"].map(|name| root.join(name));
+    let dir = before.join("mnt");
+    for path in [&dir, &runtime] {
+        fs::create_dir_all(path).expect("a folder in it");
+    }
+    let daemon = start(&server.mounting(), &dir, &runtime);
+    let moved = after.join("mnt");
+    let mut daemon = Rivals(vec![daemon], &moved);
+    eventually(BOUND, || equal("mounts", mounts(&dir), 1));
+    assert_eq!(fs::read_to_string(dir.join("file")).expect("the mount works"), "x");
+    fs::rename(&before, &after).expect("rename");
+    assert_eq!(mounts(&moved), 1);
+    let daemon = &mut daemon.0[0];
+    kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).expect("a signal");
+    let status = end_of(daemon);
+    assert!(status.success(), "{status}: {}", said(daemon));
+    assert_eq!(mounts(&moved), 0);
 }
 
 /// A lock held on the directory by another program makes the mount fail within a bounded time.

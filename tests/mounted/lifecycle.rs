@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::support::PAST;
 use crate::support::content::{MIB, content};
-use crate::support::mount::is_mounted;
+use crate::support::mount::{detach, is_mounted};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::tools::shell;
 use crate::support::wait::{equal, eventually};
@@ -95,6 +96,23 @@ fn an_open_file_does_not_keep_it_mounted() {
     assert_eq!(status.code(), Some(0), "{status}");
     mount.assert_nothing_left();
     drop(file);
+}
+
+/// A mount on top of it is left alone, and the daemon does not report that it has unmounted.
+#[test]
+fn a_mount_below_another_one_is_not_reported_as_unmounted() {
+    let mut mount = bucket().mounting().start();
+    let cover = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(mount.dir()).output();
+    let cover = cover.expect("mount(8)");
+    assert!(cover.status.success(), "mount(8) as root: {cover:?}");
+    mount.signal(Signal::SIGTERM);
+    let status = mount.ended();
+    let said = mount.said();
+    // The tmpfs, then the mount, which is dead now.
+    (0..2).for_each(|_| detach(mount.dir()));
+    assert_eq!(status.code(), Some(1), "{said:?}");
+    assert!(said.last().is_some_and(|line| line.contains("on top of it")), "{said:?}");
+    mount.assert_nothing_left();
 }
 
 /// One line when it is ready, one when it is done; what is normal, such as a missing file, is not
