@@ -9,7 +9,7 @@ use nix::unistd::Uid;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::bucket::explain::Explanation;
 use crate::daemon::mounts::{self, MountEntry};
@@ -19,6 +19,11 @@ use crate::daemon::status::Status;
 
 /// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A daemon that closes connections without an answer is asked again for so long, after a pause each
+/// time.
+const RETRIED: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a request to a daemon failed.
 #[derive(Debug)]
@@ -101,6 +106,7 @@ fn not_understood(mount: &MountEntry, answer: &str, error: &serde_json::Error) -
 /// Sends the request, and receives the answer up to the end of the stream.
 async fn talk(dirs: &[PathBuf], mount: &MountEntry, request: &Request) -> io::Result<String> {
     let line = protocol::encode(request)?;
+    let started = Instant::now();
     loop {
         let mut stream = connect(dirs, mount).await?;
         stream.write_all(line.as_bytes()).await?;
@@ -111,6 +117,12 @@ async fn talk(dirs: &[PathBuf], mount: &MountEntry, request: &Request) -> io::Re
         if !answer.is_empty() {
             return Ok(answer);
         }
+        // So does, each time, a daemon of a version that cannot read the request.
+        if started.elapsed() >= RETRIED {
+            let why = "it closes the connection: is it of another version of expirefs?";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -170,4 +182,46 @@ pub fn mount_at(dir: &Path, within: bool) -> Result<MountEntry, String> {
     found
         .filter(MountEntry::is_ours)
         .ok_or_else(|| format!("{}: no expirefs mount is there", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::net::UnixListener;
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_never_answers_is_not_asked_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+        let mount =
+            mounts::parse(b"36 35 0:99 / /mnt rw - fuse.expirefs expirefs:s3://b rw").unwrap();
+        let listener = UnixListener::bind(socket_of(folder.path(), &mount)).unwrap();
+        let asked = Arc::new(AtomicU64::new(0));
+        let mut daemon = JoinSet::new();
+        daemon.spawn({
+            let asked = asked.clone();
+            async move {
+                while let Ok((mut client, _)) = listener.accept().await {
+                    // As one that cannot read the line: it closes without a word.
+                    let _ = client.read(&mut [0; 100]).await;
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let dirs = [folder.path().to_owned()];
+        for request in [Request::Explain("f".to_owned()), Request::Status] {
+            let error = talk(&dirs, &mount, &request).await.unwrap_err();
+            assert!(error.to_string().contains("another version"), "{error}");
+        }
+        let (asked, most) =
+            (asked.load(Ordering::Relaxed), 2 * (RETRIED.div_duration_f64(PAUSE) as u64 + 1));
+        assert!((4..=most).contains(&asked), "{asked} requests");
+    }
 }
