@@ -35,9 +35,17 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// An earlier deadline for a single try, which leaves time for a retry.
+    /// An earlier deadline for a single try, which leaves time for a retry. Errors name its length in
+    /// tenths of a second, rounded up.
     pub fn half(self) -> Deadline {
-        Deadline::after(self.left() / 2)
+        let half = Deadline::after(self.left() / 2);
+        let tenths = half.whole.as_millis().div_ceil(100) as u64;
+        Deadline { whole: Duration::from_millis(100 * tenths), ..half }
+    }
+
+    /// Its length from the beginning.
+    pub fn whole(self) -> Duration {
+        self.whole
     }
 
     /// The result of `work`, if it ends in time.
@@ -76,6 +84,15 @@ mod tests {
         let began = Instant::now();
         assert_eq!(deadline.bound(never).await, Err(Error::TimedOut(4 * SECOND)));
         assert_eq!((began.elapsed(), deadline.left()), (SECOND, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_name_half_of_it_in_tenths_of_a_second() {
+        let deadline = Deadline::after(30 * SECOND);
+        tokio::time::advance(Duration::from_micros(20)).await;
+        assert_eq!(deadline.half().missed().to_string(), "no answer within 15s (--timeout)");
+        tokio::time::advance(SECOND).await;
+        assert_eq!(deadline.half().whole(), Duration::from_millis(14_500));
     }
 
     #[tokio::test]

@@ -121,7 +121,7 @@ impl Reader {
         if stream.buffer.window.end() == self.version.size {
             return Ok(None);
         }
-        let permit = self.permit(stream, 0, self.patience.open_wait).await?;
+        let permit = self.permit(stream, 0, Deadline::after(self.patience.open_wait)).await?;
         let by = Deadline::after(self.patience.timeout);
         let begun = by.bound(self.ask_for_the_rest(stream, permit, by)).await;
         begun.map(Some).inspect_err(|error| self.give_up(stream, error))
@@ -277,7 +277,7 @@ impl Reader {
         let permit = match stream.response.close().await {
             Some(permit) => permit,
             // Shorter than the deadline, so that the error says that bodies were exhausted.
-            None => self.permit(stream, want.start, by.half().left()).await?,
+            None => self.permit(stream, want.start, by.half()).await?,
         };
         let asked = Instant::now();
         if let Some(rest) = self.make_room_for_rest(stream, want) {
@@ -354,14 +354,14 @@ impl Reader {
 
     /// A permit for a body: at once if one is free or an idle holder can be parked. Otherwise it
     /// empties the window, which restarts at `offset`, and waits.
-    async fn permit(&self, stream: &mut Stream, offset: u64, patience: Duration) -> Result<Permit> {
+    async fn permit(&self, stream: &mut Stream, offset: u64, by: Deadline) -> Result<Permit> {
         let bodies = &self.accounts.bodies;
         if let Some(permit) = bodies.try_acquire(self.me.clone(), 1) {
             return Ok(permit);
         }
         let emptied = stream.buffer.empty(offset);
-        let permit = bodies.acquire(self.me.clone(), 1, emptied, patience).await;
-        permit.ok_or(Error::TooManyBodies { cap: bodies.cap(), waited: patience })
+        let permit = bodies.acquire(self.me.clone(), 1, emptied, by.left()).await;
+        permit.ok_or(Error::TooManyBodies { cap: bodies.cap(), waited: by.whole() })
     }
 
     async fn open(&self, stream: &mut Stream, range: Range<u64>, permit: Permit) -> Result<Object> {
