@@ -182,10 +182,9 @@ impl Setup {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "prlimit"]);
         command.args(self.nofile.iter().map(|limits| format!("--nofile={limits}")));
-        command.arg("--");
-        if let Some(signal) = self.ignored {
-            command.args(["env", &format!("--ignore-signal={signal}")]);
-        }
+        // A signal that the tests were started with ignored, as by nohup(1), would stay ignored.
+        command.args(["--", "env", "--default-signal=HUP,INT,QUIT"]);
+        command.args(self.ignored.map(|signal| format!("--ignore-signal={signal}")));
         command.args([BINARY, "mount", &self.bucket]).arg(dir).arg("--foreground");
         let runtime = match self.no_control {
             false => runtime.to_owned(),
