@@ -1,11 +1,12 @@
 //! Handles: what one open(2) or opendir(2) got from the kernel each, by number.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::body::{Reader, State};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct ReadHandle {
     pub pid: u32,
     pub reader: Arc<Reader>,
     file: Opened<File>,
+    /// The open was answered; it may have taken long.
+    opened: Instant,
     reported: AtomicBool,
 }
 
@@ -69,7 +72,8 @@ impl Handle {
 
 impl ReadHandle {
     pub fn new(ino: u64, pid: u32, reader: Arc<Reader>, file: Arc<File>) -> ReadHandle {
-        ReadHandle { ino, pid, reader, file: Opened::new(file), reported: AtomicBool::new(false) }
+        let (file, opened) = (Opened::new(file), Instant::now());
+        ReadHandle { ino, pid, reader, file, opened, reported: AtomicBool::new(false) }
     }
 
     pub fn file(&self) -> &File {
@@ -83,7 +87,7 @@ impl ReadHandle {
     }
 
     fn unread_for(&self) -> Duration {
-        self.reader.unread_for().unwrap_or_else(|| self.reader.age())
+        self.reader.unread_for().unwrap_or_else(|| self.opened.elapsed())
     }
 
     fn is_in_use(&self) -> bool {
@@ -96,16 +100,40 @@ pub struct Handles<T> {
     // Held for one look at the table, never over a wait or the drop of a handle.
     table: Mutex<HashMap<u64, Arc<T>>>,
     last: AtomicU64,
+    /// Opens in flight.
+    opening: AtomicUsize,
+    /// A handle was closed, or an open has ended.
     closed: Notify,
+}
+
+/// An open in flight, as long as it lives.
+pub struct Opening<'a, T>(&'a Handles<T>);
+
+impl<T> Drop for Opening<'_, T> {
+    fn drop(&mut self) {
+        self.0.opening.fetch_sub(1, Ordering::SeqCst);
+        self.0.closed.notify_waiters();
+    }
 }
 
 impl<T> Default for Handles<T> {
     fn default() -> Handles<T> {
-        Handles { table: Mutex::default(), last: AtomicU64::new(0), closed: Notify::new() }
+        Handles {
+            table: Mutex::default(),
+            last: AtomicU64::new(0),
+            opening: AtomicUsize::new(0),
+            closed: Notify::new(),
+        }
     }
 }
 
 impl<T> Handles<T> {
+    /// Notes an open in flight. It ends when its handle is in the table, or when it has failed.
+    pub fn opening(&self) -> Opening<'_, T> {
+        self.opening.fetch_add(1, Ordering::SeqCst);
+        Opening(self)
+    }
+
     /// Takes a handle in, under a number that no other has had.
     pub fn open(&self, handle: T) -> u64 {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
@@ -156,11 +184,14 @@ impl Handles<Handle> {
         handles
     }
 
-    /// Waits until none is in use. A reader without a read for a second is not in use.
+    /// Waits until no open is in flight and no handle in use. A reader without a read for a second is
+    /// not in use.
     pub async fn until_unused(&self) {
         loop {
             let closed = self.closed.notified();
-            if !self.table().values().any(|handle| handle.is_in_use()) {
+            // Opens first: one that has ended since is in the table.
+            let none_opening = self.opening.load(Ordering::SeqCst) == 0;
+            if none_opening && !self.table().values().any(|handle| handle.is_in_use()) {
                 return;
             }
             // A handle that becomes idle sends no notification.

@@ -198,7 +198,9 @@ impl Fs {
     /// # Errors
     /// `Stale` when the object was replaced or deleted since the lookup: the kernel looks it up again.
     pub async fn open(&self, ino: u64, pid: u32) -> Result<u64> {
-        if self.shutting_down.load(Ordering::Relaxed) {
+        // Counted before the flag is read, so that shutting down waits for it or it is refused.
+        let _opening = self.handles.opening();
+        if self.shutting_down.load(Ordering::SeqCst) {
             return Err(Error::ShuttingDown);
         }
         let file = match self.node(ino)? {
@@ -309,10 +311,11 @@ impl Fs {
         self.inodes.forget(ino, count);
     }
 
-    /// Refuses opens from now on, and waits up to `patience` for the handles that are being read.
+    /// Refuses opens from now on, and waits up to `patience` for opens in flight and for the handles
+    /// that are being read.
     /// A handle without a read for a second is not waited for.
     pub async fn shut_down(&self, patience: Duration) {
-        self.shutting_down.store(true, Ordering::Relaxed);
+        self.shutting_down.store(true, Ordering::SeqCst);
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
     }
 

@@ -296,6 +296,32 @@ async fn shutting_down_refuses_opens_and_waits_for_handles() {
     assert_eq!(start.elapsed(), SECOND);
 }
 
+/// An open that was accepted is followed by reads: shutting down waits for it, and then for them.
+#[tokio::test(start_paused = true)]
+async fn shutting_down_waits_for_opens_in_flight() {
+    let rig = Rig::default();
+    let content = pattern(1, MIB);
+    rig.store.put("f", content.clone(), None);
+    let ino = rig.ino("f").await;
+    rig.store.be(Mood::Slow(3 * SECOND, Duration::ZERO));
+    let opening = rig.open_ino(ino);
+    let down = async {
+        tokio::time::sleep(SECOND).await;
+        rig.fs.shut_down(20 * SECOND).await;
+        tokio::time::Instant::now()
+    };
+    let read = async {
+        let file = opening.await.unwrap();
+        // The program takes a moment from its open to its first read.
+        tokio::time::sleep(SECOND / 2).await;
+        assert_eq!(file.read(0, 4096).await.unwrap(), content[..4096]);
+        drop(file);
+        tokio::time::Instant::now()
+    };
+    let (down, read) = futures_util::future::join(down, read).await;
+    assert!(down >= read, "{:?} before the read was answered", read - down);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
