@@ -1,8 +1,8 @@
 //! expirefs: a bucket as a directory in which expired objects do not exist.
 //!
-//! `cmd → daemon → fuse → fs → {catalog → bucket, body} → store ← s3`; `expiry`, `name`, `error`,
-//! `clock` and `metrics` know nobody. `docs/ARCHITECTURE.md` has the map, and follows one request
-//! through it; `scripts/layers` holds the arrows in place.
+//! `cmd → daemon → fuse → fs → {catalog → bucket, body} → store ← s3`; `name`, `error`, `clock`
+//! and `metrics` know nobody, and `expiry` only `glob`. `docs/ARCHITECTURE.md` has the map, and
+//! follows one request through it; `scripts/layers` holds the arrows in place.
 
 #![forbid(unsafe_code)]
 // What `[lints]` of Cargo.toml cannot say, since tests may. `output` writes, and does not panic where
@@ -36,6 +36,7 @@ pub mod expiry;
 pub mod fd_budget;
 pub mod fs;
 pub mod fuse;
+pub mod glob;
 pub mod metrics;
 pub mod name;
 pub mod output;

@@ -1,12 +1,14 @@
 //! When an object expires: header values and an instant in, a verdict out.
 //!
 //! Owns the one definition of "expired": every operation and every command asks [`Policy::judge`]
-//! when an object expires and [`Expiry::at`] whether that is now. Pure: knows no clock, network,
-//! kernel, command line or file format.
+//! when an object expires and [`Expiry::at`] whether that is now. And when a file that is written is
+//! to end ([`TtlRules`], [`expires`]). Pure: knows no clock, network, kernel, command line or file
+//! format.
 
 mod headers;
 mod http_date;
 mod policy;
+mod ttl;
 
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +17,7 @@ pub use http_date::{format_http_date, http_date, instant, rfc3339, seconds};
 pub use policy::{
     Basis, CacheControl, Ignored, Judgement, OnUnparsable, Policy, Source, Statement,
 };
+pub use ttl::{Ttl, TtlRules, expires};
 
 /// When an object expires, as decided by its headers and the [`Policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

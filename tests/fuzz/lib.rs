@@ -4,6 +4,8 @@
 
 #[path = "../../src/expiry/mod.rs"]
 mod expiry;
+#[path = "../../src/glob.rs"]
+mod glob;
 #[path = "../../src/name.rs"]
 mod name;
 #[path = "../../src/body/pattern.rs"]

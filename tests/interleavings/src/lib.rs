@@ -10,6 +10,8 @@ pub mod deadline;
 pub mod error;
 #[path = "../../../src/expiry/mod.rs"]
 pub mod expiry;
+#[path = "../../../src/glob.rs"]
+pub mod glob;
 #[path = "../../../src/metrics.rs"]
 pub mod metrics;
 #[path = "../../../src/store/mod.rs"]
