@@ -25,6 +25,8 @@ use tokio::runtime::Runtime;
 
 #[path = "store/conditions.rs"]
 mod conditions;
+#[path = "store/honours.rs"]
+mod honours;
 #[path = "support/memory.rs"]
 #[expect(dead_code, reason = "written for tests/semantics")]
 mod memory;

@@ -5,6 +5,7 @@
 //! deletes expired objects. Knows nothing of the kernel, open files or cached answers.
 
 pub mod explain;
+pub mod honours;
 pub mod inventory;
 
 use std::sync::Arc;

@@ -147,6 +147,11 @@ impl Bucket {
         &self.server.endpoint
     }
 
+    /// For what has no method here.
+    pub fn client(&self) -> &Client {
+        &self.server.client
+    }
+
     pub fn put(&self, key: &str, upload: Upload) {
         block_on(self.send(key, upload));
     }
@@ -160,7 +165,7 @@ impl Bucket {
     }
 
     async fn send(&self, key: &str, mut upload: Upload) {
-        let put = self.server.client.put_object().bucket(&self.name).key(key);
+        let put = self.client().put_object().bucket(&self.name).key(key);
         let expires = mem::take(&mut upload.expires);
         put.body(upload.bytes.into())
             .customize()
@@ -176,19 +181,19 @@ impl Bucket {
     }
 
     pub fn delete(&self, key: &str) {
-        block_on(self.server.client.delete_object().bucket(&self.name).key(key).send())
+        block_on(self.client().delete_object().bucket(&self.name).key(key).send())
             .unwrap_or_else(|e| panic!("delete {key} in {}: {e:?}", self.name));
     }
 
     /// What the store itself says of a key.
     pub fn head(&self, key: &str) -> HeadObjectOutput {
-        block_on(self.server.client.head_object().bucket(&self.name).key(key).send())
+        block_on(self.client().head_object().bucket(&self.name).key(key).send())
             .unwrap_or_else(|e| panic!("head {key} in {}: {e:?}", self.name))
     }
 
     /// Every key the store holds, expired or not.
     pub fn keys(&self) -> BTreeSet<String> {
-        let list = self.server.client.list_objects_v2().bucket(&self.name);
+        let list = self.client().list_objects_v2().bucket(&self.name);
         let mut pages = list.into_paginator().send();
         let mut keys = BTreeSet::new();
         while let Some(page) = block_on(pages.next()) {
