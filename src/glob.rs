@@ -36,6 +36,21 @@ impl Glob {
     }
 }
 
+/// Some globs, or none.
+#[derive(Clone, Debug, Default)]
+pub struct Globs(Vec<Glob>);
+
+impl Globs {
+    pub fn new(globs: Vec<Glob>) -> Globs {
+        Globs(globs)
+    }
+
+    /// Whether one of them matches the file at `path`.
+    pub fn matches(&self, path: &str) -> bool {
+        self.0.iter().any(|glob| glob.matches(path))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,6 +23,7 @@ pub mod catalog;
 pub mod clock;
 pub mod cmd;
 pub mod config;
+pub mod content_type;
 pub mod daemon;
 pub mod deadline;
 #[cfg(feature = "demo")]

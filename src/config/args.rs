@@ -8,9 +8,11 @@ use clap::{Args, Parser, Subcommand};
 
 use super::values;
 use crate::catalog::Trust;
-use crate::expiry::{CacheControl, OnUnparsable, Source};
+use crate::expiry::{CacheControl, OnUnparsable, Source, Touch, Ttl};
 use crate::fs::listing::Exactness;
+use crate::glob::Glob;
 use crate::s3::Addressing;
+use crate::store::write::Sse;
 
 /// Mount an S3 bucket as a directory in which expired objects do not exist.
 #[derive(Debug, Parser)]
@@ -133,6 +135,8 @@ pub struct MountArgs {
     pub listing: ListingArgs,
     #[command(flatten, next_help_heading = "Reading")]
     pub reading: ReadArgs,
+    #[command(flatten, next_help_heading = "Writing")]
+    pub writing: WriteArgs,
     #[command(flatten, next_help_heading = "Limits")]
     pub limits: LimitArgs,
     #[command(flatten, next_help_heading = "Files")]
@@ -258,6 +262,65 @@ pub struct ReadArgs {
     pub buffer_memory: ByteSize,
 }
 
+/// Without --writable none of the others may be given, so none has a default here.
+#[derive(Debug, Args)]
+pub struct WriteArgs {
+    /// Let files be written, each with an end; needs --ttl
+    #[arg(long)]
+    pub writable: bool,
+    /// Life of a file, from its commit on: its Expires says when it ends; never: it has no end
+    #[arg(long, value_name = "D|never", value_parser = values::ttl)]
+    pub ttl: Option<Ttl>,
+    /// Another life for files of such a path below the mount point; may be repeated, and the first
+    /// that matches counts. As in a gitignore file, a glob without `/` is one of names, in any
+    /// directory, and `*` matches no `/`: '*.log=10m', 'cache/**=1h', '/keep/*=never'
+    #[arg(long = "ttl-rule", value_name = "GLOB=D|never", value_parser = values::ttl_rule)]
+    pub ttl_rules: Vec<(Glob, Ttl)>,
+    /// Where files larger than a part lie until their commit, and the list of unfinished uploads
+    /// [default: /var/tmp]
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// How much of DIR all of these files together may take; beyond it, writes fail with ENOSPC
+    /// [default: 10GiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub spool_size: Option<ByteSize>,
+    /// Keep no content on disk: files larger than a part can be written in order only
+    #[arg(long, conflicts_with_all = ["spool", "spool_size"])]
+    pub no_spool: bool,
+    /// What setting the times of a file to now, as touch(1) does, does to its end [default: ignore]
+    #[arg(long, value_name = "WHAT")]
+    pub touch: Option<Touch>,
+    /// Refuse changes of mode, owner and times with EPERM; without it they succeed and are not kept
+    #[arg(long)]
+    pub strict_attributes: bool,
+    /// Keep a closed file of such a path here until it is renamed, for 5 s at most: one PUT in place
+    /// of PUT, COPY and DELETE. Until then a crash loses it. May be repeated; '*.tmp'
+    #[arg(long, value_name = "GLOB", value_parser = Glob::new)]
+    pub stage: Vec<Glob>,
+    /// Bytes of a part of a multipart upload, of which S3 takes 10,000 for a file; a file up to this
+    /// size lies in --buffer-memory and is one PUT [default: 8MiB]
+    #[arg(long, value_name = "SIZE", value_parser = values::part_size)]
+    pub part_size: Option<ByteSize>,
+    /// Storage class of what is written [default: STANDARD]
+    #[arg(long, value_name = "CLASS", value_parser = values::storage_class)]
+    pub storage_class: Option<String>,
+    /// How the store encrypts it [default: as the bucket is set]
+    #[arg(long, value_name = "HOW")]
+    pub sse: Option<Sse>,
+    /// With which key of AWS KMS: id, alias or ARN [default: that of the bucket]
+    #[arg(long, value_name = "KEY", value_parser = values::kms_key)]
+    pub sse_kms_key_id: Option<String>,
+    /// Canned ACL of what is written, renamed or given a new end [default: private]
+    #[arg(long, value_name = "ACL", value_parser = values::CANNED_ACLS)]
+    pub acl: Option<String>,
+    /// Content-Type by what comes after the last dot of a name (the default)
+    #[arg(long, overrides_with = "no_content_type_by_name")]
+    pub content_type_by_name: bool,
+    /// No Content-Type, for which S3 has binary/octet-stream
+    #[arg(long)]
+    pub no_content_type_by_name: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct LimitArgs {
     /// Bodies open at one time [default: what the descriptor limit leaves room for]
@@ -347,6 +410,22 @@ mod tests {
             ("--max-open-bodies", "99999999999999999999", "from 1"),
             ("--open-wait", "1001y", "365000d"),
             ("--default-ttl", "99999999999999999999y", "365000d"),
+            ("--ttl", "soon", "`never`"),
+            ("--ttl", "0s", "above zero"),
+            ("--ttl-rule", "1h", "GLOB=D"),
+            ("--ttl-rule", "*.log=", "`never`"),
+            ("--ttl-rule", "d/=1h", "cache/**"),
+            ("--ttl-rule", "[a=1h", "unclosed"),
+            ("--stage", "", "*.tmp"),
+            ("--spool-size", "lots", "32MiB"),
+            ("--part-size", "5MB", "5MiB to 1GiB"),
+            ("--part-size", "2GiB", "5MiB to 1GiB"),
+            ("--touch", "keep", "renew"),
+            ("--sse", "aes", "AES256"),
+            ("--sse-kms-key-id", "a b", "ARN"),
+            ("--storage-class", "a b", "STANDARD_IA"),
+            ("--storage-class", "DEEP_ARCHIVE", "read at once"),
+            ("--acl", "public", "public-read"),
         ];
         for (option, value, right) in table {
             let says = refused(&[option, value]);
@@ -355,5 +434,9 @@ mod tests {
             }
         }
         assert!(refused(&["--expires-from", "list"]).contains("--default-ttl"));
+        for option in ["--spool", "--spool-size"] {
+            let says = refused(&["--no-spool", option, "1GiB"]);
+            assert!(says.contains("--no-spool") && says.contains(option), "{says}");
+        }
     }
 }

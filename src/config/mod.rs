@@ -5,6 +5,7 @@
 
 pub mod args;
 mod values;
+mod writing;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::name::Prefix;
 use crate::s3::Endpoint;
 use crate::store;
 use args::{ClockArg, MountArgs, ObjectArgs, RuleArgs, StoreArgs};
+pub use writing::{SpoolPlace, Writing};
 
 /// A mount, described.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub parking: bool,
     /// Bytes of all windows together.
     pub buffer_memory: u64,
+    /// None: the mount is read-only.
+    pub writing: Option<Writing>,
     pub keep_fd_limit: bool,
     /// An open body is reported after this long without a read.
     pub idle_warn: Option<Duration>,
@@ -58,7 +62,7 @@ impl Config {
     /// What is wrong with the arguments taken together, in one line.
     pub fn new(args: MountArgs) -> Result<Config, String> {
         let (bucket, prefix) = bucket_and_prefix(&args.bucket)?;
-        let MountArgs { store: at, expiry, listing, reading, limits, files, .. } = args;
+        let MountArgs { store: at, expiry, listing, reading, writing, limits, files, .. } = args;
         let machine = sysinfo().map_err(|e| format!("the memory of this machine: {e}"))?;
         let machine = ByteSize::b(machine.ram_total());
         let memory = [
@@ -96,6 +100,7 @@ impl Config {
             max_open_bodies: limits.max_open_bodies,
             parking: !limits.no_parking,
             buffer_memory: reading.buffer_memory.as_u64(),
+            writing: Writing::new(writing, reading.buffer_memory)?,
             keep_fd_limit: limits.keep_fd_limit,
             idle_warn: Some(limits.idle_warn).filter(|after| !after.is_zero()),
             fuse_threads: limits.fuse_threads,

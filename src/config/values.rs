@@ -7,9 +7,11 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::catalog::Trust;
-use crate::expiry::{CacheControl, OnUnparsable, Source};
+use crate::expiry::{CacheControl, OnUnparsable, Source, Touch, Ttl};
 use crate::fs::listing::Exactness;
+use crate::glob::Glob;
 use crate::s3::Addressing;
+use crate::store::write::{SMALLEST_PART, Sse};
 
 /// The words that an option takes, each with its help. The types are defined in modules that do not
 /// know clap.
@@ -42,6 +44,15 @@ words! {
     CacheControl {
         Ignore = "ignore": "Nothing",
         LastModified = "last-modified": "`s-maxage`, else `max-age`, counted from Last-Modified, in place of Expires",
+    }
+    Touch {
+        Ignore = "ignore": "Nothing",
+        Renew = "renew": "Its TTL counts from now, if less than half of it is left",
+    }
+    Sse {
+        Aes256 = "AES256": "With keys of the store",
+        Kms = "aws:kms": "With a key of AWS KMS",
+        KmsDsse = "aws:kms:dsse": "The same in two layers",
     }
     Exactness {
         Exact = "exact": "No expired name is ever shown: the headers of each unknown object are asked for",
@@ -79,6 +90,21 @@ pub fn trust(text: &str) -> Result<Trust, String> {
         "expiry" => Ok(Trust::UntilExpiry),
         _ => duration(text).map(Trust::For).map_err(|e| format!("{e}, or `expiry`")),
     }
+}
+
+pub fn ttl(text: &str) -> Result<Ttl, String> {
+    match text {
+        "never" => Ok(Ttl::Never),
+        _ => nonzero_duration(text).map(Ttl::For).map_err(|e| format!("{e}, or `never`")),
+    }
+}
+
+/// A glob may hold `=`, a duration cannot.
+pub fn ttl_rule(text: &str) -> Result<(Glob, Ttl), String> {
+    let (glob, life) = text
+        .rsplit_once('=')
+        .ok_or_else(|| "expected GLOB=D or GLOB=never, such as *.log=10m".to_owned())?;
+    Ok((Glob::new(glob)?, ttl(life)?))
 }
 
 pub fn positive(text: &str) -> Result<usize, String> {
@@ -122,6 +148,42 @@ pub fn buffer_memory(text: &str) -> Result<ByteSize, String> {
         false => Err("expected at least 4MiB: the kernel asks for 1MiB at a time".into()),
     })
 }
+
+/// S3 allows 5 GiB (Amazon S3 user guide, "multipart upload limits"); one part is held in memory.
+pub fn part_size(text: &str) -> Result<ByteSize, String> {
+    size(text).and_then(|size| match (SMALLEST_PART as u64..=1 << 30).contains(&size.as_u64()) {
+        true => Ok(size),
+        false => Err("expected a size from 5MiB to 1GiB".to_owned()),
+    })
+}
+
+pub fn storage_class(text: &str) -> Result<String, String> {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    // Nothing of these can be read before it is restored.
+    let is_archive = matches!(text, "GLACIER" | "DEEP_ARCHIVE");
+    match !text.is_empty() && text.chars().all(is_token) && !is_archive {
+        true => Ok(text.to_owned()),
+        false => Err("expected a class that can be read at once, such as STANDARD_IA".to_owned()),
+    }
+}
+
+pub fn kms_key(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the id, alias or ARN of a key of AWS KMS".to_owned()),
+    }
+}
+
+/// Those for objects (Amazon S3 user guide, "Canned ACL").
+pub const CANNED_ACLS: [&str; 7] = [
+    "private",
+    "public-read",
+    "public-read-write",
+    "authenticated-read",
+    "aws-exec-read",
+    "bucket-owner-read",
+    "bucket-owner-full-control",
+];
 
 pub fn mode(text: &str) -> Result<u16, String> {
     u16::from_str_radix(text, 8)

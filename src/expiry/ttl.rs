@@ -13,6 +13,16 @@ pub enum Ttl {
     Never,
 }
 
+/// What becomes of the end of a file whose times are set to now (`--touch`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Touch {
+    /// It stays.
+    #[default]
+    Ignore,
+    /// The TTL counts from now, if less than half of it is left.
+    Renew,
+}
+
 /// Which TTL a file gets by its path.
 #[derive(Clone, Debug)]
 pub struct TtlRules {

@@ -75,6 +75,31 @@ pub struct NewHeaders {
     pub storage_class: Option<String>,
 }
 
+/// What all new objects of a mount have alike, copies too: S3 takes none of this from the source of
+/// a copy (S3 API reference, CopyObject).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewObjects {
+    /// None: STANDARD.
+    pub storage_class: Option<String>,
+    /// None: what the bucket is set to.
+    pub sse: Option<Sse>,
+    /// Of a key of AWS KMS: its id, alias or ARN. None: that of the bucket, or of S3 itself.
+    pub sse_kms_key_id: Option<String>,
+    /// A canned ACL. None: `private`.
+    pub acl: Option<String>,
+}
+
+/// How the store encrypts an object (`x-amz-server-side-encryption`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sse {
+    /// With keys of the store.
+    Aes256,
+    /// With a key of AWS KMS.
+    Kms,
+    /// The same in two layers.
+    KmsDsse,
+}
+
 /// A copy within the bucket, made by the store.
 #[derive(Clone, Copy, Debug)]
 pub struct CopyRequest<'a> {
