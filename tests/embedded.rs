@@ -5,6 +5,8 @@
 mod changes;
 #[path = "embedded/listings.rs"]
 mod listings;
+#[path = "embedded/mutations.rs"]
+mod mutations;
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};

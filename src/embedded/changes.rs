@@ -9,6 +9,7 @@ use md5::{Digest, Md5};
 use s3s::dto::*;
 use s3s::{S3Request, S3Result, s3_error};
 
+use super::mutations::{Effect, Operation};
 use super::personality::Conditions;
 use super::{Object, RawExpires, State, Stored, hex};
 
@@ -19,7 +20,7 @@ const SMALLEST_PART: usize = 5 << 20;
 /// A multipart upload.
 pub(super) struct Upload {
     pub bucket: String,
-    key: String,
+    pub key: String,
     /// Without its content.
     object: Object,
     parts: BTreeMap<i32, Part>,
@@ -69,6 +70,7 @@ impl State {
         stored: Stored,
     ) -> S3Result {
         self.check(Conditions::Put, bucket, &key, headers)?;
+        self.note(bucket, Operation::PutObject, || [Effect::stored(&key, &stored)]);
         self.bucket(bucket)?.insert(key, Arc::new(stored));
         Ok(())
     }
@@ -83,8 +85,8 @@ impl State {
         self.check(Conditions::Delete, bucket, key, headers)?;
         let Exactly { etag, size, modified } = exactly;
         let honours = self.personality.honours(Conditions::Delete);
-        let bucket = self.bucket(bucket)?;
-        if honours && let Some(found) = bucket.get(key) {
+        let objects = self.bucket(bucket)?;
+        if honours && let Some(found) = objects.get(key) {
             let is_it = etag.is_none_or(|etag| etag == found.etag)
                 && size.is_none_or(|size| size == found.size())
                 && modified.is_none_or(|modified| modified == found.modified);
@@ -92,7 +94,10 @@ impl State {
                 return Err(s3_error!(PreconditionFailed));
             }
         }
-        bucket.remove(key);
+        if objects.remove(key).is_some() {
+            let removed = || [Effect::Removed { key: key.to_owned() }];
+            self.note(bucket, Operation::DeleteObject, removed);
+        }
         Ok(())
     }
 
@@ -117,6 +122,8 @@ impl State {
         };
         self.check(Conditions::CopyTarget, &input.bucket, &input.key, &req.headers)?;
         let copy = Arc::new(Stored::new(object));
+        let stored = || [Effect::stored(&input.key, &copy)];
+        self.note(&input.bucket, Operation::CopyObject, stored);
         self.bucket(&input.bucket)?.insert(input.key.clone(), copy.clone());
         Ok(CopyObjectResult {
             e_tag: Some(copy.etag.clone()),
@@ -145,9 +152,12 @@ impl State {
         let found = found.ok_or_else(|| s3_error!(NoSuchKey))?;
         personality.check_match(Conditions::Rename, wanted, Some(&found))?;
         self.check(Conditions::Rename, bucket, key, headers)?;
-        let bucket = self.bucket(bucket)?;
-        bucket.remove(&**old);
-        bucket.insert(key.to_owned(), found);
+        // The other way round a rename onto itself would lose the object.
+        let moved = || [Effect::Removed { key: old.to_string() }, Effect::stored(key, &found)];
+        self.note(bucket, Operation::RenameObject, moved);
+        let objects = self.bucket(bucket)?;
+        objects.remove(&**old);
+        objects.insert(key.to_owned(), found);
         Ok(())
     }
 
@@ -160,6 +170,8 @@ impl State {
         self.bucket(&bucket)?;
         self.created += 1;
         let id = format!("{:016x}", self.created);
+        let begun = || [Effect::Begun { key: key.clone(), id: id.clone() }];
+        self.note(&bucket, Operation::CreateMultipartUpload, begun);
         self.uploads.insert(id.clone(), Upload { bucket, key, object, parts: BTreeMap::new() });
         Ok(id)
     }
@@ -170,7 +182,10 @@ impl State {
             return Err(s3_error!(InvalidArgument));
         }
         let etag = ETag::Strong(hex(&Md5::digest(&bytes)));
+        let (bucket, size) = (upload.bucket.clone(), bytes.len());
         upload.parts.insert(number, Part { bytes, etag: etag.clone() });
+        let part = || [Effect::Part { id: id.to_owned(), number, bytes: size }];
+        self.note(&bucket, Operation::UploadPart, part);
         Ok(etag)
     }
 
@@ -231,12 +246,18 @@ impl State {
         self.check(Conditions::Complete, &bucket, &key, &req.headers)?;
         self.uploads.remove(&input.upload_id);
         let stored = Stored { etag: etag.clone(), ..Stored::new(object) };
+        let ended = Effect::Ended { id: input.upload_id.clone() };
+        let done = || [Effect::stored(&key, &stored), ended];
+        self.note(&bucket, Operation::CompleteMultipartUpload, done);
         self.bucket(&bucket)?.insert(key, Arc::new(stored));
         Ok(etag)
     }
 
     pub(super) fn abort_upload(&mut self, id: &str) -> S3Result {
-        self.uploads.remove(id).map(|_| ()).ok_or_else(|| s3_error!(NoSuchUpload))
+        let upload = self.uploads.remove(id).ok_or_else(|| s3_error!(NoSuchUpload))?;
+        let ended = || [Effect::Ended { id: id.to_owned() }];
+        self.note(&upload.bucket, Operation::AbortMultipartUpload, ended);
+        Ok(())
     }
 
     /// What a copy copies, and its key.

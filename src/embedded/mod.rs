@@ -14,9 +14,10 @@
 //! Served, at path-style addresses: CreateBucket, HeadBucket, PutObject, GetObject, HeadObject,
 //! CopyObject, RenameObject, DeleteObject, DeleteObjects, ListObjectsV2 and multipart uploads. All
 //! others get 501 NotImplemented. Conditions of changes are honoured, unless a [`Personality`] says
-//! otherwise.
+//! otherwise. For tests it keeps a log of all changes, which can be replayed to any of them.
 
 mod changes;
+mod mutations;
 mod operations;
 mod personality;
 
@@ -45,6 +46,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
 use changes::Upload;
+pub use mutations::{Contents, Effect, Mutation, Operation, replay};
 use operations::RenameObject;
 pub use personality::{Conditions, Personality};
 
@@ -106,6 +108,8 @@ struct State {
     /// Multipart uploads under way by id, and how many there have been.
     uploads: BTreeMap<String, Upload>,
     created: u64,
+    /// Each with its bucket. `None`: no log is kept.
+    mutations: Option<Vec<(String, Mutation)>>,
     personality: Personality,
     requests: Requests,
     /// Requests yet to be refused.
@@ -139,7 +143,7 @@ pub struct Requests {
 }
 
 /// An object to be stored.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Object {
     /// The content; clones and ranges of it share the memory.
     pub body: Bytes,
@@ -153,7 +157,8 @@ pub struct Object {
     pub storage_class: Option<String>,
     /// More headers, returned as they are.
     pub others: HeaderMap,
-    /// Kept to the second, as HTTP tells it; the time of storing if `None`.
+    /// Kept to the second, as HTTP tells it; the time of storing if `None`, which a stored object
+    /// never has.
     pub last_modified: Option<SystemTime>,
 }
 
@@ -204,10 +209,11 @@ impl Stored {
         let etag = ETag::Strong(hex(&Md5::digest(&object.body)));
         let at = object.last_modified.unwrap_or_else(SystemTime::now);
         let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let modified = (UNIX_EPOCH + Duration::from_secs(seconds)).into();
+        let modified = UNIX_EPOCH + Duration::from_secs(seconds);
+        object.last_modified = Some(modified);
         let content_type = || "binary/octet-stream".into();
         object.content_type.get_or_insert_with(content_type);
-        Stored { object, etag, modified }
+        Stored { object, etag, modified: modified.into() }
     }
 }
 
@@ -228,8 +234,8 @@ impl Handle {
     pub fn put(&self, bucket: &str, key: &str, object: Object) {
         let (name, stored) = (legal(bucket), Arc::new(Stored::new(object)));
         let mut state = self.state();
-        let bucket = state.buckets.entry(name).or_default();
-        bucket.insert(key.into(), stored);
+        state.note(bucket, Operation::Inside, || [Effect::stored(key, &stored)]);
+        state.buckets.entry(name).or_default().insert(key.into(), stored);
     }
 
     /// An object as it is stored, if there is one.
@@ -239,8 +245,10 @@ impl Handle {
 
     /// Removes an object, if it is there.
     pub fn delete(&self, bucket: &str, key: &str) {
-        if let Some(bucket) = self.state().buckets.get_mut(bucket) {
-            bucket.remove(key);
+        let mut state = self.state();
+        let removed = state.buckets.get_mut(bucket).and_then(|objects| objects.remove(key));
+        if removed.is_some() {
+            state.note(bucket, Operation::Inside, || [Effect::Removed { key: key.to_owned() }]);
         }
     }
 

@@ -1,0 +1,125 @@
+//! The log of what changed in the buckets, in order: each prefix of it leads to what a client that
+//! crashes at that moment leaves behind.
+//!
+//! Owns nothing: the log lies with the contents, under their lock. It is kept for tests that ask for
+//! it, and grows until the server is gone.
+
+use std::collections::BTreeMap;
+
+use super::{Handle, Object, State, Stored};
+
+/// One change of a bucket, which is made whole or not at all. What changes nothing is none: a
+/// refused request, a DELETE of a missing key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mutation {
+    pub operation: Operation,
+    pub effects: Vec<Effect>,
+}
+
+/// The request that made a change. DeleteObjects is a DeleteObject for each key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    PutObject,
+    CopyObject,
+    RenameObject,
+    DeleteObject,
+    CreateMultipartUpload,
+    /// UploadPartCopy too.
+    UploadPart,
+    CompleteMultipartUpload,
+    AbortMultipartUpload,
+    /// None, but a call of a [`Handle`]; or it was there when the log began.
+    Inside,
+}
+
+/// What a change does to one key, or to one upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The key has this object now, in place of another one or of none.
+    Stored { key: String, object: Box<Object> },
+    /// The key has no object any more.
+    Removed { key: String },
+    /// An upload began.
+    Begun { key: String, id: String },
+    /// A part came, in place of the one of that number, if any.
+    Part { id: String, number: i32, bytes: usize },
+    /// An upload was completed or aborted.
+    Ended { id: String },
+}
+
+/// What is in a bucket after some changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// By key.
+    pub objects: BTreeMap<String, Object>,
+    /// Uploads that are neither complete nor aborted: their ids, and the keys they are for.
+    pub uploads: BTreeMap<String, String>,
+}
+
+impl Contents {
+    /// What one more change leads to.
+    pub fn apply(&mut self, mutation: &Mutation) {
+        for effect in mutation.effects.iter().cloned() {
+            match effect {
+                Effect::Stored { key, object } => _ = self.objects.insert(key, *object),
+                Effect::Removed { key } => _ = self.objects.remove(&key),
+                Effect::Begun { key, id } => _ = self.uploads.insert(id, key),
+                Effect::Part { .. } => {}
+                Effect::Ended { id } => _ = self.uploads.remove(&id),
+            }
+        }
+    }
+}
+
+/// What these changes lead to in a bucket that was empty.
+pub fn replay(mutations: &[Mutation]) -> Contents {
+    let mut contents = Contents::default();
+    mutations.iter().for_each(|mutation| contents.apply(mutation));
+    contents
+}
+
+impl Effect {
+    pub(super) fn stored(key: &str, stored: &Stored) -> Effect {
+        Effect::Stored { key: key.to_owned(), object: Box::new(stored.object.clone()) }
+    }
+}
+
+impl Handle {
+    /// Keeps a log of all changes from now on. What is there already comes first in it.
+    pub fn keep_mutations(&self) {
+        let mut state = self.state();
+        let State { buckets, uploads, .. } = &*state;
+        let objects = buckets.iter().flat_map(|(bucket, objects)| {
+            objects.iter().map(|(key, stored)| (bucket.clone(), Effect::stored(key, stored)))
+        });
+        let begun = uploads.iter().map(|(id, upload)| {
+            let (key, id) = (upload.key.clone(), id.clone());
+            (upload.bucket.clone(), Effect::Begun { key, id })
+        });
+        let inside = |effect| Mutation { operation: Operation::Inside, effects: vec![effect] };
+        let log = objects.chain(begun).map(|(bucket, effect)| (bucket, inside(effect)));
+        state.mutations = Some(log.collect());
+    }
+
+    /// The changes of a bucket so far; none if no log is kept.
+    pub fn mutations(&self, bucket: &str) -> Vec<Mutation> {
+        let state = self.state();
+        let log = state.mutations.iter().flatten().filter(|(of, _)| of == bucket);
+        log.map(|(_, mutation)| mutation.clone()).collect()
+    }
+}
+
+impl State {
+    /// Writes a change into the log, if there is one. It is called under the lock under which the
+    /// change is made.
+    pub(super) fn note<const N: usize>(
+        &mut self,
+        bucket: &str,
+        operation: Operation,
+        effects: impl FnOnce() -> [Effect; N],
+    ) {
+        if let Some(log) = &mut self.mutations {
+            log.push((bucket.to_owned(), Mutation { operation, effects: effects().into() }));
+        }
+    }
+}
