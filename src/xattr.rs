@@ -49,6 +49,21 @@ impl About {
         }
     }
 
+    /// The headers it came from, of an object of this expiry.
+    pub fn headers(&self, expiry: Expiry) -> Headers {
+        let expires = match &self.expires {
+            RawExpires::OfExpiry => expiry.instant().map(format_http_date),
+            RawExpires::As(raw) => Some(raw.clone()),
+            RawExpires::None => None,
+        };
+        Headers {
+            expires,
+            content_type: self.content_type.clone(),
+            storage_class: Some(self.storage_class.clone()).filter(|class| class != STANDARD),
+            ..Headers::default()
+        }
+    }
+
     /// Total length of its texts, in bytes.
     pub fn text_len(&self) -> usize {
         let expires = match &self.expires {
@@ -97,6 +112,7 @@ mod tests {
             key: "d/f".into(),
             etag: "e".into(),
             last_modified: SystemTime::UNIX_EPOCH,
+            slack: Duration::ZERO,
             size: 1,
         };
         let about = About::of(&headers, expiry);

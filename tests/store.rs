@@ -399,7 +399,13 @@ fn credentials_are_refreshed_while_bodies_hold_all_sockets() {
         let site = endpoint.locate().await.unwrap();
         let store = S3::new(&site, &budget, patience, clock, Arc::default()).await.unwrap();
         let last_modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let version = Version { key: "f".into(), etag: "e".into(), last_modified, size: 10 };
+        let version = Version {
+            key: "f".into(),
+            etag: "e".into(),
+            last_modified,
+            slack: Duration::ZERO,
+            size: 10,
+        };
         let mut bodies = Vec::new();
         for _ in 0..budget.connections() {
             bodies.push(store.get(&version, 0..10).await.unwrap());

@@ -53,6 +53,6 @@ impl Weight<Arc<str>> for Fact {
 
 impl Fact {
     pub(super) fn is_of(&self, version: &Version) -> bool {
-        matches!(&self.known, Known::File { version: known, .. } if **known == *version)
+        matches!(&self.known, Known::File { version: known, .. } if known.is(version))
     }
 }

@@ -192,7 +192,13 @@ pub(super) mod tests {
     pub fn version(n: usize) -> Version {
         let last_modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let etag = format!("{n:032x}").as_str().into();
-        Version { key: format!("d/{n}").as_str().into(), etag, last_modified, size: 7 }
+        Version {
+            key: format!("d/{n}").as_str().into(),
+            etag,
+            last_modified,
+            slack: Duration::ZERO,
+            size: 7,
+        }
     }
 
     pub fn terms(n: usize) -> Terms {

@@ -170,11 +170,17 @@ impl Probes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     fn version(key: &str, size: u64) -> Arc<Version> {
         let last_modified = SystemTime::UNIX_EPOCH;
-        Arc::new(Version { key: key.into(), etag: "e".into(), last_modified, size })
+        Arc::new(Version {
+            key: key.into(),
+            etag: "e".into(),
+            last_modified,
+            slack: Duration::ZERO,
+            size,
+        })
     }
 
     fn probes(cache: usize) -> Probes {

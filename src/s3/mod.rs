@@ -253,7 +253,7 @@ impl S3 {
             (false, None) => return Err(Error::Protocol(format!("no range for {range:?}"))),
         };
         let version = version(&asked.key, out.e_tag.as_deref(), out.last_modified, size)?;
-        if version != *asked {
+        if !asked.is(&version) {
             return Err(Error::Stale);
         }
         if length != range.end - range.start {
@@ -401,7 +401,8 @@ fn version(
     let at = SystemTime::try_from(DateTime::from_secs(seconds))
         .map_err(|e| Error::Protocol(format!("a Last-Modified of {seconds}: {e}")))?;
     let etag = etag::opaque(etag.unwrap_or_default());
-    Ok(Version { key: key.into(), etag: etag.into(), last_modified: at, size })
+    let slack = Duration::ZERO;
+    Ok(Version { key: key.into(), etag: etag.into(), last_modified: at, slack, size })
 }
 
 /// `bytes FIRST-LAST/SIZE` (RFC 9110 §14.4), as a range and the object's size.

@@ -172,7 +172,7 @@ impl S3 {
         };
         let out = self.metadata(ask).await?;
         let size = length(out.content_length)?;
-        match version(&source.key, out.e_tag.as_deref(), out.last_modified, size)? == *source {
+        match source.is(&version(&source.key, out.e_tag.as_deref(), out.last_modified, size)?) {
             true => Ok(out),
             false => Err(Error::PreconditionFailed),
         }

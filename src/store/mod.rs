@@ -10,7 +10,7 @@ pub mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,11 +29,24 @@ pub struct Version {
     pub etag: Arc<str>,
     /// To the second, which is all that headers carry: listings of some stores have more.
     pub last_modified: SystemTime,
+    /// How far `last_modified` may be from what the store has: zero, unless this process wrote the
+    /// version and has not asked since. Answers to PUT do not tell it.
+    pub slack: Duration,
     /// Bytes.
     pub size: u64,
 }
 
 impl Version {
+    /// Whether a version that an answer has shown is this one.
+    pub fn is(&self, seen: &Version) -> bool {
+        let apart = match self.last_modified.duration_since(seen.last_modified) {
+            Ok(apart) => apart,
+            Err(error) => error.duration(),
+        };
+        (&self.key, &self.etag, self.size) == (&seen.key, &seen.etag, seen.size)
+            && (apart.is_zero() || (apart <= self.slack && self.is_resumable()))
+    }
+
     /// Whether a later request can be held to this version. Without an ETag, only size and Last-Modified
     /// distinguish versions, and the bytes of two could be mixed.
     pub fn is_resumable(&self) -> bool {

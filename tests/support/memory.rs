@@ -170,6 +170,7 @@ fn version(key: &str, stored: &Stored) -> Version {
         key: key.into(),
         etag: stored.etag.as_str().into(),
         last_modified: stored.modified,
+        slack: Duration::ZERO,
         size: stored.bytes.len() as u64,
     }
 }

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -150,6 +150,7 @@ impl Object {
             etag: tag.map_or("", Tag::as_str).into(),
             // Nothing is held to it.
             last_modified: SystemTime::UNIX_EPOCH,
+            slack: Duration::ZERO,
             size: CONTENT.len() as u64,
         }
     }

@@ -315,12 +315,12 @@ impl Inodes {
 mod tests {
     use super::*;
     use idle::REST;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
     use tokio::time::advance;
 
     fn version_of(key: &str, etag: &str) -> Arc<Version> {
         let last_modified = SystemTime::UNIX_EPOCH;
-        Arc::new(Version { key: key.into(), etag: etag.into(), last_modified, size: 1 })
+        Arc::new(Version { key: key.into(), etag: etag.into(), last_modified, slack: Duration::ZERO, size: 1 })
     }
 
     fn version(etag: &str) -> Arc<Version> {
