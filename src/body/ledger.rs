@@ -46,6 +46,22 @@ pub trait Holder: Send + Sync {
     fn park(&self, unit: Unit, idle: Idle) -> bool;
 }
 
+/// The holder of permits that are never given up early: those of uploads, whose bytes lie nowhere
+/// else.
+pub enum Nobody {}
+
+impl Nobody {
+    pub fn weak() -> Weak<dyn Holder> {
+        Weak::<Nobody>::new()
+    }
+}
+
+impl Holder for Nobody {
+    fn park(&self, _: Unit, _: Idle) -> bool {
+        false
+    }
+}
+
 /// Holders by number, with the units each one holds.
 type Held = LruCache<u64, (Weak<dyn Holder>, usize)>;
 
@@ -63,6 +79,12 @@ pub struct Ledger {
     next_id: AtomicU64,
     waiting: AtomicUsize,
     peak: AtomicUsize,
+}
+
+impl std::fmt::Debug for Permit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Permit({} of {:?})", self.units(), self.ledger.unit)
+    }
 }
 
 /// The right to hold a number of units. Dropping it passes them to the longest waiter.
@@ -121,6 +143,26 @@ impl Ledger {
         holder: Weak<dyn Holder>,
         units: usize,
         _buffer: Emptied<'_>,
+        patience: Duration,
+    ) -> Option<Permit> {
+        self.acquire_any(holder, units, patience).await
+    }
+
+    /// The same for a body that sends an upload, or for the memory of what is written. These never
+    /// wait for readers that wait for them: the memory of readers is another account, and a body
+    /// that uploads waits for nothing but the store.
+    pub async fn acquire_for_upload(
+        self: &Arc<Self>,
+        units: usize,
+        patience: Duration,
+    ) -> Option<Permit> {
+        self.acquire_any(Nobody::weak(), units, patience).await
+    }
+
+    async fn acquire_any(
+        self: &Arc<Self>,
+        holder: Weak<dyn Holder>,
+        units: usize,
         patience: Duration,
     ) -> Option<Permit> {
         let units = self.whole(units);

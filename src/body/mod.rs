@@ -24,7 +24,7 @@ use futures_util::StreamExt;
 pub use accounts::{Accounts, Keep, Patience};
 pub use buffer::{Buffer, Emptied};
 pub use gauges::State;
-pub use ledger::{Holder, Idle, Ledger, Permit, Unit};
+pub use ledger::{Holder, Idle, Ledger, Nobody, Permit, Unit};
 pub use reader::Reader;
 
 use crate::error::{Error, Result};
