@@ -74,6 +74,29 @@ pub enum Error {
     NameTooLong,
     #[error("the mount is read-only")]
     ReadOnly,
+    #[error("there is one already")]
+    Exists,
+    #[error("the directory is not empty: {0}")]
+    NotEmpty(String),
+    #[error("not permitted: {0}")]
+    NotPermitted(&'static str),
+    #[error("not supported: {0}")]
+    NotSupported(&'static str),
+    #[error("directories are not renamed: copy and delete instead, as mv(1) does")]
+    CrossDevice,
+    #[error("an argument that makes no sense here: {0}")]
+    Invalid(&'static str),
+    #[error("no room left for what is written: {0}")]
+    NoSpace(String),
+    #[error("larger than an object of this mount can be, {most} bytes (--part-size)")]
+    TooLarge { most: u64 },
+    /// A write or a read of bytes that have left for the store.
+    #[error(
+        "without a spool, files are written in order and not read back: mount with --spool DIR"
+    )]
+    NotInOrder,
+    #[error("the spool failed: {0}")]
+    Spool(String),
     #[error("no such handle")]
     BadHandle,
     #[error("the mount is being taken down")]
@@ -104,11 +127,20 @@ impl Error {
             | Error::Conflict(_)
             | Error::Unsupported(_)
             | Error::Unclear(_)
+            | Error::Spool(_)
             | Error::Defect(_) => libc::EIO,
             Error::IsADirectory => libc::EISDIR,
             Error::NotADirectory => libc::ENOTDIR,
             Error::NameTooLong => libc::ENAMETOOLONG,
             Error::ReadOnly => libc::EROFS,
+            Error::Exists => libc::EEXIST,
+            Error::NotEmpty(_) => libc::ENOTEMPTY,
+            Error::NotPermitted(_) => libc::EPERM,
+            Error::CrossDevice => libc::EXDEV,
+            Error::Invalid(_) => libc::EINVAL,
+            Error::NoSpace(_) => libc::ENOSPC,
+            Error::TooLarge { .. } => libc::EFBIG,
+            Error::NotSupported(_) | Error::NotInOrder => libc::EOPNOTSUPP,
             Error::BadHandle => libc::EBADF,
             Error::ShuttingDown => libc::ESHUTDOWN,
         }
@@ -132,6 +164,13 @@ impl Error {
             | Error::NotADirectory
             | Error::NameTooLong
             | Error::ReadOnly
+            | Error::Exists
+            | Error::NotEmpty(_)
+            | Error::NotPermitted(_)
+            | Error::NotSupported(_)
+            | Error::CrossDevice
+            | Error::Invalid(_)
+            | Error::TooLarge { .. }
             // Logged once, where it is met first.
             | Error::Unparsable
             | Error::NotResumable => Level::DEBUG,
@@ -140,7 +179,8 @@ impl Error {
             | Error::Archived(_)
             | Error::TooManyBodies { .. }
             | Error::Throttled(_)
-            | Error::Conflict(_) => Level::WARN,
+            | Error::Conflict(_)
+            | Error::NotInOrder => Level::WARN,
             Error::Unconfirmed(_)
             | Error::NoSuchBucket
             | Error::OutOfDescriptors(_)
@@ -151,6 +191,8 @@ impl Error {
             | Error::Protocol(_)
             | Error::Unsupported(_)
             | Error::Unclear(_)
+            | Error::NoSpace(_)
+            | Error::Spool(_)
             | Error::BadHandle
             | Error::Defect(_) => Level::ERROR,
         }

@@ -41,6 +41,8 @@ pub mod glob;
 pub mod metrics;
 pub mod name;
 pub mod output;
+pub mod pending;
+pub mod process;
 pub mod s3;
 pub mod shown;
 pub mod store;

@@ -1,0 +1,327 @@
+//! How a commit is made to arrive: its condition, and what a lost or refused answer means.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::writer::Writer;
+use crate::deadline::Deadline;
+use crate::error::{Error, Result};
+use crate::expiry::{Presence, format_http_date};
+use crate::store::write::{
+    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Tag, Written,
+};
+use crate::store::{Headers, Object, Version};
+
+/// How often a commit is tried again after its condition was settled anew.
+const TRIES: u32 = 5;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How far a store's Last-Modified may lie from this mount's clock: whole seconds on both sides.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// What a commit may replace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Anything: the last commit wins.
+    Any,
+    /// No live object (O_EXCL, RENAME_NOREPLACE).
+    New,
+    /// This version only, which was edited.
+    Edit(Arc<Version>),
+}
+
+/// What lies under a key.
+enum Found {
+    Nothing,
+    Expired(Object),
+    Live(Object),
+}
+
+impl Found {
+    fn object(self) -> Option<Object> {
+        match self {
+            Found::Nothing => None,
+            Found::Expired(object) | Found::Live(object) => Some(object),
+        }
+    }
+}
+
+/// A commit, without its bytes.
+pub struct Commit<'a> {
+    pub key: &'a str,
+    pub headers: &'a NewHeaders,
+    /// Bytes.
+    pub size: u64,
+    pub wanted: &'a Wanted,
+    /// Whether the store honours `If-None-Match: *`, and `If-Match`, of this request.
+    pub honoured: (bool, bool),
+}
+
+/// The outcome of [`Writer::rename`].
+pub struct Renamed {
+    pub object: Object,
+    /// Whether the source is gone with it.
+    pub renamed: bool,
+}
+
+impl Writer {
+    /// Makes a commit by `attempt`, as often as it takes to know its outcome.
+    ///
+    /// # Errors
+    /// `Exists`, `Stale`: the object under the key may not be replaced. `Unclear` where the outcome
+    /// cannot be established in time.
+    pub async fn commit<F>(
+        &self,
+        commit: &Commit<'_>,
+        attempt: impl Fn(Condition) -> F,
+    ) -> Result<Object>
+    where
+        F: Future<Output = Result<Written>>,
+    {
+        let by = Deadline::after(self.rules.timeout);
+        let began = self.bucket.clock.now();
+        let mut corpse = None;
+        let mut tries = 0;
+        loop {
+            let condition = self.condition(commit, corpse.as_ref()).await?;
+            let sent = self.bucket.clock.now();
+            let failed = match attempt(condition.clone()).await {
+                Ok(written) => return Ok(self.object(commit, written, sent)),
+                Err(Error::PreconditionFailed) => Error::PreconditionFailed,
+                // What some stores answer to If-Match where there is no object.
+                Err(Error::NotFound) if matches!(condition, Condition::Is(_)) => {
+                    Error::PreconditionFailed
+                }
+                Err(error @ Error::Unclear(_)) => error,
+                Err(error) => return Err(error),
+            };
+            tries += 1;
+            if tries > TRIES || by.left().is_zero() {
+                return Err(failed);
+            }
+            let found = self.find(commit.key).await.map_err(|error| match &failed {
+                Error::Unclear(says) => Error::Unclear(format!("{says}, and HEAD: {error}")),
+                _ => error,
+            })?;
+            corpse = match (found, commit.wanted) {
+                (Found::Live(object) | Found::Expired(object), _)
+                    if is_of(commit, &object, began) && matches!(failed, Error::Unclear(_)) =>
+                {
+                    return Ok(object);
+                }
+                (_, Wanted::Any) => None,
+                (Found::Nothing, Wanted::New) => None,
+                (Found::Expired(object), Wanted::New) => object.version.tag(),
+                (Found::Live(_), Wanted::New) => return Err(Error::Exists),
+                (found, Wanted::Edit(base)) => match found.object() {
+                    Some(object) if base.is(&object.version) => None,
+                    _ => return Err(Error::Stale),
+                },
+            };
+            tokio::time::sleep(PAUSE.min(by.left())).await;
+        }
+    }
+
+    /// The condition of a commit. Where the store ignores it, a HEAD right before stands in for it.
+    async fn condition(&self, commit: &Commit<'_>, corpse: Option<&Tag>) -> Result<Condition> {
+        let (if_absent, if_match) = commit.honoured;
+        match (commit.wanted, corpse) {
+            (Wanted::Any, _) => Ok(Condition::Any),
+            (Wanted::New, None) if if_absent => Ok(Condition::Absent),
+            (Wanted::New, Some(tag)) if if_match => Ok(Condition::Is(tag.clone())),
+            (Wanted::New, _) => match self.find(commit.key).await? {
+                Found::Live(_) => Err(Error::Exists),
+                Found::Nothing | Found::Expired(_) => Ok(Condition::Any),
+            },
+            (Wanted::Edit(base), _) => match base.tag().filter(|_| if_match) {
+                Some(tag) => Ok(Condition::Is(tag)),
+                None => match self.find(commit.key).await?.object() {
+                    Some(object) if base.is(&object.version) => Ok(Condition::Any),
+                    _ => Err(Error::Stale),
+                },
+            },
+        }
+    }
+
+    /// The live object under a key, by a HEAD.
+    pub async fn live(&self, key: &str) -> Result<Option<Object>> {
+        match self.find(key).await? {
+            Found::Live(object) => Ok(Some(object)),
+            Found::Nothing | Found::Expired(_) => Ok(None),
+        }
+    }
+
+    /// Deletes exactly this version, as far as the store honours conditions; else a HEAD right before
+    /// stands in for that.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` where another one is under the key.
+    pub async fn delete(&self, version: &Version) -> Result<()> {
+        let condition = match version.tag().filter(|_| self.honours.delete_if_match) {
+            Some(tag) => DeleteIf::Is(tag),
+            None => match self.find(&version.key).await?.object() {
+                Some(object) if version.is(&object.version) => DeleteIf::Any,
+                Some(_) => return Err(Error::PreconditionFailed),
+                None => return Ok(()),
+            },
+        };
+        match self.store.delete(&version.key, &condition).await {
+            // Of an absent key AWS says 404 to If-Match.
+            Ok(()) | Err(Error::NotFound) => Ok(()),
+            Err(Error::Unclear(says)) => match self.find(&version.key).await?.object() {
+                Some(object) if version.is(&object.version) => Err(Error::Unclear(says)),
+                Some(_) => Err(Error::PreconditionFailed),
+                None => Ok(()),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a version another key: by RenameObject where the store has that and its end stays, else
+    /// by a copy, whose source is still there. `anew`: its end from now on.
+    ///
+    /// # Errors
+    /// `Exists` where a live object may not be replaced; `Stale` where the source was.
+    pub async fn rename(
+        &self,
+        source: &Object,
+        key: &str,
+        wanted: &Wanted,
+        anew: Option<Option<SystemTime>>,
+    ) -> Result<Renamed> {
+        let Object { version, headers } = source;
+        let mut headers = headers.clone();
+        let renames = self.honours.rename && anew.is_none();
+        let copied = match anew {
+            None => CopyHeaders::All,
+            Some(expires) => {
+                headers.expires = expires.map(format_http_date);
+                CopyHeaders::AllButExpires(expires)
+            }
+        };
+        let mut corpse = None;
+        for _ in 0..TRIES {
+            let condition = match (wanted, &corpse) {
+                (Wanted::New, None) if self.honours.copy_if_absent => Condition::Absent,
+                (Wanted::New, Some(tag)) if self.honours.copy_if_match => {
+                    Condition::Is(Tag::clone(tag))
+                }
+                (Wanted::New, _) => match self.find(key).await? {
+                    Found::Live(_) => return Err(Error::Exists),
+                    Found::Nothing | Found::Expired(_) => Condition::Any,
+                },
+                (Wanted::Any | Wanted::Edit(_), _) => Condition::Any,
+            };
+            if !self.honours.copy_source_if_match {
+                match self.find(&version.key).await?.object() {
+                    Some(object) if version.is(&object.version) => {}
+                    _ => return Err(Error::Stale),
+                }
+            }
+            let sent = self.bucket.clock.now();
+            let moved = match renames {
+                true => {
+                    let renamed = self.store.rename(version, key, &condition).await;
+                    renamed.map(|()| Written { tag: version.tag(), last_modified: None })
+                }
+                false => {
+                    let request = CopyRequest {
+                        source: version,
+                        key,
+                        headers: copied,
+                        storage_class: headers.storage_class.as_deref(),
+                        condition: &condition,
+                    };
+                    self.store.copy(request).await
+                }
+            };
+            let object = match moved {
+                Ok(written) => self.version_of(key, version.size, written, sent, headers.clone()),
+                Err(Error::PreconditionFailed) => match self.find(key).await? {
+                    Found::Live(_) if *wanted == Wanted::New => return Err(Error::Exists),
+                    Found::Expired(object) if *wanted == Wanted::New && corpse.is_none() => {
+                        corpse = object.version.tag();
+                        continue;
+                    }
+                    _ => return Err(Error::Stale),
+                },
+                Err(Error::NotFound) => return Err(Error::Stale),
+                // Whether it was made, the target tells.
+                Err(Error::Unclear(says)) => match self.store.head(key).await {
+                    Ok(object)
+                        if object.version.size == version.size
+                            && object.headers.expires == headers.expires
+                            && (object.version.etag == version.etag || !renames) =>
+                    {
+                        object
+                    }
+                    _ => return Err(Error::Unclear(says)),
+                },
+                Err(error) => return Err(error),
+            };
+            return Ok(Renamed { object, renamed: renames });
+        }
+        Err(Error::Stale)
+    }
+
+    async fn find(&self, key: &str) -> Result<Found> {
+        match self.store.head(key).await {
+            Ok(object) => match self.bucket.judge(&object).presence {
+                Presence::Expired => Ok(Found::Expired(object)),
+                Presence::Live { .. } | Presence::Unreadable => Ok(Found::Live(object)),
+            },
+            Err(Error::NotFound) => Ok(Found::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The object that a commit has made. PutObject and CompleteMultipartUpload do not tell its
+    /// Last-Modified.
+    fn object(&self, commit: &Commit<'_>, written: Written, sent: SystemTime) -> Object {
+        self.version_of(commit.key, commit.size, written, sent, headers_of(commit.headers))
+    }
+
+    fn version_of(
+        &self,
+        key: &str,
+        size: u64,
+        written: Written,
+        sent: SystemTime,
+        headers: Headers,
+    ) -> Object {
+        let now = self.bucket.clock.now();
+        let took = now.duration_since(sent).unwrap_or_default();
+        let etag = written.tag.as_ref().map_or("", Tag::as_str);
+        let (last_modified, slack) = match written.last_modified {
+            Some(at) => (at, Duration::ZERO),
+            None => (whole_seconds(now), took + SLACK),
+        };
+        let version = Version { key: key.into(), etag: etag.into(), last_modified, slack, size };
+        Object { version, headers }
+    }
+}
+
+/// Whether an object is the one of this commit: its size and end, and no older.
+fn is_of(commit: &Commit<'_>, object: &Object, began: SystemTime) -> bool {
+    object.version.size == commit.size
+        && object.headers.expires == commit.headers.expires.map(format_http_date)
+        && object.version.last_modified + SLACK >= began
+}
+
+/// The headers of a new object as a HEAD would show them.
+fn headers_of(headers: &NewHeaders) -> Headers {
+    Headers {
+        expires: headers.expires.map(format_http_date),
+        cache_control: headers.cache_control.clone(),
+        expiration: None,
+        content_type: headers.content_type.clone(),
+        storage_class: headers.storage_class.clone(),
+    }
+}
+
+fn whole_seconds(at: SystemTime) -> SystemTime {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}

@@ -1,0 +1,511 @@
+//! The multipart uploads under way, on disk, so that the next mount of the bucket can abort those
+//! that a crash has left.
+//!
+//! Each mount has a file of its own, and a lock on it (flock(2)) that ends with the process, however
+//! that ends. A file without a lock has lost its owner: the next mount takes over what is in it, under
+//! that lock, so that of several mounts one does. Files of other users or buckets are left alone, and
+//! nothing that others put into the directory, which may be /var/tmp, is followed or opened for long.
+//!
+//! Owns these files. Knows no store: the caller aborts. All calls block, as the local disk does.
+
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::unistd::Uid;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::store::write::Upload;
+
+/// Bytes from which on a file is written anew, without the uploads that have ended: it does not grow
+/// without limit where there is always one under way.
+const LONG: u64 = 1 << 20;
+
+/// The first line of a file. A file with another one is of another version of expirefs.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    /// What the uploads are of: a bucket, at an endpoint.
+    of: String,
+}
+
+const FORMAT: u32 = 1;
+
+/// A further line. It is appended; one that a crash has cut off is ignored.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    event: Event,
+    key: String,
+    id: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Event {
+    Began,
+    Ended,
+}
+
+/// The uploads of one mount. Holds one descriptor.
+///
+/// Nothing is synced to the disk: the file outlives this process, but perhaps not this host.
+#[derive(Debug)]
+pub struct Journal {
+    place: Place,
+    /// Held while the file is written, so that its lines are in the order of `open`.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    own: Own,
+    /// In the file, and not ended. Few: a position is searched for.
+    open: Vec<Upload>,
+}
+
+impl Journal {
+    /// Begins a journal in this directory, and takes over the uploads of those whose owner has died.
+    /// They stay on record until [`Journal::ended`]. `identity` names bucket and endpoint.
+    ///
+    /// Holds one descriptor more until it returns.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read, or no file in it be written or locked.
+    pub fn open(dir: &Path, identity: &str) -> io::Result<(Journal, Vec<Upload>)> {
+        let place = Place::new(dir, identity);
+        let mut state = State { own: place.create(&[])?, open: Vec::new() };
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // Ours has a lock, like that of any mount that lives.
+            let is_one = entry.file_name().to_string_lossy().starts_with(&place.prefix);
+            let Some(orphan) = is_one.then(|| place.orphan(&entry.path())).flatten() else {
+                continue;
+            };
+            // A crash after the first of these lines leaves some of them in two files.
+            for upload in orphan.open {
+                if !state.open.contains(&upload) {
+                    state.began(&upload)?;
+                }
+            }
+            // Its lock is held until it is gone. If it stays, its uploads are aborted twice.
+            let _ = fs::remove_file(entry.path());
+            drop(orphan.file);
+        }
+        let left = state.open.clone();
+        Ok((Journal { place, state: Mutex::new(state) }, left))
+    }
+
+    /// Notes an upload; to be called before its first part leaves.
+    ///
+    /// # Errors
+    /// Where the file cannot be written. The upload is not noted then.
+    pub fn began(&self, upload: &Upload) -> io::Result<()> {
+        let mut state = self.state();
+        // systemd-tmpfiles removes from /var/tmp what has not been written to for 30 days.
+        if state.own.is_gone() {
+            state.own = self.place.create(&state.open)?;
+        }
+        state.began(upload)
+    }
+
+    /// Notes that an upload is complete or aborted.
+    ///
+    /// # Errors
+    /// Where the file cannot be written. The next mount aborts the upload once more then, which does
+    /// no harm.
+    pub fn ended(&self, upload: &Upload) -> io::Result<()> {
+        let mut state = self.state();
+        let Some(index) = state.open.iter().position(|open| open == upload) else {
+            return Ok(());
+        };
+        state.open.swap_remove(index);
+        if state.open.is_empty() {
+            return state.own.truncate();
+        }
+        state.own.append(Event::Ended, upload)?;
+        if state.own.is_long() {
+            let new = self.place.create(&state.open)?;
+            std::mem::replace(&mut state.own, new).remove();
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn began(&mut self, upload: &Upload) -> io::Result<()> {
+        self.own.append(Event::Began, upload)?;
+        self.open.push(upload.clone());
+        Ok(())
+    }
+}
+
+impl Drop for Journal {
+    /// Uploads that have not ended are left to the next mount.
+    fn drop(&mut self) {
+        let state = self.state();
+        if state.open.is_empty() {
+            state.own.remove();
+        }
+    }
+}
+
+/// Where the journals of a bucket lie.
+#[derive(Debug)]
+struct Place {
+    dir: PathBuf,
+    identity: String,
+    /// What their names begin with: no identity, which may be too long for a name.
+    prefix: String,
+}
+
+impl Place {
+    fn new(dir: &Path, identity: &str) -> Place {
+        let hash = Sha256::digest(identity);
+        let hash: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let prefix = format!("expirefs-uploads-{hash}-");
+        Place { dir: dir.to_owned(), identity: identity.to_owned(), prefix }
+    }
+
+    /// Makes a file, locks it and notes these uploads in it.
+    fn create(&self, open: &[Upload]) -> io::Result<Own> {
+        // A mount that starts at this moment may find the file before it is locked, and remove it.
+        let mut tries = 0;
+        let (path, file) = loop {
+            let path = self.dir.join(format!("{}{:016x}", self.prefix, random()));
+            // O_EXCL follows no link.
+            let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+            match file.try_lock() {
+                Ok(()) if !is_gone(&file) => break (path, file),
+                Err(fs::TryLockError::Error(error)) => {
+                    let _ = fs::remove_file(&path);
+                    return Err(error);
+                }
+                Ok(()) | Err(fs::TryLockError::WouldBlock) if tries < 100 => tries += 1,
+                Ok(()) | Err(fs::TryLockError::WouldBlock) => {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
+        };
+        let mut own = Own { path, file, length: 0, header: 0, compact: 0 };
+        let header = Header { format: FORMAT, of: self.identity.clone() };
+        let written = own.write(&header).and_then(|()| {
+            own.header = own.length;
+            open.iter().try_for_each(|upload| own.append(Event::Began, upload))
+        });
+        if let Err(error) = written {
+            own.remove();
+            return Err(error);
+        }
+        own.compact = own.length;
+        Ok(own)
+    }
+
+    /// A journal of this bucket and user that has lost its owner, locked.
+    fn orphan(&self, path: &Path) -> Option<Orphan> {
+        let mut options = OpenOptions::new();
+        // The open of a FIFO would wait for its other end.
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let mut file = options.open(path).ok()?;
+        let meta = file.metadata().ok()?;
+        let is_ours =
+            meta.is_file() && meta.uid() == Uid::effective().as_raw() && meta.mode() & 0o077 == 0;
+        // Another mount may have taken it over between the open and the lock.
+        if !is_ours || file.try_lock().is_err() || is_gone(&file) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).ok()?;
+        let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+        let header = lines.next().unwrap_or_default();
+        // Its owner died before the first line was written, and had begun nothing.
+        if header.ends_with(b"\n") {
+            let header: Header = serde_json::from_slice(header).ok()?;
+            if header != (Header { format: FORMAT, of: self.identity.clone() }) {
+                return None;
+            }
+        }
+        let mut open = Vec::new();
+        for line in lines {
+            let Ok(Line { event, key, id }) = serde_json::from_slice(line) else { continue };
+            let upload = Upload { key: key.into(), id };
+            match event {
+                Event::Began => open.push(upload),
+                Event::Ended => open.retain(|other| *other != upload),
+            }
+        }
+        Some(Orphan { file, open })
+    }
+}
+
+struct Orphan {
+    /// Holds the lock.
+    file: File,
+    open: Vec<Upload>,
+}
+
+/// The file of this mount.
+#[derive(Debug)]
+struct Own {
+    path: PathBuf,
+    /// Locked while it is open.
+    file: File,
+    length: u64,
+    /// The length of its first line.
+    header: u64,
+    /// Its length when it was made.
+    compact: u64,
+}
+
+impl Own {
+    fn append(&mut self, event: Event, upload: &Upload) -> io::Result<()> {
+        self.write(&Line { event, key: upload.key.to_string(), id: upload.id.clone() })
+    }
+
+    /// Appends a line, by one write(2).
+    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(line)?;
+        bytes.push(b'\n');
+        if let Err(error) = self.file.write_all(&bytes) {
+            // The next line is not to follow half of this one.
+            let _ = self.file.set_len(self.length);
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Removes all lines but the first.
+    fn truncate(&mut self) -> io::Result<()> {
+        self.file.set_len(self.header)?;
+        self.length = self.header;
+        Ok(())
+    }
+
+    fn is_long(&self) -> bool {
+        self.length > LONG.max(2 * self.compact)
+    }
+
+    fn is_gone(&self) -> bool {
+        is_gone(&self.file)
+    }
+
+    fn remove(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn is_gone(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+}
+
+/// For a name that nobody else can have taken.
+fn random() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "names of files in a directory open to all")]
+    RandomState::new().hash_one(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::path::MAIN_SEPARATOR_STR;
+    use std::thread;
+
+    use nix::sys::stat::Mode;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const BUCKET: &str = "bucket at https://store";
+
+    fn upload(n: usize) -> Upload {
+        Upload { key: format!("d/ü {n}\n\"").into(), id: format!("id{MAIN_SEPARATOR_STR}{n}") }
+    }
+
+    fn uploads(which: impl IntoIterator<Item = usize>) -> Vec<Upload> {
+        which.into_iter().map(upload).collect()
+    }
+
+    fn dir() -> TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn open(dir: &TempDir) -> (Journal, Vec<Upload>) {
+        Journal::open(dir.path(), BUCKET).unwrap()
+    }
+
+    /// A journal of these uploads whose owner has died. (Dropped with uploads under way it leaves
+    /// what a crash leaves: its file, without a lock.)
+    fn orphan(dir: &TempDir, which: impl IntoIterator<Item = usize>) {
+        let place = Place::new(dir.path(), BUCKET);
+        drop(place.create(&uploads(which)).unwrap());
+    }
+
+    fn files(dir: &TempDir) -> Vec<PathBuf> {
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn a_crash_leaves_what_has_not_ended_to_the_next_mount() {
+        let dir = dir();
+        let (journal, left) = open(&dir);
+        assert_eq!(left, []);
+        (0..4).for_each(|n| journal.began(&upload(n)).unwrap());
+        [1, 3, 9].iter().for_each(|n| journal.ended(&upload(*n)).unwrap());
+        drop(journal);
+        let (journal, left) = open(&dir);
+        assert_eq!(left, uploads([0, 2]));
+        assert_eq!(files(&dir).len(), 1, "taken over");
+        // Until they have ended they are handed on.
+        journal.ended(&upload(0)).unwrap();
+        drop(journal);
+        let (journal, left) = open(&dir);
+        assert_eq!(left, uploads([2]));
+        journal.ended(&upload(2)).unwrap();
+        drop(journal);
+        assert_eq!(files(&dir), [PathBuf::new(); 0], "all have ended");
+    }
+
+    #[test]
+    fn a_file_cut_off_anywhere_has_what_was_noted_by_then() {
+        let source = dir();
+        let (journal, _) = open(&source);
+        let mut noted = vec![(0, vec![])];
+        for (began, n) in [(true, 0), (true, 1), (false, 0), (true, 2), (false, 1)] {
+            match began {
+                true => journal.began(&upload(n)).unwrap(),
+                false => journal.ended(&upload(n)).unwrap(),
+            }
+            let mut open = journal.state().open.clone();
+            open.sort_by(|a, b| a.id.cmp(&b.id));
+            noted.push((journal.state().own.length, open));
+        }
+        let path = files(&source).remove(0);
+        let bytes = fs::read(&path).unwrap();
+        for length in 0..=bytes.len() {
+            let dir = dir();
+            let copy = dir.path().join(path.file_name().unwrap());
+            fs::write(&copy, &bytes[..length]).unwrap();
+            fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
+            let (_, wanted) = noted.iter().rfind(|(end, _)| *end <= length as u64).unwrap();
+            assert_eq!(&open(&dir).1, wanted, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_lives_is_left_alone() {
+        let dir = dir();
+        let (first, _) = open(&dir);
+        first.began(&upload(1)).unwrap();
+        let (second, left) = open(&dir);
+        assert_eq!(left, []);
+        drop((first, second));
+        assert_eq!(open(&dir).1, uploads([1]));
+    }
+
+    #[test]
+    fn of_mounts_that_start_at_one_time_one_takes_an_upload_over() {
+        for _ in 0..20 {
+            let dir = dir();
+            (0..10).for_each(|n| orphan(&dir, [2 * n, 2 * n + 1]));
+            let mounts: Vec<_> = thread::scope(|scope| {
+                let mounts: Vec<_> = (0..4).map(|_| scope.spawn(|| open(&dir))).collect();
+                mounts.into_iter().map(|mount| mount.join().unwrap()).collect()
+            });
+            let mut left: Vec<_> = mounts.iter().flat_map(|(_, left)| left).collect();
+            left.sort_by_key(|upload| upload.id.len() * 100 + upload.id.as_bytes()[3] as usize);
+            let mut ids: Vec<_> = left.iter().map(|upload| &upload.id).collect();
+            ids.sort();
+            ids.dedup();
+            assert_eq!((left.len(), ids.len()), (20, 20));
+            assert_eq!(files(&dir).len(), 4);
+        }
+    }
+
+    #[test]
+    fn other_buckets_and_versions_are_left_alone() {
+        let dir = dir();
+        let (other, _) = Journal::open(dir.path(), "other at https://store").unwrap();
+        other.began(&upload(1)).unwrap();
+        drop(other);
+        let place = Place::new(dir.path(), BUCKET);
+        for (n, header) in ["{\"format\":2,\"of\":\"bucket at https://store\"}\n", "else\n"]
+            .into_iter()
+            .enumerate()
+        {
+            let path = dir.path().join(format!("{}{n}", place.prefix));
+            fs::write(&path, header).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let before = files(&dir).len();
+        assert_eq!(open(&dir).1, []);
+        assert_eq!(files(&dir).len(), before);
+    }
+
+    #[test]
+    fn what_others_may_have_planted_is_left_alone() {
+        let (dir, elsewhere) = (dir(), dir());
+        let name =
+            |n: &str| dir.path().join(format!("{}{n}", Place::new(dir.path(), BUCKET).prefix));
+        orphan(&elsewhere, [1]);
+        let target = files(&elsewhere).remove(0);
+        symlink(&target, name("link")).unwrap();
+        symlink("nowhere", name("dangling")).unwrap();
+        fs::create_dir(name("directory")).unwrap();
+        nix::unistd::mkfifo(&name("fifo"), Mode::from_bits_truncate(0o600)).unwrap();
+        fs::copy(&target, name("open to others")).unwrap();
+        fs::set_permissions(name("open to others"), fs::Permissions::from_mode(0o640)).unwrap();
+        let mut planted = 5;
+        if Uid::effective().is_root() {
+            fs::copy(&target, name("of another user")).unwrap();
+            chown(name("of another user"), Some(1), None).unwrap();
+            planted += 1;
+        }
+        let (journal, left) = open(&dir);
+        assert_eq!((left, files(&dir).len()), (vec![], planted + 1));
+        let own = journal.state().own.file.metadata().unwrap();
+        assert_eq!(own.mode() & 0o777, 0o600);
+        drop(journal);
+        assert_eq!(files(&dir).len(), planted);
+        assert_eq!(open(&elsewhere).1, uploads([1]), "the target of the link");
+    }
+
+    #[test]
+    fn a_file_does_not_grow_without_limit() {
+        let dir = dir();
+        let (journal, _) = open(&dir);
+        journal.began(&upload(0)).unwrap();
+        let long = Upload { key: "x".repeat(1000).into(), id: "y".repeat(1000) };
+        let mut longest = 0;
+        for _ in 0..600 {
+            journal.began(&long).unwrap();
+            journal.ended(&long).unwrap();
+            longest = longest.max(journal.state().own.length);
+        }
+        assert!((LONG - 5000..LONG + 5000).contains(&longest), "{longest}");
+        assert_eq!(files(&dir), [journal.state().own.path.clone()]);
+        drop(journal);
+        let (journal, left) = open(&dir);
+        assert_eq!(left, uploads([0]));
+        journal.ended(&upload(0)).unwrap();
+        assert_eq!(journal.state().own.file.metadata().unwrap().len(), journal.state().own.header);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_made_anew() {
+        let dir = dir();
+        let (journal, _) = open(&dir);
+        journal.began(&upload(1)).unwrap();
+        fs::remove_file(&files(&dir)[0]).unwrap();
+        journal.began(&upload(2)).unwrap();
+        drop(journal);
+        assert_eq!(open(&dir).1, uploads([1, 2]));
+    }
+}

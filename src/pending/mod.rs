@@ -1,0 +1,780 @@
+//! A pending file: one that is being written, until its commit makes it an object.
+//!
+//! Owns its bytes, the parts of it that have left for the store, and the decision what a commit may
+//! replace. One lock orders its operations: a write during a commit waits for the commit. Knows
+//! nothing of inodes, of handles or of the kernel; who calls decides when to commit.
+
+mod commit;
+mod content;
+pub mod journal;
+mod spool;
+mod upload;
+mod writer;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use commit::Commit;
+pub use commit::{Renamed, Wanted};
+pub use content::Room;
+use content::{Content, Fetched, Need};
+use spool::Extent;
+pub use spool::Spool;
+use upload::Ongoing;
+pub use writer::{Commits, Rules, Writer};
+
+use crate::body::Permit;
+use crate::error::{Error, Result};
+use crate::expiry::{self, Ttl};
+use crate::store::{Object, Version};
+
+/// Bytes of the base that are fetched with one call of the store's content into the spool.
+const PIECE: usize = 1 << 20;
+
+/// When what is written ends, where a program has said so (`user.expirefs.ttl`, `.expires`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    After(Ttl),
+    At(SystemTime),
+}
+
+/// What a pending file is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It has changes that no commit has.
+    Writing,
+    Committing,
+    /// All its bytes are in an object.
+    Committed,
+    Failed,
+}
+
+/// See the module.
+pub struct Pending {
+    writer: Arc<Writer>,
+    /// Distinguishes pending files of one key.
+    pub serial: u64,
+    key: Mutex<Arc<str>>,
+    /// Open handles that may write.
+    handles: AtomicUsize,
+    /// Bytes, in parts that have left too.
+    size: AtomicU64,
+    /// Seconds since 1970 of the last change, by the store's clock.
+    modified: AtomicU64,
+    committing: AtomicBool,
+    began: Instant,
+    /// What others may read without waiting.
+    shown: Mutex<Shown>,
+    inner: tokio::sync::Mutex<Inner>,
+}
+
+/// What `status` shows of a pending file.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    dirty: bool,
+    failed: Option<Error>,
+    parts_sent: usize,
+}
+
+struct Inner {
+    content: Content,
+    wanted: Wanted,
+    end: Option<End>,
+    /// Its bytes differ from those of its last commit, or of the version that is edited.
+    dirty: bool,
+    /// Bytes were written since the last commit: it was not only created or emptied.
+    written: bool,
+    /// Sticky: each later operation answers the same.
+    failed: Option<Error>,
+    /// Its name is gone: nothing is committed.
+    unlinked: bool,
+    upload: Option<Ongoing>,
+    /// The object that it was committed as last.
+    committed: Option<Object>,
+}
+
+/// What a program has done to a file that a commit depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Its opener has closed it, and may close it again.
+    Flush,
+    /// fsync(2), rename(2), truncate(2), or its last handle was closed.
+    Now,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pending({}, {})", self.serial, self.key())
+    }
+}
+
+impl Pending {
+    /// A new, empty file.
+    pub fn create(writer: &Arc<Writer>, key: &str, wanted: Wanted) -> Arc<Pending> {
+        let content = Content::empty(writer.room.clone());
+        Pending::new(writer, key, content, wanted, true)
+    }
+
+    /// An edit of a version, unchanged so far. Nothing is fetched yet.
+    pub fn edit(writer: &Arc<Writer>, version: &Arc<Version>) -> Arc<Pending> {
+        let content = Content::of(writer.room.clone(), version.clone());
+        let wanted = Wanted::Edit(version.clone());
+        Pending::new(writer, &version.key, content, wanted, false)
+    }
+
+    fn new(
+        writer: &Arc<Writer>,
+        key: &str,
+        content: Content,
+        wanted: Wanted,
+        dirty: bool,
+    ) -> Arc<Pending> {
+        let pending = Pending {
+            writer: writer.clone(),
+            serial: writer.serial(),
+            handles: AtomicUsize::new(0),
+            key: Mutex::new(key.into()),
+            size: AtomicU64::new(content.size()),
+            modified: AtomicU64::new(0),
+            committing: AtomicBool::new(false),
+            began: Instant::now(),
+            shown: Mutex::new(Shown { dirty, ..Shown::default() }),
+            inner: tokio::sync::Mutex::new(Inner {
+                content,
+                wanted,
+                end: None,
+                dirty,
+                written: false,
+                failed: None,
+                unlinked: false,
+                upload: None,
+                committed: None,
+            }),
+        };
+        pending.note_change();
+        Arc::new(pending)
+    }
+
+    pub fn key(&self) -> Arc<str> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes so far.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// A handle that may write was opened.
+    pub fn opened(&self) {
+        self.handles.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One was closed. Returns whether it was the last.
+    pub fn closed(&self) -> bool {
+        self.handles.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    pub fn has_writers(&self) -> bool {
+        self.handles.load(Ordering::SeqCst) > 0
+    }
+
+    pub fn has_failed(&self) -> bool {
+        self.shown().failed.is_some()
+    }
+
+    /// The first failure of this file, if there was one.
+    pub async fn check(&self) -> Result<()> {
+        self.sound(&*self.inner.lock().await)
+    }
+
+    /// When it was last changed.
+    pub fn modified(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.modified.load(Ordering::Relaxed))
+    }
+
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub fn state(&self) -> State {
+        let shown = self.shown();
+        match (&shown.failed, self.committing.load(Ordering::Relaxed), shown.dirty) {
+            (Some(_), _, _) => State::Failed,
+            (None, true, _) => State::Committing,
+            (None, false, true) => State::Writing,
+            (None, false, false) => State::Committed,
+        }
+    }
+
+    /// Parts that the store has.
+    pub fn parts_sent(&self) -> usize {
+        self.shown().parts_sent
+    }
+
+    fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, inner: &Inner) {
+        self.size.store(inner.content.size(), Ordering::Relaxed);
+        let mut shown = self.shown();
+        shown.dirty = inner.dirty;
+        shown.failed = inner.failed.clone();
+        shown.parts_sent = inner.upload.as_ref().map_or(0, Ongoing::sent);
+    }
+
+    fn note_change(&self) {
+        let now = self.writer.bucket.clock.now();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.modified.store(since.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Writes, if that needs no wait.
+    pub fn try_write(&self, offset: u64, bytes: &[u8]) -> Option<Result<()>> {
+        let mut inner = self.inner.try_lock().ok()?;
+        if let Some(error) = &inner.failed {
+            return Some(Err(error.clone()));
+        }
+        match inner.content.write(offset, bytes) {
+            Ok((done, None)) if done == bytes.len() => {
+                self.wrote(&mut inner, bytes.len());
+                Some(Ok(()))
+            }
+            // What was written is written again.
+            Ok(_) => None,
+            Err(error) => Some(Err(self.refuse(&mut inner, error))),
+        }
+    }
+
+    /// Writes bytes at an offset. Waits for room, and for what the place needs of the base.
+    ///
+    /// # Errors
+    /// `NoSpace`, `TooLarge`, `NotInOrder`, those of reading the base, and the first failure of this
+    /// file.
+    pub async fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        let mut done = 0;
+        while done < bytes.len() {
+            let (at, rest) = (offset + done as u64, &bytes[done..]);
+            let wrote = match inner.content.write(at, rest) {
+                Ok((n, None)) => Ok(n),
+                Ok((0, Some(need))) => self.write_by(&mut inner, need, at, rest).await,
+                Ok((n, Some(_))) => Ok(n),
+                Err(error) => Err(error),
+            };
+            match wrote {
+                Ok(n) => done += n,
+                Err(error) => return Err(self.refuse(&mut inner, error)),
+            }
+        }
+        self.wrote(&mut inner, bytes.len());
+        Ok(())
+    }
+
+    fn wrote(&self, inner: &mut Inner, bytes: usize) {
+        inner.dirty = true;
+        inner.written = true;
+        self.writer.commits.bytes_written.add(bytes as u64);
+        self.note_change();
+        self.show(inner);
+    }
+
+    /// Provides what a write needs, and writes where that is the spool. Returns how many bytes.
+    async fn write_by(
+        &self,
+        inner: &mut Inner,
+        need: Need,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<usize> {
+        match need {
+            Need::Base(index) => self.fetch(inner, index).await.map(|()| 0),
+            Need::Memory(kib) => {
+                let index = inner.content.index(offset);
+                let permit = self.memory(kib, "there is no spool").await?;
+                inner.content.provide(index, permit);
+                Ok(0)
+            }
+            Need::Spool(index) => {
+                let part = self.writer.room.part;
+                let start = offset % part;
+                let length = bytes.len().min((part - start) as usize);
+                let piece = Bytes::copy_from_slice(&bytes[..length]);
+                let spooled = match self.move_out(inner, index).await {
+                    Ok(extent) => {
+                        blocking(move || extent.write(start, &piece)).await.map(|()| length)
+                    }
+                    Err(error) => Err(error),
+                };
+                match spooled {
+                    Ok(length) => {
+                        inner.content.wrote(index, offset + length as u64);
+                        Ok(length)
+                    }
+                    // Others may give memory back.
+                    Err(Error::NoSpace(why)) => {
+                        let kib = content::kib((start as usize + length).next_power_of_two());
+                        let permit = self.memory(kib, &why).await?;
+                        inner.content.provide(index, permit);
+                        Ok(0)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Moves a part to the spool.
+    async fn move_out(&self, inner: &mut Inner, index: usize) -> Result<Arc<Extent>> {
+        let (extent, bytes) = inner.content.extent(index)?;
+        if !bytes.is_empty() {
+            let extent = extent.clone();
+            blocking(move || extent.write(0, &bytes)).await?;
+        }
+        inner.content.moved(index, extent.clone());
+        Ok(extent)
+    }
+
+    /// Waits for memory.
+    async fn memory(&self, kib: usize, why: &str) -> Result<Permit> {
+        let (memory, timeout) = (&self.writer.room.memory, self.writer.rules.timeout);
+        let permit = memory.acquire_for_upload(kib, timeout).await;
+        permit.ok_or_else(|| {
+            Error::NoSpace(format!("--buffer-memory is in use for {timeout:?}, and {why}"))
+        })
+    }
+
+    /// Fetches what a part still has of the base.
+    async fn fetch(&self, inner: &mut Inner, index: usize) -> Result<()> {
+        let Some((version, range)) = inner.content.base(index) else { return Ok(()) };
+        let mut place = inner.content.place_for(range.end - range.start)?;
+        if !range.is_empty() {
+            let _body = self.writer.body().await?;
+            let (_, mut content) = self.writer.store.get(&version, range.clone()).await?;
+            let mut at = 0;
+            while at < range.end - range.start {
+                let chunk = upload::next(&mut content, self.writer.rules.timeout).await?;
+                at += chunk.len() as u64;
+                match &mut place {
+                    Fetched::Memory(bytes, _) => bytes.extend_from_slice(&chunk),
+                    Fetched::Spooled(extent) => {
+                        let (extent, start) = (extent.clone(), at - chunk.len() as u64);
+                        blocking(move || extent.write(start, &chunk)).await?;
+                    }
+                }
+            }
+        }
+        inner.content.fetched(index, place);
+        Ok(())
+    }
+
+    /// Up to `size` bytes from an offset on; fewer at the end of the file only.
+    ///
+    /// # Errors
+    /// `NotInOrder` where they have left and are kept nowhere; those of reading the base.
+    pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
+        let mut inner = self.inner.lock().await;
+        let size = u64::from(size).min(inner.content.size().saturating_sub(offset));
+        let mut read: Vec<Bytes> = Vec::new();
+        let mut done = 0;
+        while done < size {
+            let (at, rest) = (offset + done, size - done);
+            let bytes = match inner.content.read(at, rest)? {
+                Ok(bytes) => bytes,
+                Err(Need::Spool(index)) => {
+                    let (part, range) = (self.writer.room.part, inner.content.range(index));
+                    let length = rest.min(range.end - at).min(PIECE as u64) as usize;
+                    let (extent, _) = inner.content.extent(index)?;
+                    blocking(move || {
+                        let mut bytes = BytesMut::zeroed(length);
+                        extent.read(at % part, &mut bytes)?;
+                        Ok(bytes.freeze())
+                    })
+                    .await?
+                }
+                Err(Need::Base(index)) => {
+                    self.fetch(&mut inner, index).await?;
+                    continue;
+                }
+                Err(Need::Memory(_)) => return Err(Error::Defect("a read needs memory".into())),
+            };
+            done += bytes.len() as u64;
+            read.push(bytes);
+        }
+        Ok(match read.len() {
+            1 => read.remove(0),
+            _ => read.concat().into(),
+        })
+    }
+
+    /// Cuts the file off at `size`, or lets it grow by zeros.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub async fn truncate(&self, size: u64) -> Result<()> {
+        let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        loop {
+            let before = inner.content.size();
+            match inner.content.truncate(size) {
+                Ok(Ok(())) => {
+                    if before != size {
+                        inner.dirty = true;
+                        self.note_change();
+                    }
+                    // What was only emptied may be about to be written.
+                    inner.written = size > 0 && (inner.written || before != size);
+                    self.show(&inner);
+                    return Ok(());
+                }
+                Ok(Err(Need::Base(index))) => {
+                    if let Err(error) = self.fetch(&mut inner, index).await {
+                        return Err(self.refuse(&mut inner, error));
+                    }
+                }
+                Ok(Err(need)) => return Err(Error::Defect(format!("truncate needs {need:?}"))),
+                Err(error) => return Err(self.refuse(&mut inner, error)),
+            }
+        }
+    }
+
+    /// Empties a file that was opened with O_TRUNC: whatever is under its name will be replaced.
+    pub async fn empty(&self) -> Result<()> {
+        self.truncate(0).await?;
+        let mut inner = self.inner.lock().await;
+        inner.dirty = true;
+        if matches!(inner.wanted, Wanted::Edit(_)) {
+            inner.wanted = Wanted::Any;
+        }
+        self.show(&inner);
+        Ok(())
+    }
+
+    /// Has it end otherwise than the rules say. `None`: as they say.
+    pub async fn stamp(&self, end: Option<End>) -> Result<()> {
+        let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        inner.end = end;
+        // The headers of an upload are fixed.
+        self.abandon(&mut inner);
+        inner.dirty = true;
+        self.show(&inner);
+        Ok(())
+    }
+
+    /// When it would end if it were committed now; unknown during a commit.
+    pub fn expires_now(&self) -> Option<SystemTime> {
+        let inner = self.inner.try_lock().ok()?;
+        self.expires_of(&inner)
+    }
+
+    fn expires_of(&self, inner: &Inner) -> Option<SystemTime> {
+        match inner.end {
+            Some(End::At(at)) => Some(at),
+            Some(End::After(ttl)) => expiry::expires(ttl, self.writer.bucket.clock.now()),
+            None => expiry::expires(self.writer.ttl(&self.key()), self.writer.bucket.clock.now()),
+        }
+    }
+
+    /// The name is gone: nothing will be committed. The bytes live as long as this does.
+    pub async fn unlink(&self) {
+        let mut inner = self.inner.lock().await;
+        inner.unlinked = true;
+        inner.dirty = false;
+        self.abandon(&mut inner);
+        self.show(&inner);
+    }
+
+    /// The first failure of this file, if there was one.
+    fn sound(&self, inner: &Inner) -> Result<()> {
+        inner.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Makes a failure the answer to all that follows.
+    fn refuse(&self, inner: &mut Inner, error: Error) -> Error {
+        // What a program may do otherwise is no failure of the file.
+        if !matches!(error, Error::TooLarge { .. }) {
+            inner.failed.get_or_insert_with(|| error.clone());
+            self.abandon(inner);
+            self.show(inner);
+        }
+        error
+    }
+
+    /// Drops the upload under way.
+    fn abandon(&self, inner: &mut Inner) {
+        if let Some(ongoing) = inner.upload.take() {
+            self.writer.abort(ongoing.into_upload());
+            inner.content.all_unsent();
+        }
+    }
+
+    /// Whether a commit is due.
+    pub async fn is_due(&self, closing: Closing) -> Result<bool> {
+        let inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        Ok(inner.dirty && !inner.unlinked && (closing == Closing::Now || inner.written))
+    }
+
+    /// Commits what there is, under its key or under a new one, which is its key from then on. `None`
+    /// where no commit is due.
+    ///
+    /// # Errors
+    /// Of the store; `Exists`, `Stale` where its condition does not hold. They stick.
+    pub async fn commit(
+        &self,
+        closing: Closing,
+        rename: Option<(&str, Option<Wanted>)>,
+    ) -> Result<Option<Object>> {
+        let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        if !inner.dirty || inner.unlinked || (closing == Closing::Flush && !inner.written) {
+            return Ok(None);
+        }
+        let _committing = Committing::new(&self.committing);
+        if let Some((key, wanted)) = rename {
+            *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
+            inner.wanted = wanted.unwrap_or(Wanted::Any);
+            if inner.upload.as_ref().is_some_and(|upload| &*upload.upload().key != key) {
+                self.abandon(&mut inner);
+            }
+        }
+        match self.commit_inner(&mut inner).await {
+            Ok(object) => {
+                self.writer.commits.committed.add(1);
+                inner.dirty = false;
+                inner.written = false;
+                let version = Arc::new(object.version.clone());
+                inner.content.committed(version.clone());
+                inner.wanted = match &inner.wanted {
+                    Wanted::Edit(_) => Wanted::Edit(version),
+                    Wanted::Any | Wanted::New => Wanted::Any,
+                };
+                inner.committed = Some(object.clone());
+                self.show(&inner);
+                Ok(Some(object))
+            }
+            Err(error) => {
+                self.writer.commits.failed.add(1);
+                Err(self.refuse(&mut inner, error))
+            }
+        }
+    }
+
+    async fn commit_inner(&self, inner: &mut Inner) -> Result<Object> {
+        let key = self.key();
+        if inner.content.size() > self.writer.room.part {
+            return self.commit_parts(inner, &key).await;
+        }
+        self.abandon(inner);
+        if inner.content.base(0).is_some() {
+            self.fetch(inner, 0).await?;
+        }
+        let bytes = match inner.content.count() {
+            0 => Bytes::new(),
+            _ => {
+                let (_, source) = inner.content.send(0)?;
+                self.load(source).await?
+            }
+        };
+        let expires = self.expires_of(inner);
+        let headers = self.writer.headers(&key, expires);
+        let honours = &self.writer.honours;
+        let commit = Commit {
+            key: &key,
+            headers: &headers,
+            size: bytes.len() as u64,
+            wanted: &inner.wanted,
+            honoured: (honours.put_if_absent, honours.put_if_match),
+        };
+        let _body = self.writer.body().await?;
+        let writer = &self.writer;
+        writer
+            .commit(&commit, |condition| {
+                let (bytes, headers, key) = (bytes.clone(), &headers, &key);
+                async move { writer.store.put(key, headers, bytes, &condition).await }
+            })
+            .await
+    }
+
+    /// The content of the file, if it is at most `most` bytes and in memory.
+    pub async fn small(&self, most: u64) -> Option<Bytes> {
+        let inner = self.inner.lock().await;
+        let size = inner.content.size();
+        (size <= most).then(|| inner.content.read(0, size).ok()?.ok()).flatten()
+    }
+
+    /// The object it was committed as, where nothing was changed since.
+    pub async fn committed(&self) -> Option<Object> {
+        let inner = self.inner.lock().await;
+        inner.committed.clone().filter(|_| !inner.dirty && inner.failed.is_none())
+    }
+
+    /// The object it was committed as last, whatever has changed since.
+    pub async fn committed_ever(&self) -> Option<Object> {
+        self.inner.lock().await.committed.clone()
+    }
+
+    /// Notes that its object has another key and version.
+    pub async fn moved(&self, object: Object) {
+        let mut inner = self.inner.lock().await;
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = object.version.key.clone();
+        let version = Arc::new(object.version.clone());
+        if matches!(inner.wanted, Wanted::Edit(_)) {
+            inner.wanted = Wanted::Edit(version.clone());
+        }
+        inner.content.committed(version);
+        inner.committed = Some(object);
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(ongoing) = self.inner.get_mut().upload.take() {
+            self.writer.abort(ongoing.into_upload());
+        }
+    }
+}
+
+/// Shows that a commit is under way, until it ends, also by cancellation.
+struct Committing<'a>(&'a AtomicBool);
+
+impl<'a> Committing<'a> {
+    fn new(flag: &'a AtomicBool) -> Committing<'a> {
+        flag.store(true, Ordering::Relaxed);
+        Committing(flag)
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Runs what blocks as reads and writes of a local disk do.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::Defect(error.to_string())))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::ops::Range;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::body::{Ledger, Unit};
+    use crate::bucket::Bucket;
+    use crate::bucket::honours::Honours;
+    use crate::clock::Clock;
+    use crate::expiry::{Policy, TtlRules};
+    use crate::name::Prefix;
+    use crate::store::write::{
+        Condition, CopyRequest, DeleteIf, NewHeaders, Part, Upload, WriteStore, Written,
+    };
+    use crate::store::{Content as Stream, ListRequest, Page, Store};
+
+    /// A store that does nothing.
+    struct NoStore;
+
+    fn nothing<T>() -> Result<T> {
+        Err(Error::Unsupported("anything".to_owned()))
+    }
+
+    #[async_trait]
+    impl Store for NoStore {
+        async fn head(&self, _: &str) -> Result<Object> {
+            nothing()
+        }
+
+        async fn probe(&self, _: &str, _: u64) -> Result<(Object, Bytes)> {
+            nothing()
+        }
+
+        async fn get(&self, _: &Version, _: Range<u64>) -> Result<(Object, Stream)> {
+            nothing()
+        }
+
+        async fn list(&self, _: ListRequest<'_>) -> Result<Page> {
+            nothing()
+        }
+    }
+
+    #[async_trait]
+    impl WriteStore for NoStore {
+        async fn put(&self, _: &str, _: &NewHeaders, _: Bytes, _: &Condition) -> Result<Written> {
+            nothing()
+        }
+
+        async fn create_upload(&self, _: &str, _: &NewHeaders) -> Result<Upload> {
+            nothing()
+        }
+
+        async fn upload_part(&self, _: &Upload, _: u16, _: Bytes) -> Result<Part> {
+            nothing()
+        }
+
+        async fn copy_part(&self, _: &Upload, _: u16, _: &Version, _: Range<u64>) -> Result<Part> {
+            nothing()
+        }
+
+        async fn complete(&self, _: &Upload, _: &[Part], _: &Condition) -> Result<Written> {
+            nothing()
+        }
+
+        async fn abort(&self, _: &Upload) -> Result<()> {
+            nothing()
+        }
+
+        async fn copy(&self, _: CopyRequest<'_>) -> Result<Written> {
+            nothing()
+        }
+
+        async fn delete(&self, _: &str, _: &DeleteIf) -> Result<()> {
+            nothing()
+        }
+
+        async fn rename(&self, _: &Version, _: &str, _: &Condition) -> Result<()> {
+            nothing()
+        }
+    }
+
+    /// The writer of a mount that can commit nothing.
+    pub fn writer() -> Arc<Writer> {
+        let store = Arc::new(NoStore);
+        let bucket = Bucket {
+            store: store.clone(),
+            clock: Arc::new(Clock::local()),
+            policy: Policy::default(),
+        };
+        let rules = Rules {
+            prefix: Prefix::default(),
+            ttl: TtlRules::new(Vec::new(), Ttl::Never),
+            content_type_by_name: true,
+            timeout: Duration::from_secs(30),
+        };
+        let room = Room { part: 64 << 10, memory: Ledger::new(Unit::Kib, 1024, true), spool: None };
+        let bodies = Ledger::new(Unit::Body, 4, true);
+        Writer::new(bucket, store, Honours::ALL, rules, room, bodies, None)
+    }
+
+    #[tokio::test]
+    async fn the_first_failure_sticks() {
+        let pending = Pending::create(&writer(), "d/f", Wanted::Any);
+        pending.write(0, b"x").await.unwrap();
+        let failed = pending.commit(Closing::Flush, None).await.unwrap_err();
+        assert_eq!(pending.state(), State::Failed);
+        assert_eq!(pending.write(1, b"y").await, Err(failed.clone()));
+        assert_eq!(pending.check().await, Err(failed));
+    }
+}

@@ -1,0 +1,344 @@
+//! The multipart upload of a pending file: parts leave while the program still writes.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use tokio::task::JoinSet;
+use tracing::{Instrument, warn};
+
+use super::commit::Commit;
+use super::content::Source;
+use super::{Inner, Pending, blocking};
+use crate::error::{Error, Result};
+use crate::store::write::{Condition, CopyHeaders, CopyRequest, Part, SMALLEST_PART, Upload};
+use crate::store::{Content as Stream, Object};
+
+/// Parts of one file under way at one time.
+const IN_FLIGHT: usize = 4;
+
+/// The largest object that one request copies (S3 API reference, CopyObject).
+const LARGEST_COPY: u64 = 5 << 30;
+
+/// How often all parts are sent anew after the store has lost the upload.
+const UPLOADS: u32 = 3;
+
+/// An upload under way, and the parts that are being sent. Dropping it ends those.
+pub struct Ongoing {
+    upload: Upload,
+    /// When its headers went out.
+    began: SystemTime,
+    expires: Option<SystemTime>,
+    /// Each with its index and change.
+    parts: JoinSet<(usize, u64, Result<Part>)>,
+    sent: usize,
+}
+
+impl Ongoing {
+    pub fn upload(&self) -> &Upload {
+        &self.upload
+    }
+
+    /// Parts that the store has.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    pub fn into_upload(self) -> Upload {
+        self.upload
+    }
+}
+
+impl Pending {
+    /// Sends the parts that a program has filled and left behind, up to `offset`. To be called after
+    /// the write that ended there was answered.
+    pub async fn send_full_parts(&self, offset: u64) {
+        let mut inner = self.inner.lock().await;
+        if inner.failed.is_some() || inner.unlinked || !inner.written {
+            return;
+        }
+        if let Err(error) = self.send_up_to(&mut inner, offset).await {
+            self.refuse(&mut inner, error);
+        }
+        self.show(&inner);
+    }
+
+    /// Whether [`Pending::send_full_parts`] may have something to send after a write.
+    pub fn fills_part(&self, offset: u64, bytes: usize) -> bool {
+        let part = self.writer.room.part;
+        let end = offset + bytes as u64;
+        self.size() > part && end % part <= bytes as u64 * IN_FLIGHT as u64
+    }
+
+    async fn send_up_to(&self, inner: &mut Inner, offset: u64) -> Result<()> {
+        let full = inner.content.index(offset);
+        // A file of one part is one PutObject.
+        if full == 0 || inner.content.size() <= self.writer.room.part {
+            return Ok(());
+        }
+        self.reap(inner)?;
+        for index in 0..full {
+            if !inner.content.is_unsent(index) || inner.content.base(index).is_some() {
+                continue;
+            }
+            let is_full = inner.upload.as_ref().is_some_and(|it| it.parts.len() >= IN_FLIGHT);
+            match (is_full, &self.writer.room.spool) {
+                (true, Some(_)) => return Ok(()),
+                // Without a spool the next write has no other place.
+                (true, None) => self.wait_for_one(inner).await?,
+                (false, _) => {}
+            }
+            self.send_part(inner, index).await?;
+            match &self.writer.room.spool {
+                // Where the spool is full it stays in memory.
+                Some(_) => _ = self.move_out(inner, index).await,
+                None => inner.content.forget(index),
+            }
+        }
+        Ok(())
+    }
+
+    /// Begins to send a part.
+    async fn send_part(&self, inner: &mut Inner, index: usize) -> Result<()> {
+        if inner.upload.is_none() {
+            let key = self.key();
+            let began = self.writer.bucket.clock.now();
+            let expires = self.expires_of(inner);
+            let upload =
+                self.writer.create_upload(&key, &self.writer.headers(&key, expires)).await?;
+            inner.upload = Some(Ongoing { upload, began, expires, parts: JoinSet::new(), sent: 0 });
+        }
+        let (change, source) = inner.content.send(index)?;
+        let Some(ongoing) = &mut inner.upload else { return Ok(()) };
+        let (writer, upload) = (self.writer.clone(), ongoing.upload.clone());
+        let number = index as u16 + 1;
+        let last = index + 1 == inner.content.count();
+        let send = async move {
+            let sent = async {
+                let _body = writer.body().await?;
+                match source {
+                    // Only the last part may be a small one.
+                    Source::Base(version, range)
+                        if last || range.end - range.start >= SMALLEST_PART as u64 =>
+                    {
+                        writer.store.copy_part(&upload, number, &version, range).await
+                    }
+                    source => {
+                        let bytes = load(&writer, source).await?;
+                        writer.store.upload_part(&upload, number, bytes).await
+                    }
+                }
+            };
+            (index, change, sent.await)
+        };
+        ongoing.parts.spawn(send.in_current_span());
+        Ok(())
+    }
+
+    /// Notes the parts that have arrived.
+    fn reap(&self, inner: &mut Inner) -> Result<()> {
+        let mut ended = Vec::new();
+        if let Some(ongoing) = &mut inner.upload {
+            while let Some(part) = ongoing.parts.try_join_next() {
+                ended.push(part);
+            }
+        }
+        ended.into_iter().try_for_each(|part| note(inner, part))
+    }
+
+    async fn wait_for_one(&self, inner: &mut Inner) -> Result<()> {
+        let Some(ongoing) = &mut inner.upload else { return Ok(()) };
+        match ongoing.parts.join_next().await {
+            Some(part) => note(inner, part),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends all that the store does not have, and completes the upload.
+    pub(super) async fn commit_parts(&self, inner: &mut Inner, key: &str) -> Result<Object> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.commit_upload(inner, key).await {
+                // The upload is gone, or lost to another change: all is sent again.
+                Err(Error::NotFound | Error::Conflict(_)) if tries < UPLOADS => {
+                    warn!(key, "an upload was lost, and is sent again");
+                    self.abandon(inner);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn commit_upload(&self, inner: &mut Inner, key: &str) -> Result<Object> {
+        let parts = loop {
+            self.reap(inner)?;
+            let next = (0..inner.content.count()).find(|i| inner.content.is_to_be_sent(*i));
+            let in_flight = inner.upload.as_ref().map_or(0, |ongoing| ongoing.parts.len());
+            match next {
+                Some(index) if in_flight < IN_FLIGHT => self.send_part(inner, index).await?,
+                _ if in_flight > 0 => self.wait_for_one(inner).await?,
+                _ => match inner.content.all_stored() {
+                    Some(parts) => break parts,
+                    None => return Err(Error::Defect("a part was not sent".into())),
+                },
+            }
+        };
+        let Some(ongoing) = &inner.upload else {
+            return Err(Error::Defect("there is no upload to complete".into()));
+        };
+        let writer = &self.writer;
+        let headers = writer.headers(key, ongoing.expires);
+        let honours = &writer.honours;
+        let commit = Commit {
+            key,
+            headers: &headers,
+            size: inner.content.size(),
+            wanted: &inner.wanted,
+            honoured: (honours.complete_if_absent, honours.complete_if_match),
+        };
+        let (upload, parts) = (&ongoing.upload, &parts);
+        let object = writer
+            .commit(&commit, |condition| async move {
+                writer.store.complete(upload, parts, &condition).await
+            })
+            .await?;
+        writer.completed(upload);
+        let (began, expires) = (ongoing.began, ongoing.expires);
+        inner.upload = None;
+        Ok(self.stamp_anew(inner, object, began, expires).await)
+    }
+
+    /// Rule W1: the headers of an upload are fixed when it is created, so one that took more than
+    /// half of its TTL is stamped once more.
+    async fn stamp_anew(
+        &self,
+        inner: &Inner,
+        object: Object,
+        began: SystemTime,
+        expires: Option<SystemTime>,
+    ) -> Object {
+        let now = self.writer.bucket.clock.now();
+        let Some(ttl) = expires.and_then(|at| at.duration_since(began).ok()) else { return object };
+        let took = now.duration_since(began).unwrap_or_default();
+        if matches!(inner.end, Some(super::End::At(_))) || took <= ttl / 2 {
+            return object;
+        }
+        let anew = self.expires_of(inner);
+        match self.writer.restamp(&object, anew).await {
+            Ok(object) => object,
+            Err(error) => {
+                warn!(key = %object.version.key, "its upload took {took:?} of its TTL, and it \
+                    cannot be stamped anew: {error}");
+                object
+            }
+        }
+    }
+
+    /// The bytes of a part, or of a whole small file.
+    pub(super) async fn load(&self, source: Source) -> Result<Bytes> {
+        load(&self.writer, source).await
+    }
+}
+
+impl super::Writer {
+    /// Gives an object another end: a copy onto itself, held to its ETag.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` where it was replaced. `TooLarge` for what no copy holds.
+    pub async fn restamp(&self, object: &Object, expires: Option<SystemTime>) -> Result<Object> {
+        if object.version.size > LARGEST_COPY {
+            return Err(Error::TooLarge { most: LARGEST_COPY });
+        }
+        let condition = match object.version.tag().filter(|_| self.honours.copy_if_match) {
+            Some(tag) => Condition::Is(tag),
+            None => Condition::Any,
+        };
+        let written = self
+            .store
+            .copy(CopyRequest {
+                source: &object.version,
+                key: &object.version.key,
+                headers: CopyHeaders::AllButExpires(expires),
+                storage_class: object.headers.storage_class.as_deref(),
+                condition: &condition,
+            })
+            .await?;
+        let mut object = object.clone();
+        object.headers.expires = expires.map(crate::expiry::format_http_date);
+        if let Some(tag) = written.tag {
+            object.version.etag = tag.as_str().into();
+        }
+        match written.last_modified {
+            Some(at) => {
+                object.version.last_modified = at;
+                object.version.slack = Duration::ZERO;
+            }
+            None => object.version.slack = Duration::from_secs(60),
+        }
+        Ok(object)
+    }
+}
+
+fn note(
+    inner: &mut Inner,
+    part: std::result::Result<(usize, u64, Result<Part>), tokio::task::JoinError>,
+) -> Result<()> {
+    let (index, change, sent) = part.map_err(|error| Error::Defect(error.to_string()))?;
+    match sent {
+        Ok(part) => {
+            inner.content.stored(index, change, part);
+            if let Some(ongoing) = &mut inner.upload {
+                ongoing.sent += 1;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            inner.content.unsent(index);
+            Err(error)
+        }
+    }
+}
+
+async fn load(writer: &super::Writer, source: Source) -> Result<Bytes> {
+    match source {
+        Source::Bytes(sealed, length) if sealed.bytes.len() == length => Ok(sealed.bytes),
+        Source::Bytes(sealed, length) => {
+            let mut bytes = BytesMut::from(&sealed.bytes[..]);
+            bytes.resize(length, 0);
+            Ok(bytes.freeze())
+        }
+        Source::Zeros(length) => {
+            let _turn = writer.loads.acquire().await;
+            Ok(BytesMut::zeroed(length).freeze())
+        }
+        Source::Spooled(extent, length) => {
+            let _turn = writer.loads.acquire().await;
+            blocking(move || {
+                let mut bytes = BytesMut::zeroed(length);
+                extent.read(0, &mut bytes)?;
+                Ok(bytes.freeze())
+            })
+            .await
+        }
+        Source::Base(version, range) => {
+            let _turn = writer.loads.acquire().await;
+            let length = (range.end - range.start) as usize;
+            let mut bytes = BytesMut::with_capacity(length);
+            let (_, mut content) = writer.store.get(&version, range).await?;
+            while bytes.len() < length {
+                bytes.extend_from_slice(&next(&mut content, writer.rules.timeout).await?);
+            }
+            Ok(bytes.freeze())
+        }
+    }
+}
+
+/// The next bytes of a body.
+pub async fn next(content: &mut Stream, timeout: Duration) -> Result<Bytes> {
+    match tokio::time::timeout(timeout, content.next()).await {
+        Ok(Some(chunk)) => chunk,
+        Ok(None) => Err(Error::Protocol("a body that ends early".into())),
+        Err(_) => Err(Error::TimedOut(timeout)),
+    }
+}
