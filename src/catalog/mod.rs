@@ -151,6 +151,44 @@ impl Catalog {
         fact
     }
 
+    /// Caches a version that this mount has written, and its first bytes for the next open.
+    pub fn wrote(&self, object: Object, first: Bytes) -> Fact {
+        self.forget(&object.version.key);
+        let fact = self.read(object);
+        self.facts().put(self.key_of(&fact), fact.clone());
+        if let Known::File { version, .. } = &fact.known
+            && version.is_resumable()
+            && !first.is_empty()
+        {
+            self.probes.keep(version, first);
+        }
+        fact
+    }
+
+    fn key_of(&self, fact: &Fact) -> Arc<str> {
+        match &fact.known {
+            Known::File { version, .. } => version.key.clone(),
+            Known::Directory | Known::Absent => "".into(),
+        }
+    }
+
+    /// Caches that this mount has removed a name.
+    pub fn removed(&self, key: &str) {
+        self.forget(key);
+        let until = self.after(self.settings.negative_ttl);
+        self.facts().put(key.into(), Fact { known: Known::Absent, until, walked: false });
+    }
+
+    /// The fact about a name, if it is fresh. Asks nothing.
+    pub fn known_now(&self, key: &str) -> Option<Fact> {
+        self.fresh(key)
+    }
+
+    /// The fact that an object is; nothing is cached.
+    pub fn judged(&self, object: Object) -> Fact {
+        self.read(object)
+    }
+
     /// Caches a fact about a file. An expired file is cached only in place of an older fact: a
     /// listing does not show it, so no lookup follows.
     fn remember(&self, facts: &mut Weighed<Arc<str>, Fact>, fact: &Fact) {
@@ -185,7 +223,17 @@ impl Catalog {
             }
         }
         let about = self.describe(&headers, expiry, basis);
-        self.file(Arc::new(version), expiry, Some(about), now)
+        self.file(self.as_known(version), expiry, Some(about), now)
+    }
+
+    /// The version under which this one is known: what this mount has written keeps the Last-Modified
+    /// of that moment.
+    fn as_known(&self, seen: Version) -> Arc<Version> {
+        let facts = self.facts();
+        match facts.peek(&seen.key).map(|fact| &fact.known) {
+            Some(Known::File { version, .. }) if version.is(&seen) => version.clone(),
+            _ => Arc::new(seen),
+        }
     }
 
     /// The description of an object, shared with equal ones.
