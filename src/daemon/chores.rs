@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::daemon::status::process_of;
 use crate::fd_budget::{self, InUse};
 use crate::fs::Fs;
 use crate::fs::inode::Idle;
+use crate::process;
 
 /// Names invalidated in one blocking call: the task can be ended between two calls.
 const IDLE_NAMES: usize = 64;
@@ -72,7 +72,7 @@ async fn report_idle_bodies(fs: Arc<Fs>, after: Duration) {
             let Ok(handle) = handle.reading() else { continue };
             let reader = &handle.reader;
             let held = Duration::from_secs(handle.held_for().unwrap_or(after).as_secs());
-            let (pid, command) = process_of(handle.pid).unzip();
+            let (pid, command) = process::with_command(handle.pid).unzip();
             warn!(
                 key = %reader.version().key,
                 pid = pid.unwrap_or(handle.pid),

@@ -10,6 +10,7 @@ use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::fs::handle::ReadHandle;
 use crate::metrics::Requests;
+use crate::process;
 use crate::shown::Shown;
 
 /// The state of a mount. Field names are part of the interface.
@@ -84,15 +85,6 @@ pub struct HandleStatus {
     pub command: Option<String>,
 }
 
-/// The process that a thread belongs to, and its command, if it is there still: FUSE names
-/// the thread that asks (proc_pid_status(5), proc_pid_comm(5)).
-pub fn process_of(thread: u32) -> Option<(u32, String)> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
-    let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some((pid, command.trim_end().to_owned()))
-}
-
 impl Status {
     /// `peak` is the most seen before; `source` and `dir` name the mount.
     pub fn of(
@@ -116,7 +108,7 @@ impl Status {
         let handles_detail: Vec<_> = reading
             .map(|(number, handle)| {
                 let reader = &handle.reader;
-                let (pid, command) = process_of(handle.pid).unzip();
+                let (pid, command) = process::with_command(handle.pid).unzip();
                 HandleStatus {
                     handle: number,
                     key: reader.version().key.to_string(),

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::body::{Reader, State};
 use crate::error::{Error, Result};
-use crate::fs::inode::{File, Opened, Pending};
+use crate::fs::inode::{File, Opened};
+use crate::pending::Pending;
 
 /// A handle counts as being read for this long after a read: programs compute between two.
 const IN_USE: Duration = Duration::from_secs(1);
@@ -33,12 +34,15 @@ pub struct ReadHandle {
     reported: AtomicBool,
 }
 
-/// Writes a pending file.
+/// Writes a pending file, or reads what was written of it so far.
 pub struct WriteHandle {
     pub ino: u64,
     /// Of the thread that opened it.
     pub pid: u32,
+    /// The process of that thread, where it can be known.
+    pub process: Option<u32>,
     pub pending: Arc<Pending>,
+    pub writes: bool,
 }
 
 impl Handle {
@@ -54,10 +58,10 @@ impl Handle {
     }
 
     /// The key of what it is open on.
-    pub fn key(&self) -> &str {
+    pub fn key(&self) -> Arc<str> {
         match self {
-            Handle::Read(handle) => &handle.reader.version().key,
-            Handle::Write(handle) => &handle.pending.key,
+            Handle::Read(handle) => handle.reader.version().key.clone(),
+            Handle::Write(handle) => handle.pending.key(),
         }
     }
 
@@ -65,7 +69,15 @@ impl Handle {
     fn is_in_use(&self) -> bool {
         match self {
             Handle::Read(handle) => handle.is_in_use(),
-            Handle::Write(_) => true,
+            Handle::Write(handle) => handle.writes,
+        }
+    }
+
+    /// The handle, if it is one of a pending file.
+    pub fn writing(&self) -> Option<&WriteHandle> {
+        match self {
+            Handle::Read(_) => None,
+            Handle::Write(handle) => Some(handle),
         }
     }
 }
@@ -145,12 +157,11 @@ impl<T> Handles<T> {
         self.table().get(&number).cloned().ok_or(Error::BadHandle)
     }
 
-    /// Gives back all that an open took.
-    pub fn close(&self, number: u64) -> Result<()> {
+    /// Takes a handle out: what its open took is given back once it is dropped.
+    pub fn close(&self, number: u64) -> Result<Arc<T>> {
         let handle = self.table().remove(&number).ok_or(Error::BadHandle)?;
-        drop(handle);
         self.closed.notify_waiters();
-        Ok(())
+        Ok(handle)
     }
 
     /// All of them, by number.
@@ -168,7 +179,7 @@ impl<T> Handles<T> {
 impl Handles<Handle> {
     /// How many are open on an object, whatever its version.
     pub fn count_of(&self, key: &str) -> usize {
-        self.table().values().filter(|handle| handle.key() == key).count()
+        self.table().values().filter(|handle| *handle.key() == *key).count()
     }
 
     /// The handles whose body has been idle for so long and that were not reported yet.
@@ -205,21 +216,24 @@ mod tests {
     use super::*;
     use crate::fs::inode::{Inodes, ROOT};
     use crate::name::Prefix;
+    use crate::pending::Wanted;
 
     #[tokio::test(start_paused = true)]
     async fn a_handle_that_writes_is_not_read_and_is_waited_for_until_it_is_closed() {
         let (inodes, handles) = (Inodes::new(Prefix::default()), Handles::default());
-        let (ino, pending) = inodes.pending(ROOT, "d/f");
-        let number = handles.open(Handle::Write(WriteHandle { ino, pid: 1, pending }));
+        let pending = Pending::create(&crate::pending::tests::writer(), "d/f", Wanted::Any);
+        let ino = inodes.pending(ROOT, &pending);
+        let handle = WriteHandle { ino, pid: 1, process: None, pending, writes: true };
+        let number = handles.open(Handle::Write(handle));
         let handle = handles.get(number).unwrap();
         assert_eq!(handle.reading().map(|handle| handle.ino), Err(Error::BadHandle));
-        assert_eq!((handle.key(), handles.count_of("d/f")), ("d/f", 1));
+        assert_eq!((&*handle.key(), handles.count_of("d/f")), ("d/f", 1));
         assert!(handles.newly_idle(Duration::ZERO).is_empty(), "it holds no body");
         let unused = handles.until_unused();
         let waits = tokio::time::timeout(Duration::from_secs(60), unused).await;
         assert!(waits.is_err());
         handles.close(number).unwrap();
         handles.until_unused().await;
-        assert_eq!(handles.close(number), Err(Error::BadHandle));
+        assert_eq!(handles.close(number).err(), Some(Error::BadHandle));
     }
 }

@@ -1,7 +1,7 @@
 //! What the kernel has of a version's content, as far as this mount has given it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// How much of the content has been given to the kernel, which may have dropped it since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,11 +20,18 @@ enum Extent {
 pub struct KernelCopy {
     extent: AtomicU8,
     handles: AtomicUsize,
+    /// A file that is being read is to be edited: the next lookup gets another inode, whose pages
+    /// may change.
+    superseded: AtomicBool,
 }
 
 impl Default for KernelCopy {
     fn default() -> KernelCopy {
-        KernelCopy { extent: AtomicU8::new(Extent::Nothing as u8), handles: AtomicUsize::new(0) }
+        KernelCopy {
+            extent: AtomicU8::new(Extent::Nothing as u8),
+            handles: AtomicUsize::new(0),
+            superseded: AtomicBool::new(false),
+        }
     }
 }
 
@@ -68,6 +75,15 @@ impl KernelCopy {
 
     pub fn has_all(&self) -> bool {
         self.has(Extent::All)
+    }
+
+    /// Has lookups of this version get another inode from now on.
+    pub fn supersede(&self) {
+        self.superseded.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Relaxed)
     }
 
     /// Whether a handle is open.

@@ -14,7 +14,6 @@ mod table;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::RandomState;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -22,7 +21,8 @@ use tokio::time::Instant;
 
 use crate::expiry::Expiry;
 use crate::name::Prefix;
-use crate::store::Version;
+use crate::pending::Pending;
+use crate::store::{Object, Version};
 use crate::xattr::About;
 use idle::{Kind, Limits, Lines};
 pub use kernel_copy::{KernelCopy, Opened};
@@ -48,20 +48,24 @@ pub struct File {
     pub kernel: KernelCopy,
 }
 
+impl File {
+    /// A version of which the kernel has nothing yet.
+    pub fn new(version: Arc<Version>, expiry: Expiry, about: Option<Arc<About>>) -> File {
+        let about = about.map_or_else(OnceLock::new, OnceLock::from);
+        File { version, expiry, about, kernel: KernelCopy::default() }
+    }
+
+    /// The object, with its headers as far as they are known.
+    pub fn object(&self) -> Object {
+        let headers = self.about.get().map(|about| about.headers(self.expiry));
+        Object { version: (*self.version).clone(), headers: headers.unwrap_or_default() }
+    }
+}
+
 impl AsRef<KernelCopy> for File {
     fn as_ref(&self) -> &KernelCopy {
         &self.kernel
     }
-}
-
-/// A file that is being written: no version of the store yet.
-#[derive(Debug)]
-pub struct Pending {
-    pub key: Arc<str>,
-    /// Bytes so far.
-    pub size: AtomicU64,
-    /// Distinguishes pending files of one key.
-    serial: u64,
 }
 
 /// What an inode number stands for.
@@ -69,13 +73,13 @@ pub struct Pending {
 pub enum Node {
     Directory(Prefix),
     File(Arc<File>),
+    /// A file that is being written: no version of the store yet.
     Pending(Arc<Pending>),
 }
 
 pub struct Inodes {
     hasher: RandomState,
     table: Mutex<Table>,
-    last_pending: AtomicU64,
     /// There is, or will soon be, a name to invalidate.
     changed: Notify,
 }
@@ -113,12 +117,7 @@ impl Inodes {
             lines: Lines::new(limits),
             doubted: VecDeque::new(),
         };
-        Inodes {
-            hasher: RandomState::new(),
-            table: Mutex::new(table),
-            last_pending: AtomicU64::new(0),
-            changed: Notify::new(),
-        }
+        Inodes { hasher: RandomState::new(), table: Mutex::new(table), changed: Notify::new() }
     }
 
     pub fn get(&self, ino: u64) -> Option<Node> {
@@ -133,22 +132,20 @@ impl Inodes {
         expiry: Expiry,
         about: Option<&Arc<About>>,
     ) -> (u64, Arc<File>) {
-        let fresh = || File {
-            version: version.clone(),
-            expiry,
-            about: OnceLock::new(),
-            kernel: KernelCopy::default(),
-        };
         let same = |node: &Node| match node {
             // The same bytes with another end are another version, within the second that
             // Last-Modified can tell.
-            Node::File(file) if *file.version == **version && file.expiry == expiry => {
+            Node::File(file)
+                if *file.version == **version
+                    && file.expiry == expiry
+                    && !file.kernel.is_superseded() =>
+            {
                 Some(file.clone())
             }
             _ => None,
         };
         let (ino, file) = self.look_up(parent, self.hash_of_file(version), same, || {
-            let file = Arc::new(fresh());
+            let file = Arc::new(File::new(version.clone(), expiry, None));
             (Node::File(file.clone()), file)
         });
         if let Some(about) = about {
@@ -164,14 +161,27 @@ impl Inodes {
         self.look_up(parent, self.hash_of_directory(prefix), same, fresh).0
     }
 
-    /// A new file of this key in the directory `parent`, with a number of its own, counted as looked
-    /// up once.
-    pub fn pending(&self, parent: u64, key: &str) -> (u64, Arc<Pending>) {
-        let serial = self.last_pending.fetch_add(1, Ordering::Relaxed) + 1;
-        let pending = Arc::new(Pending { key: key.into(), size: AtomicU64::new(0), serial });
-        let hash = hash_of_pending(&self.hasher, &pending);
-        let node = Node::Pending(pending.clone());
-        self.look_up(parent, hash, |_| None, || (node, pending))
+    /// The inode of a pending file in the directory `parent`, counted as looked up once more.
+    pub fn pending(&self, parent: u64, pending: &Arc<Pending>) -> u64 {
+        let same = |node: &Node| match node {
+            Node::Pending(known) if Arc::ptr_eq(known, pending) => Some(()),
+            _ => None,
+        };
+        let fresh = || (Node::Pending(pending.clone()), ());
+        self.look_up(parent, hash_of_pending(&self.hasher, pending), same, fresh).0
+    }
+
+    /// Has a number stand for something else from now on: a version that is being edited, a pending
+    /// file that was committed. `false` if the kernel has forgotten it.
+    pub fn rebind(&self, ino: u64, node: Node) -> bool {
+        let mut table = self.table();
+        let known = table.rebind(ino, node, &self.hasher);
+        let crowded = known && table.meet(ino, Instant::now());
+        drop(table);
+        if crowded {
+            self.changed.notify_one();
+        }
+        known
     }
 
     /// Whether the kernel knows this version and has opened it: content is with it, or on its way.
@@ -191,6 +201,16 @@ impl Inodes {
             matches!(node, Node::File(file) if *file.version == *version).then_some(())
         };
         self.table().number(self.hash_of_file(version), same)
+    }
+
+    /// The number of a version that the kernel knows.
+    pub fn known_number_of_file(&self, version: &Version) -> Option<u64> {
+        let same = |node: &Node| {
+            matches!(node, Node::File(file) if *file.version == *version).then_some(())
+        };
+        let table = self.table();
+        let home = table.home(self.hash_of_file(version));
+        table.find(home, same).map(|(ino, ())| ino)
     }
 
     /// The number a directory has, or would have.
@@ -314,13 +334,20 @@ impl Inodes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pending::Wanted;
     use idle::REST;
     use std::time::{Duration, SystemTime};
     use tokio::time::advance;
 
     fn version_of(key: &str, etag: &str) -> Arc<Version> {
         let last_modified = SystemTime::UNIX_EPOCH;
-        Arc::new(Version { key: key.into(), etag: etag.into(), last_modified, slack: Duration::ZERO, size: 1 })
+        Arc::new(Version {
+            key: key.into(),
+            etag: etag.into(),
+            last_modified,
+            slack: Duration::ZERO,
+            size: 1,
+        })
     }
 
     fn version(etag: &str) -> Arc<Version> {
@@ -460,26 +487,51 @@ mod tests {
         assert_eq!(inodes.names(), [""; 0], "the kernel has no name of it");
     }
 
+    fn draft(key: &str) -> Arc<Pending> {
+        Pending::create(&crate::pending::tests::writer(), key, Wanted::Any)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_pending_file_has_a_number_of_its_own_and_keeps_it() {
         let inodes = few();
         let version = inodes.met(ROOT, "k");
-        let [(a, first), (b, second)] = [(); 2].map(|()| inodes.pending(ROOT, "k"));
+        let [first, second] = [(); 2].map(|()| draft("k"));
+        let [a, b] = [&first, &second].map(|pending| inodes.pending(ROOT, pending));
         assert!(
             a != b && ![a, b].contains(&version),
             "two writers of one name, and what was there"
         );
-        assert_eq!((&*first.key, first.size.load(Ordering::Relaxed)), ("k", 0));
+        assert_eq!(inodes.pending(ROOT, &first), a, "looked up again");
         assert!(matches!(inodes.get(b), Some(Node::Pending(node)) if Arc::ptr_eq(&node, &second)));
         // However many there are, none is dropped while it is written.
-        let more: Vec<u64> = (0..5).map(|i| inodes.pending(ROOT, &i.to_string()).0).collect();
+        let more: Vec<u64> = (0..5).map(|i| inodes.pending(ROOT, &draft(&i.to_string()))).collect();
         advance(REST).await;
         assert_eq!(inodes.names(), [""; 0]);
-        for ino in more.into_iter().chain([a, b, version]) {
+        for ino in more.into_iter().chain([a, a, b, version]) {
             inodes.forget(ino, 1);
-            assert!(inodes.get(ino).is_none());
         }
         assert_eq!(inodes.count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_number_can_stand_for_a_version_then_for_its_edit_and_the_new_version() {
+        let inodes = Inodes::new(Prefix::default());
+        let (before, after) = (version("1"), version("2"));
+        let (ino, _) = inodes.file(ROOT, &before, Expiry::Never, None);
+        let edit = draft("k");
+        assert!(inodes.rebind(ino, Node::Pending(edit.clone())));
+        assert_eq!(inodes.pending(ROOT, &edit), ino);
+        let (other, _) = inodes.file(ROOT, &before, Expiry::Never, None);
+        assert_ne!(other, ino, "the version that is edited has another number meanwhile");
+        let file = Arc::new(File::new(after.clone(), Expiry::Never, None));
+        assert!(inodes.rebind(ino, Node::File(file.clone())));
+        let (found, same) = inodes.file(ROOT, &after, Expiry::Never, None);
+        assert!(found == ino && Arc::ptr_eq(&file, &same));
+        assert_eq!(inodes.known_number_of_file(&after), Some(ino));
+        inodes.forget(ino, 3);
+        inodes.forget(other, 1);
+        assert_eq!((inodes.count(), inodes.known_number_of_file(&after)), (1, None));
+        assert!(!inodes.rebind(ino, Node::File(file)), "the kernel has forgotten it");
     }
 
     #[test]

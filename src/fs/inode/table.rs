@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::idle::{Kind, Lines};
-use super::{Node, Pending, ROOT};
+use super::{Node, ROOT};
 use crate::name::{self, Prefix};
+use crate::pending::Pending;
 use crate::store::Version;
 
 /// In-use inodes examined before the lock of the table is released for a while.
@@ -75,18 +76,31 @@ pub(super) fn hash_of_pending(hasher: &RandomState, pending: &Pending) -> u64 {
     hasher.hash_one((2u8, pending.serial))
 }
 
+fn hash_of(hasher: &RandomState, node: &Node) -> u64 {
+    match node {
+        Node::File(file) => hash_of_file(hasher, &file.version),
+        Node::Directory(prefix) => hash_of_directory(hasher, prefix),
+        Node::Pending(pending) => hash_of_pending(hasher, pending),
+    }
+}
+
 pub(super) fn is_directory(node: &Node, prefix: &Prefix) -> bool {
     matches!(node, Node::Directory(known) if known == prefix)
 }
 
+fn kind_of(node: &Node) -> Kind {
+    match node {
+        Node::Directory(_) => Kind::Directory,
+        Node::File(file) if file.kernel.was_opened() => Kind::Opened,
+        Node::File(_) => Kind::Unopened,
+        // It is opened with its creation.
+        Node::Pending(_) => Kind::Opened,
+    }
+}
+
 impl Slot {
     pub(super) fn new(node: Node, parent: u64) -> Slot {
-        let kind = match node {
-            Node::Directory(_) => Kind::Directory,
-            Node::File(_) => Kind::Unopened,
-            // It is opened with its creation.
-            Node::Pending(_) => Kind::Opened,
-        };
+        let kind = kind_of(&node);
         Slot {
             node,
             lookups: 1,
@@ -109,11 +123,11 @@ impl Slot {
         }
     }
 
-    fn name(&self) -> &str {
+    fn name(&self) -> String {
         match &self.node {
-            Node::File(file) => name::last(&file.version.key),
-            Node::Pending(pending) => name::last(&pending.key),
-            Node::Directory(prefix) => name::last(prefix.as_str().trim_end_matches('/')),
+            Node::File(file) => name::last(&file.version.key).to_owned(),
+            Node::Pending(pending) => name::last(&pending.key()).to_owned(),
+            Node::Directory(prefix) => name::last(prefix.as_str().trim_end_matches('/')).to_owned(),
         }
     }
 }
@@ -176,11 +190,29 @@ impl Table {
         if let Some(parent) = self.slots.get_mut(&slot.parent) {
             parent.children = parent.children.saturating_sub(1);
         }
-        let home = self.home(match &slot.node {
-            Node::File(file) => hash_of_file(hasher, &file.version),
-            Node::Directory(prefix) => hash_of_directory(hasher, prefix),
-            Node::Pending(pending) => hash_of_pending(hasher, pending),
-        });
+        self.unlist(ino, &slot.node, hasher);
+    }
+
+    /// See [`super::Inodes::rebind`].
+    pub(super) fn rebind(&mut self, ino: u64, node: Node, hasher: &RandomState) -> bool {
+        let home = self.home(hash_of(hasher, &node));
+        let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return false };
+        let kind = kind_of(&node);
+        if kind != slot.kind && !slot.asked {
+            self.lines.leave(slot.kind, ino);
+        }
+        slot.kind = kind;
+        let before = std::mem::replace(&mut slot.node, node);
+        self.unlist(ino, &before, hasher);
+        if ino != home {
+            self.displaced.entry(home).or_default().push(ino);
+        }
+        true
+    }
+
+    /// Takes a number off the list of those that do not have the number of their hash.
+    fn unlist(&mut self, ino: u64, node: &Node, hasher: &RandomState) {
+        let home = self.home(hash_of(hasher, node));
         if ino != home
             && let Entry::Occupied(mut displaced) = self.displaced.entry(home)
         {
@@ -212,7 +244,7 @@ impl Table {
                         self.lines.meet(kind, ino, now);
                     }
                     Some(slot) => {
-                        let idle = Idle { parent: slot.parent, name: slot.name().to_owned() };
+                        let idle = Idle { parent: slot.parent, name: slot.name() };
                         self.lines.leave(kind, ino);
                         if let Some(slot) = self.slots.get_mut(&ino) {
                             slot.asked = true;
@@ -235,7 +267,7 @@ impl Table {
                 self.doubted.push_back(ino);
                 continue;
             }
-            let idle = Idle { parent: slot.parent, name: slot.name().to_owned() };
+            let idle = Idle { parent: slot.parent, name: slot.name() };
             if let Some(slot) = self.slots.get_mut(&ino) {
                 slot.doubted = false;
             }
