@@ -11,9 +11,6 @@ use crate::output::say;
 
 pub fn run(args: MountArgs) -> Result<ExitCode, String> {
     let config = Config::new(args)?;
-    if config.writing.is_some() {
-        return Err("--writable cannot be used yet: all mounts are read-only".to_owned());
-    }
     // Before the runtime opens its descriptors, which the budget counts.
     let budget = daemon::budget(&config)?;
     let source = config.url();

@@ -73,6 +73,8 @@ impl Config {
         if let Some((option, asked)) = memory.into_iter().find(|(_, asked)| *asked > machine) {
             return Err(format!("{option} {asked} is more than this machine has, {machine}"));
         }
+        let writing = Writing::new(writing, reading.buffer_memory)?;
+        let write_bits = if writing.is_some() { 0o777 } else { !0o222 };
         Ok(Config {
             endpoint: Endpoint { pool_idle: limits.pool_idle, ..endpoint(bucket, at) },
             dir: args.dir,
@@ -100,7 +102,7 @@ impl Config {
             max_open_bodies: limits.max_open_bodies,
             parking: !limits.no_parking,
             buffer_memory: reading.buffer_memory.as_u64(),
-            writing: Writing::new(writing, reading.buffer_memory)?,
+            writing,
             keep_fd_limit: limits.keep_fd_limit,
             idle_warn: Some(limits.idle_warn).filter(|after| !after.is_zero()),
             fuse_threads: limits.fuse_threads,
@@ -108,12 +110,22 @@ impl Config {
             ownership: Ownership {
                 uid: files.uid.unwrap_or_else(|| Uid::current().as_raw()),
                 gid: files.gid.unwrap_or_else(|| Gid::current().as_raw()),
-                file_mode: files.file_mode,
-                dir_mode: files.dir_mode,
+                file_mode: files.file_mode & write_bits,
+                dir_mode: files.dir_mode & write_bits,
             },
             allow_other: files.allow_other,
             replace_dead: args.replace_dead,
         })
+    }
+
+    /// Bytes of memory for content that is read, and that is written. A writable mount has two
+    /// accounts, of half each: readers that wait for memory and writers that wait for a body never
+    /// wait for each other.
+    pub fn memory(&self) -> (u64, u64) {
+        match &self.writing {
+            Some(_) => (self.buffer_memory / 2, self.buffer_memory / 2),
+            None => (self.buffer_memory, 0),
+        }
     }
 
     /// The bucket and prefix, as `s3://BUCKET/PREFIX`.

@@ -37,7 +37,6 @@ use answers::Answers;
 use chores::Chores;
 use control::{Server, Service};
 use mounts::MountEntry;
-use parts::Opened;
 pub use parts::{budget, budget_without_mount};
 use status::Status;
 
@@ -71,15 +70,18 @@ impl Mounted {
         session::check(&config.dir, config.replace_dead)?;
         let clock = Arc::new(if config.local_clock { Clock::local() } else { Clock::server() });
         let metrics = Arc::new(Metrics::default());
-        let Opened { site, store, impatient } = tokio::select! {
+        let opened = tokio::select! {
             opened = parts::open_store(&config, &budget, clock.clone(), metrics.clone()) => opened?,
             () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
         };
-        let index = parts::open_index(&config, &site).await?;
-        let accounts = Accounts::new(budget.cap, config.parking, config.buffer_memory);
-        let bucket = Bucket { store, clock, policy: config.policy };
-        let asked = Bucket { store: impatient, ..bucket.clone() };
-        let fs = Arc::new(Fs::new(bucket, metrics, accounts, config.settings.clone(), index));
+        let index = parts::open_index(&config, &opened.site).await?;
+        let (memory, _) = config.memory();
+        let accounts = Accounts::new(budget.cap, config.parking, memory);
+        let bucket = Bucket { store: opened.store.clone(), clock, policy: config.policy };
+        let writing = parts::open_writing(&config, &opened, &bucket, &accounts).await?;
+        let asked = Bucket { store: opened.impatient, ..bucket.clone() };
+        let settings = config.settings.clone();
+        let fs = Arc::new(Fs::new(bucket, metrics, accounts, settings, index, writing));
 
         let (alive, ended) = oneshot::channel();
         let plus = config.settings.listing.exactness == Exactness::Exact;

@@ -1,17 +1,26 @@
 //! The parts of a mount that exist before it is mounted: descriptor budget, store, index.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
+use crate::body::{Accounts, Ledger, Unit};
+use crate::bucket::Bucket;
+use crate::bucket::honours::Spellings;
 use crate::catalog::index::Index;
 use crate::catalog::index_file::IndexFile;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, SpoolPlace};
 use crate::fd_budget::{self, Budget};
+use crate::fs::{self, Overlay};
 use crate::metrics::Metrics;
 use crate::name::Prefix;
+use crate::pending::journal::Journal;
+use crate::pending::{self, Room, Spool, Writer};
 use crate::s3::{BRIEF_OUTAGE, S3, Site};
 use crate::store::{ListRequest, Store, any_below};
 
@@ -75,11 +84,87 @@ pub async fn open_index(config: &Config, site: &Site) -> Result<Arc<Index>, Stri
         None => None,
         Some(path) => {
             let of = site.identity();
-            let open = tokio::task::spawn_blocking(move || IndexFile::open(&path, &of));
+            let open = spawn_blocking(move || IndexFile::open(&path, &of));
             open.await.map_err(|e| format!("the index: {e}"))?
         }
     };
     Ok(Index::new(config.index_memory, file))
+}
+
+/// What a writable mount has beside a read-only one; `None` where the mount is read-only.
+///
+/// # Errors
+/// In words for the operator: where nothing may be written, or there is no room for it.
+pub async fn open_writing(
+    config: &Config,
+    opened: &Opened,
+    bucket: &Bucket,
+    accounts: &Accounts,
+) -> Result<Option<fs::Writing>, String> {
+    let Some(rules) = config.writing.clone() else { return Ok(None) };
+    let spellings = |store: &Arc<S3>| Spellings {
+        quoted: store.clone(),
+        bare: Arc::new(store.with_bare_etags()),
+    };
+    let prefix = &config.settings.prefix;
+    let timeout = config.settings.patience.timeout;
+    let impatient = spellings(&opened.impatient);
+    let proved = impatient.prove(prefix, random(), accounts.bodies.cap(), timeout).await;
+    let honours = proved.map_err(|e| format!("cannot write to {}: {e}", config.url()))?;
+    if let Some(lacking) = honours.lacking() {
+        warn!("{lacking}");
+    }
+    let spool = match rules.spool.clone() {
+        None => None,
+        Some(SpoolPlace { dir, size }) => {
+            let open = spawn_blocking(move || {
+                let spool = Spool::open(&dir, size, rules.part_size);
+                spool.map_err(|e| {
+                    format!("no spool can be made in {}: {e} (--spool)", dir.display())
+                })
+            });
+            Some(open.await.map_err(|e| e.to_string())??)
+        }
+    };
+    let (dir, of) = (rules.journal.clone(), opened.site.identity());
+    let open = spawn_blocking(move || {
+        let journal = Journal::open(&dir, &of);
+        journal.map_err(|e| format!("no list of uploads can be made in {}: {e}", dir.display()))
+    });
+    let (journal, left) = open.await.map_err(|e| e.to_string())??;
+    let (_, memory) = config.memory();
+    let memory = Ledger::new(Unit::Kib, (memory >> 10) as usize, true);
+    let writer = Writer::new(
+        bucket.clone(),
+        spellings(&opened.store).fitting(&honours),
+        honours,
+        pending::Rules {
+            prefix: prefix.clone(),
+            ttl: rules.ttl,
+            content_type_by_name: rules.content_type_by_name,
+            timeout,
+        },
+        Room { part: rules.part_size, memory, spool },
+        accounts.bodies.clone(),
+        Some(journal),
+    );
+    for upload in left {
+        info!(key = %upload.key, "an upload that a dead mount has left is aborted");
+        writer.abort(upload);
+    }
+    Ok(Some(fs::Writing {
+        writer,
+        stage: rules.stage,
+        touch: rules.touch,
+        strict_attributes: rules.strict_attributes,
+        overlay: Overlay::default(),
+        told_of_order: AtomicBool::new(false),
+    }))
+}
+
+#[expect(clippy::disallowed_methods, reason = "two mounts must not prove on the same objects")]
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Lists one key: that needs the bucket, access to it, credentials, the region and the endpoint.

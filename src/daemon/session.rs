@@ -66,9 +66,9 @@ pub async fn mount(
     if config.allow_other {
         options.acl = SessionACL::All;
     }
-    let dir = config.dir.clone();
+    let (dir, writable) = (config.dir.clone(), config.writing.is_some());
     let mounted = spawn_blocking(move || {
-        let mounted = start(fuse, &dir, &source, options);
+        let mounted = start(fuse, &dir, &source, options, writable);
         drop(claim);
         mounted
     });
@@ -139,6 +139,7 @@ fn start(
     dir: &Path,
     source: &str,
     mut options: fuser::Config,
+    writable: bool,
 ) -> Result<(MountEntry, Notifier), String> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(device_error)?;
     let others = options.acl == SessionACL::All;
@@ -147,7 +148,7 @@ fn start(
     let auto_unmount = others && has_fusermount3();
     let direct = match auto_unmount {
         true => Err(Errno::EPERM),
-        false => mount_directly(&device, dir, source, others),
+        false => mount_directly(&device, dir, source, others, writable),
     };
     let session = match direct {
         Ok(()) => Session::from_fd(fuse, OwnedFd::from(device), options.acl, options),
@@ -156,7 +157,7 @@ fn start(
             options.mount_options = vec![
                 MountOption::FSName(source.to_owned()),
                 MountOption::Subtype("expirefs".to_owned()),
-                MountOption::RO,
+                if writable { MountOption::RW } else { MountOption::RO },
                 MountOption::NoDev,
                 MountOption::NoSuid,
                 MountOption::NoAtime,
@@ -198,7 +199,13 @@ fn start(
 }
 
 /// mount(2), which only root may. fuser would do the same, but with the type `fuse`.
-fn mount_directly(device: &File, dir: &Path, source: &str, others: bool) -> Result<(), Errno> {
+fn mount_directly(
+    device: &File,
+    dir: &Path,
+    source: &str,
+    others: bool,
+    writable: bool,
+) -> Result<(), Errno> {
     let mode = fs::metadata(dir).map_or(libc::S_IFDIR, |meta| meta.mode());
     let (uid, gid) = (Uid::current(), Gid::current());
     let mut data = format!(
@@ -208,7 +215,8 @@ fn mount_directly(device: &File, dir: &Path, source: &str, others: bool) -> Resu
     if others {
         data += ",allow_other";
     }
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
+    let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
+    flags.set(MsFlags::MS_RDONLY, !writable);
     nix::mount::mount(Some(source), dir, Some(mounts::TYPE), flags, Some(data.as_str()))
 }
 

@@ -5,11 +5,14 @@
 //! `fuse` polls each once on the thread that serves the kernel and moves it to the runtime only
 //! if it waits.
 
+pub mod change;
 mod explain;
 pub mod handle;
 pub mod inode;
 pub mod listing;
+mod overlay;
 mod readdir;
+mod write;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -28,11 +31,14 @@ use crate::error::{Error, Result};
 use crate::expiry::{Expiry, Presence};
 use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
+use crate::pending::Pending;
 use crate::xattr;
 use handle::{Handle, Handles, ReadHandle};
-use inode::{File, Idle, Inodes, Node, Pending, ROOT};
-use listing::Listing;
+use inode::{File, Idle, Inodes, Node, ROOT};
+pub use overlay::Overlay;
+use readdir::Directory;
 pub use readdir::Entry;
+pub use write::{OpenMode, Writing};
 
 /// Subtracted from every TTL given to the kernel, which rounds TTLs up to its ticks (measured:
 /// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
@@ -94,7 +100,9 @@ pub struct Fs {
     catalog: Arc<Catalog>,
     inodes: Inodes,
     handles: Handles<Handle>,
-    directories: Handles<Listing>,
+    directories: Handles<Directory>,
+    /// None of a read-only mount.
+    writing: Option<Writing>,
     page_memory: Arc<listing::PageMemory>,
     shutting_down: AtomicBool,
     mounted_at: SystemTime,
@@ -107,6 +115,7 @@ impl Fs {
         accounts: Accounts,
         settings: Settings,
         index: Arc<Index>,
+        writing: Option<Writing>,
     ) -> Fs {
         let catalog_settings = catalog::Settings {
             trust: settings.trust,
@@ -125,6 +134,7 @@ impl Fs {
             catalog,
             handles: Handles::default(),
             directories: Handles::default(),
+            writing,
             page_memory: Arc::default(),
             shutting_down: AtomicBool::new(false),
         }
@@ -141,12 +151,20 @@ impl Fs {
         let Some(key) = key.filter(|key| key.len() <= name::KEY_MAX) else {
             return Ok(Lookup::Nothing(Duration::ZERO));
         };
+        if let Some(draft) = self.draft(&key) {
+            let ino = self.inodes.pending(parent, &draft.pending);
+            return Ok(Lookup::Found(self.pending_attr(ino, &draft.pending)));
+        }
         let _working = self.inodes.working(parent);
         let fact = self.catalog.resolve(&key, |version| self.inodes.was_opened(version)).await?;
         let ttl = kernel_ttl(self.catalog.ttl(&fact));
         // Judged again: it may have expired while the answer was in flight.
         match (self.catalog.presence(&fact), &fact.known) {
             (Presence::Unreadable, _) => Err(Error::Unparsable),
+            (Presence::Expired, _) if self.shows_directory(&key) => {
+                let ino = self.inodes.directory(parent, &Prefix::new(&key));
+                Ok(Lookup::Found(self.directory_attr(ino, Duration::ZERO)))
+            }
             (_, Known::Absent) => Ok(Lookup::Nothing(ttl)),
             (Presence::Expired, _) => {
                 self.metrics.expired_hidden.add(1);
@@ -161,6 +179,12 @@ impl Fs {
                 Ok(Lookup::Found(file_attr(ino, &file, ttl)))
             }
         }
+    }
+
+    /// Whether the overlay has a directory of this name.
+    fn shows_directory(&self, key: &str) -> bool {
+        let overlay = self.writing.as_ref().map(|writing| &writing.overlay);
+        overlay.is_some_and(|overlay| overlay.is_directory(&Prefix::new(key)))
     }
 
     /// Attributes. An open file has them after its expiry, too (rule E8).
@@ -180,7 +204,8 @@ impl Fs {
     /// The extended attributes of a node.
     pub fn attributes(&self, ino: u64) -> Result<Vec<(String, String)>> {
         Ok(match self.node(ino)? {
-            Node::Directory(_) | Node::Pending(_) => Vec::new(),
+            Node::Directory(_) => Vec::new(),
+            Node::Pending(pending) => self.pending_attributes(&pending),
             Node::File(file) => {
                 let about = file.about.get().map(|about| &**about);
                 xattr::attributes(&file.version, file.expiry, about)
@@ -206,8 +231,10 @@ impl Fs {
         let file = match self.node(ino)? {
             Node::File(file) => file,
             Node::Directory(_) => return Err(Error::IsADirectory),
-            // There is no version to read yet: the kernel looks the name up again.
-            Node::Pending(_) => return Err(Error::Stale),
+            Node::Pending(_) => {
+                let mode = OpenMode { writes: false, truncate: false, exclusive: false };
+                return self.open_for_writing(ino, mode, pid).await;
+            }
         };
         if file.expiry.at(self.bucket.clock.now()) == Presence::Expired {
             return Err(self.expired(&file.version.key).await);
@@ -242,6 +269,11 @@ impl Fs {
     /// Up to `size` bytes from `offset` on; fewer at the end of the object only.
     pub async fn read(&self, fh: u64, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.handles.get(fh)?;
+        if let Some(handle) = handle.writing() {
+            let bytes = handle.pending.read(offset, size).await?;
+            self.metrics.bytes_read.add(bytes.len() as u64);
+            return Ok(bytes);
+        }
         let handle = handle.reading()?;
         let file = handle.file();
         let read = handle.reader.read(offset, size).await;
@@ -292,11 +324,6 @@ impl Fs {
         self.reader(fh).is_ok_and(|reader| reader.has_surplus())
     }
 
-    /// Closes a handle and frees what it holds.
-    pub fn release(&self, fh: u64) -> Result<()> {
-        self.handles.close(fh)
-    }
-
     /// Waits until there is a name that should be invalidated in the kernel.
     pub async fn idle(&self) -> Idle {
         self.inodes.idle().await
@@ -317,6 +344,7 @@ impl Fs {
     pub async fn shut_down(&self, patience: Duration) {
         self.shutting_down.store(true, Ordering::SeqCst);
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
+        self.commit_staged().await;
     }
 
     /// The open handles, by number.
@@ -334,7 +362,7 @@ impl Fs {
         match self.inodes.get(ino) {
             Some(Node::File(file)) => file.version.key.to_string(),
             Some(Node::Directory(prefix)) => prefix.to_string(),
-            Some(Node::Pending(pending)) => pending.key.to_string(),
+            Some(Node::Pending(pending)) => pending.key().to_string(),
             None => String::new(),
         }
     }
@@ -410,10 +438,10 @@ impl Fs {
         }
     }
 
-    /// A pending file changes only by writes of this mount, so the kernel knows its size.
+    /// A pending file changes by writes of this mount only.
     fn pending_attr(&self, ino: u64, pending: &Pending) -> Attr {
-        let size = pending.size.load(Ordering::Relaxed);
-        Attr { ino, kind: Kind::File, size, mtime: self.bucket.clock.now(), ttl: Duration::ZERO }
+        let (size, mtime) = (pending.size(), pending.modified());
+        Attr { ino, kind: Kind::File, size, mtime, ttl: Duration::ZERO }
     }
 
     fn directory_attr(&self, ino: u64, ttl: Duration) -> Attr {

@@ -1,6 +1,10 @@
 //! Reading directories: opendir, readdir, releasedir.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::listing::{self, DirEntry, Listing, What};
+use super::overlay::Shown;
 use super::{Attr, Fs, Kind, file_attr, inode::UNKNOWN, kernel_ttl};
 use crate::catalog::Known;
 use crate::deadline::Deadline;
@@ -19,6 +23,36 @@ pub struct Entry<'a> {
     pub attr: Option<Attr>,
 }
 
+/// An open directory.
+pub struct Directory {
+    listing: Listing,
+    /// What this mount shows beside the listing, as of the last time it was read from the start.
+    overlay: Mutex<Arc<Beside>>,
+}
+
+/// Names of the overlay, which hide those of the listing.
+#[derive(Default)]
+struct Beside {
+    entries: Vec<(String, Shown)>,
+    names: HashSet<String>,
+}
+
+/// Names of the overlay in one directory, at most: offsets from 65,536 on are those of the listing.
+const BESIDE: usize = 60_000;
+
+impl Directory {
+    fn overlay(&self) -> Arc<Beside> {
+        self.overlay.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn rewind(&self, entries: Vec<(String, Shown)>) {
+        self.listing.rewind();
+        let names = entries.iter().map(|(name, _)| name.clone()).collect();
+        let beside = Arc::new(Beside { entries, names });
+        *self.overlay.lock().unwrap_or_else(PoisonError::into_inner) = beside;
+    }
+}
+
 impl Fs {
     pub fn opendir(&self, ino: u64) -> Result<u64> {
         let listing = Listing::new(
@@ -29,7 +63,7 @@ impl Fs {
             self.settings.listing,
             &self.page_memory,
         );
-        Ok(self.directories.open(listing))
+        Ok(self.directories.open(Directory { listing, overlay: Mutex::default() }))
     }
 
     /// Gives the entries from `offset` on to `add` until it says `false`: then it took none of
@@ -42,10 +76,10 @@ impl Fs {
         plus: bool,
         mut add: impl FnMut(&Entry<'_>) -> bool + Send,
     ) -> Result<()> {
-        let listing = self.directories.get(fh)?;
+        let directory = self.directories.get(fh)?;
         let _working = self.inodes.working(ino);
         if offset == 0 {
-            listing.rewind();
+            directory.rewind(self.beside(ino)?);
         }
         let mut added = false;
         while offset < listing::FIRST_OFFSET {
@@ -57,11 +91,28 @@ impl Fs {
             }
             added = true;
         }
+        let beside = directory.overlay();
+        let mut here = offset.saturating_sub(listing::FIRST_OFFSET) as usize;
+        while let Some((name, shown)) = beside.entries.get(here) {
+            here += 1;
+            let next = listing::FIRST_OFFSET + here as u64;
+            let entry = self.show_beside(ino, next, name, shown, plus);
+            if !add(&entry) {
+                if let Some(attr) = entry.attr {
+                    self.inodes.forget(attr.ino, 1);
+                }
+                return Ok(());
+            }
+            (offset, added) = (next, true);
+        }
         // A call that shows nothing may skip many pages, all within one deadline.
         let by = Deadline::after(self.settings.patience.timeout);
         loop {
-            let Some(batch) = by.bound(listing.from(offset)).await? else { break };
+            let Some(batch) = by.bound(directory.listing.from(offset)).await? else { break };
             for (next, entry) in batch.entries() {
+                if beside.names.contains(&entry.name) {
+                    continue;
+                }
                 let Some(entry) = self.show(ino, next, entry, plus) else { continue };
                 if !add(&entry) {
                     if let Some(attr) = entry.attr {
@@ -79,6 +130,33 @@ impl Fs {
             offset = batch.end();
         }
         Ok(())
+    }
+
+    /// What the overlay shows in a directory.
+    fn beside(&self, ino: u64) -> Result<Vec<(String, Shown)>> {
+        let Some(writing) = &self.writing else { return Ok(Vec::new()) };
+        let mut names = writing.overlay.names_in(&self.directory(ino)?);
+        names.truncate(BESIDE);
+        Ok(names)
+    }
+
+    fn show_beside<'a>(
+        &self,
+        parent: u64,
+        next: u64,
+        name: &'a str,
+        shown: &Shown,
+        plus: bool,
+    ) -> Entry<'a> {
+        let (ino, kind, attr) = match shown {
+            Shown::File(pending) if plus => {
+                let ino = self.inodes.pending(parent, pending);
+                (ino, Kind::File, Some(self.pending_attr(ino, pending)))
+            }
+            Shown::File(_) => (UNKNOWN, Kind::File, None),
+            Shown::Directory => (UNKNOWN, Kind::Directory, None),
+        };
+        Entry { next, name, ino, kind, attr }
     }
 
     /// The entry as it is now; `None` if it expired since it was fetched.
@@ -119,6 +197,6 @@ impl Fs {
     }
 
     pub fn releasedir(&self, fh: u64) -> Result<()> {
-        self.directories.close(fh)
+        self.directories.close(fh).map(drop)
     }
 }

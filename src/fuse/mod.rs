@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
+    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -27,8 +28,8 @@ use tokio::sync::oneshot;
 use tracing::{Instrument, Span, debug_span, error, warn};
 
 use crate::error::Error;
-use crate::fs::inode::ROOT;
-use crate::fs::{Attr, Entry, Fs, Kind, Lookup};
+use crate::fs::change::{NewAttr, Replace};
+use crate::fs::{Attr, Entry, Fs, Kind, Lookup, OpenMode};
 pub use ownership::Ownership;
 pub use page_cache::PageCache;
 use refusal::{refuse, refuse_name, refuse_readdir};
@@ -49,6 +50,18 @@ const MAX_BACKGROUND: u16 = u16::MAX;
 /// A version is an inode, so cached pages are right whatever happens to the name; and there is
 /// nothing to flush. FOPEN_CACHE_DIR must never be set: the kernel would list expired names.
 const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
+
+/// The same for a file that is written: each close sends a FLUSH.
+const WRITTEN: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
+
+/// How open(2) was called.
+fn open_mode(flags: i32) -> OpenMode {
+    OpenMode {
+        writes: flags & libc::O_ACCMODE != libc::O_RDONLY,
+        truncate: flags & libc::O_TRUNC != 0,
+        exclusive: flags & libc::O_EXCL != 0,
+    }
+}
 
 /// Serves one mount.
 pub struct Fuse {
@@ -95,6 +108,46 @@ impl Fuse {
     }
 }
 
+impl Fuse {
+    /// Runs an operation about an inode that answers with nothing but success.
+    fn answer(
+        &self,
+        operation: &'static str,
+        ino: INodeNo,
+        reply: ReplyEmpty,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        self.answer_name(operation, ino, OsStr::new(""), reply, work);
+    }
+
+    /// The same about a name in a directory.
+    fn answer_name(
+        &self,
+        operation: &'static str,
+        ino: INodeNo,
+        name: &OsStr,
+        reply: ReplyEmpty,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let span = debug_span!("change", operation, ino = ino.0, key = fs.key_of(ino.0), ?name);
+        self.run(span, async move {
+            match work.await {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse_name(&fs, operation, ino.0, &name, &error)),
+            }
+        });
+    }
+
+    /// The answer to what no bucket can hold.
+    fn not_in_a_bucket(&self) -> Error {
+        match self.fs.is_writable() {
+            true => Error::NotPermitted("a bucket has files and directories only"),
+            false => Error::ReadOnly,
+        }
+    }
+}
+
 /// A value, or its length where the caller asks for that with a size of 0 (getxattr(2)).
 fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
     match size as usize {
@@ -111,16 +164,6 @@ fn file_type(kind: Kind) -> FileType {
     }
 }
 
-/// Operations that change something: EROFS, whatever they are about. The mount is read-only for
-/// the kernel too; these are reached where root has remounted it.
-macro_rules! refused_as_read_only {
-    ($($operation:ident($($argument:ty),*) -> $reply:ty;)*) => {
-        $(fn $operation(&self, _: &Request, $(_: $argument,)* reply: $reply) {
-            reply.error(refuse(&self.fs, stringify!($operation), ROOT, &Error::ReadOnly));
-        })*
-    };
-}
-
 impl Filesystem for Fuse {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // Without it the kernel asks one thing about a directory at a time.
@@ -135,7 +178,11 @@ impl Filesystem for Fuse {
                     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
                     .contains(*wanted)
         };
-        for capability in wanted.into_iter().filter(plus) {
+        // Without the second one each write(2) asks for `security.capability` first; no file here has
+        // it, nor a mode that a write would clear.
+        let writing = [InitFlags::FUSE_ATOMIC_O_TRUNC, InitFlags::FUSE_HANDLE_KILLPRIV_V2];
+        let writing = writing.into_iter().filter(|_| self.fs.is_writable());
+        for capability in wanted.into_iter().filter(plus).chain(writing) {
             if config.add_capabilities(capability).is_err() {
                 warn!(?capability, "this kernel lacks a capability; the mount will be slower");
             }
@@ -178,7 +225,7 @@ impl Filesystem for Fuse {
 
     fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let _span = debug_span!("access", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
-        let granted = match mask.contains(AccessFlags::W_OK) {
+        let granted = match mask.contains(AccessFlags::W_OK) && !self.fs.is_writable() {
             true => Err(Error::ReadOnly),
             false => self.fs.access(ino.0),
         };
@@ -192,12 +239,13 @@ impl Filesystem for Fuse {
         let (fs, pid) = (self.fs.clone(), request.pid());
         let span = debug_span!("open", ino = ino.0, key = fs.key_of(ino.0), pid);
         self.run(span, async move {
-            let opened = match flags.acc_mode() {
-                OpenAccMode::O_RDONLY => fs.open(ino.0, pid).await,
-                OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Err(Error::ReadOnly),
+            let mode = open_mode(flags.0);
+            let opened = match mode.writes || mode.truncate {
+                true => fs.open_for_writing(ino.0, mode, pid).await.map(|it| (it, WRITTEN)),
+                false => fs.open(ino.0, pid).await.map(|it| (it, OPENED)),
             };
             match opened {
-                Ok(handle) => reply.opened(FileHandle(handle), OPENED),
+                Ok((handle, how)) => reply.opened(FileHandle(handle), how),
                 Err(error) => reply.error(refuse(&fs, "open", ino.0, &error)),
             }
         });
@@ -246,13 +294,13 @@ impl Filesystem for Fuse {
     ) {
         let span =
             debug_span!("release", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0);
-        // Closing a body wakes its connection's task: that wants to be in the runtime.
-        let _runtime = self.runtime.enter();
-        let _span = span.entered();
-        match self.fs.release(handle.0) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse(&self.fs, "release", ino.0, &error)),
-        }
+        let fs = self.fs.clone();
+        self.run(span, async move {
+            match fs.release(handle.0).await {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse(&fs, "release", ino.0, &error)),
+            }
+        });
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -360,30 +408,258 @@ impl Filesystem for Fuse {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let (blocks, size) = (STATFS_BLOCKS, STATFS_BLOCK_SIZE);
-        reply.statfs(blocks, blocks, blocks, 0, 0, size, crate::name::NAME_MAX as u32, size);
+        let size = STATFS_BLOCK_SIZE;
+        let (blocks, free) = match self.fs.room() {
+            Some((all, free)) => (all / u64::from(size), free / u64::from(size)),
+            None => (STATFS_BLOCKS, STATFS_BLOCKS),
+        };
+        reply.statfs(blocks, free, free, 0, 0, size, crate::name::NAME_MAX as u32, size);
     }
 
-    refused_as_read_only! {
-        mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
-        mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
-        symlink(INodeNo, &OsStr, &Path) -> ReplyEntry;
-        link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
-        unlink(INodeNo, &OsStr) -> ReplyEmpty;
-        rmdir(INodeNo, &OsStr) -> ReplyEmpty;
-        rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) -> ReplyEmpty;
-        create(INodeNo, &OsStr, u32, u32, i32) -> ReplyCreate;
-        write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>) -> ReplyWrite;
-        fallocate(INodeNo, FileHandle, u64, u64, i32) -> ReplyEmpty;
-        setxattr(INodeNo, &OsStr, &[u8], i32, u32) -> ReplyEmpty;
-        removexattr(INodeNo, &OsStr) -> ReplyEmpty;
-        copy_file_range(
-            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
-        ) -> ReplyWrite;
-        setattr(
-            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>,
-            Option<TimeOrNow>, Option<SystemTime>, Option<FileHandle>, Option<SystemTime>,
-            Option<SystemTime>, Option<SystemTime>, Option<BsdFileFlags>
-        ) -> ReplyAttr;
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _: u32,
+        _: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, owner, name, pid) = (self.fs.clone(), self.owner, name.to_owned(), request.pid());
+        let span = debug_span!("create", parent = parent.0, key = fs.key_of(parent.0), ?name, pid);
+        self.run(span, async move {
+            match fs.create(parent.0, &name, open_mode(flags), pid).await {
+                Ok((attr, handle)) => {
+                    let (ttl, attr) = (attr.ttl, owner.attr(&attr));
+                    reply.created(&ttl, &attr, Generation(0), FileHandle(handle), WRITTEN);
+                }
+                Err(error) => reply.error(refuse_name(&fs, "create", parent.0, &name, &error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (fs, size) = (self.fs.clone(), data.len());
+        let span = debug_span!("write", ino = ino.0, handle = handle.0, offset, size);
+        // Most writes need no wait, nor a copy that outlives this call.
+        let wrote = span.in_scope(|| fs.try_write(handle.0, offset, data));
+        let data = match wrote {
+            Some(_) => Bytes::new(),
+            None => Bytes::copy_from_slice(data),
+        };
+        if wrote == Some(Ok(())) && !fs.fills_part(handle.0, offset, size) {
+            return reply.written(size as u32);
+        }
+        self.run(span, async move {
+            let wrote = match wrote {
+                Some(wrote) => wrote,
+                None => fs.write(handle.0, offset, data).await,
+            };
+            match wrote {
+                Ok(()) => reply.written(size as u32),
+                Err(error) => reply.error(refuse(&fs, "write", ino.0, &error)),
+            }
+            if fs.fills_part(handle.0, offset, size) {
+                fs.send_parts(handle.0, offset + size as u64).await;
+            }
+        });
+    }
+
+    fn flush(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, pid) = (self.fs.clone(), request.pid());
+        let flush = async move { fs.flush(handle.0, pid).await };
+        self.answer("flush", ino, reply, flush);
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+        let fs = self.fs.clone();
+        self.answer("fsync", ino, reply, async move { fs.fsync(handle.0).await });
+    }
+
+    // Names are in the store by the time their change is answered.
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        let allocate = async move { fs.fallocate(handle.0, offset, length, mode).await };
+        self.answer("fallocate", ino, reply, allocate);
+    }
+
+    fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, of) = (self.fs.clone(), name.to_owned());
+        let unlink = async move { fs.unlink(parent.0, &of).await };
+        self.answer_name("unlink", parent, name, reply, unlink);
+    }
+
+    fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, of) = (self.fs.clone(), name.to_owned());
+        let rmdir = async move { fs.rmdir(parent.0, &of).await };
+        self.answer_name("rmdir", parent, name, reply, rmdir);
+    }
+
+    fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
+        let span = debug_span!("mkdir", parent = parent.0, key = fs.key_of(parent.0), ?name);
+        self.run(span, async move {
+            match fs.mkdir(parent.0, &name).await {
+                Ok(attr) => reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0)),
+                Err(error) => reply.error(refuse_name(&fs, "mkdir", parent.0, &name, &error)),
+            }
+        });
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, from, to) = (self.fs.clone(), name.to_owned(), new_name.to_owned());
+        let rename = async move {
+            let replace = match flags {
+                flags if flags.is_empty() => Replace::Yes,
+                RenameFlags::RENAME_NOREPLACE => Replace::No,
+                // Nothing here is exchanged in one step.
+                _ if fs.is_writable() => return Err(Error::Invalid("RENAME_EXCHANGE")),
+                _ => return Err(Error::ReadOnly),
+            };
+            fs.rename((parent.0, &from), (new_parent.0, &to), replace).await
+        };
+        self.answer_name("rename", parent, name, reply, rename);
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (fs, owner) = (self.fs.clone(), self.owner);
+        let span = debug_span!("setattr", ino = ino.0, key = fs.key_of(ino.0), size);
+        let new = NewAttr {
+            mode: mode.is_some(),
+            owner: uid.or(gid).is_some(),
+            // ftruncate(2) sets the time too, which is no wish of the program's.
+            times: size.is_none() && (atime.is_some() || mtime.is_some()),
+            now: size.is_none() && matches!(mtime, Some(TimeOrNow::Now)),
+        };
+        self.run(span, async move {
+            let set = match size {
+                Some(size) => fs.truncate(ino.0, handle.map(|handle| handle.0), size).await,
+                None => fs.set_attributes(ino.0, new).await,
+            };
+            match set {
+                Ok(attr) => reply.attr(&attr.ttl, &owner.attr(&attr)),
+                Err(error) => reply.error(refuse(&fs, "setattr", ino.0, &error)),
+            }
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        _: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, name, value) = (self.fs.clone(), name.to_owned(), value.to_owned());
+        let set = async move { fs.set_end(ino.0, &name, Some(&value)).await };
+        self.answer("setxattr", ino, reply, set);
+    }
+
+    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let remove = async move { fs.set_end(ino.0, &name, None).await };
+        self.answer("removexattr", ino, reply, remove);
+    }
+
+    fn mknod(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        _: &OsStr,
+        _: u32,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        reply.error(refuse(&self.fs, "mknod", parent.0, &self.not_in_a_bucket()));
+    }
+
+    fn symlink(&self, _: &Request, parent: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(refuse(&self.fs, "symlink", parent.0, &self.not_in_a_bucket()));
+    }
+
+    fn link(&self, _: &Request, ino: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(refuse(&self.fs, "link", ino.0, &self.not_in_a_bucket()));
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        match self.fs.is_writable() {
+            // The kernel reads and writes instead.
+            true => reply.error(Errno::ENOSYS),
+            false => reply.error(refuse(&self.fs, "copy_file_range", ino.0, &Error::ReadOnly)),
+        }
     }
 }

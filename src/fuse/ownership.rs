@@ -13,7 +13,7 @@ const BLOCK_SIZE: u32 = 128 << 10;
 pub struct Ownership {
     pub uid: u32,
     pub gid: u32,
-    /// Permission bits, write bits included; a read-only mount takes those off.
+    /// Permission bits; those of a read-only mount have no write bits.
     pub file_mode: u16,
     pub dir_mode: u16,
 }
@@ -33,7 +33,7 @@ impl Ownership {
             ctime: attr.mtime,
             crtime: attr.mtime,
             kind,
-            perm: mode & !0o222,
+            perm: mode,
             // For directories too: where it is 1, no tool infers the number of subdirectories.
             nlink: 1,
             uid: self.uid,

@@ -33,6 +33,7 @@ use expirefs::fs::listing::{self, Exactness};
 use expirefs::fs::{Attr, Fs, Kind, Lookup, Settings};
 use expirefs::metrics::Metrics;
 use expirefs::name::Prefix;
+use futures_util::FutureExt;
 use memory::{Memory, start};
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -117,7 +118,7 @@ impl Make {
         let accounts = Accounts::new(self.cap, self.parking, self.memory);
         let index = Index::new(self.index, None);
         let bucket = Bucket { store: store.clone(), clock: clock.clone(), policy: self.policy };
-        let fs = Fs::new(bucket, metrics.clone(), accounts.clone(), self.settings, index);
+        let fs = Fs::new(bucket, metrics.clone(), accounts.clone(), self.settings, index, None);
         Rig { store, clock, metrics, accounts, fs: Arc::new(fs), told: Mutex::default() }
     }
 }
@@ -267,9 +268,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let released = self.fs.release(self.fh);
+        let released = self.fs.release(self.fh).now_or_never();
         if !thread::panicking() {
-            released.unwrap();
+            released.expect("nothing to wait for").unwrap();
         }
     }
 }

@@ -12,6 +12,7 @@ use expirefs::catalog::Trust;
 use expirefs::error::{Error, Result};
 use expirefs::fs::inode::ROOT;
 use expirefs::fs::{Attr, Kind, Lookup};
+use futures_util::FutureExt;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngAlgorithm;
@@ -411,7 +412,12 @@ impl Model {
             }
             Step::Release(i) if !self.handles.is_empty() => {
                 let handle = self.handles.remove(i % self.handles.len());
-                self.rig.fs.release(handle.fh).unwrap();
+                self.rig
+                    .fs
+                    .release(handle.fh)
+                    .now_or_never()
+                    .expect("nothing to wait for")
+                    .unwrap();
             }
             Step::Forget(i) if !files.is_empty() => self.forget(files[i % files.len()]),
             Step::Fault(fault) => {
@@ -477,7 +483,7 @@ impl Model {
     /// Everything is given back; the rig checks that nothing is left.
     fn end(&mut self) {
         for handle in self.handles.drain(..) {
-            self.rig.fs.release(handle.fh).unwrap();
+            self.rig.fs.release(handle.fh).now_or_never().expect("nothing to wait for").unwrap();
         }
         for ino in self.known.keys().copied().collect::<Vec<_>>() {
             self.forget(ino);

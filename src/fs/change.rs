@@ -1,0 +1,478 @@
+//! Changing names and attributes: unlink, rename, mkdir, rmdir, utimens, extended attributes.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use tracing::{info, warn};
+
+use super::inode::{File, Node};
+use super::overlay::Draft;
+use super::{Attr, Fs};
+use crate::catalog::Known;
+use crate::error::{Error, Result};
+use crate::expiry::{self, Presence, Touch, Ttl};
+use crate::name::Prefix;
+use crate::pending::{Closing, End, Pending, Wanted};
+use crate::store::write::{Condition, NewHeaders};
+use crate::store::{ListRequest, Object, Pages, Version};
+
+/// Expired objects that rmdir(2) deletes, at most (rule W9).
+const CORPSES: usize = 1000;
+
+/// Deletes under way at one time.
+const DELETES: usize = 8;
+
+/// How often an unlink or a rename looks anew at a name that changes under it.
+const LOOKS: usize = 3;
+
+/// How rename(2) is to treat what has the new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    Yes,
+    /// RENAME_NOREPLACE
+    No,
+}
+
+/// What a change sets of the times of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewAttr {
+    pub mode: bool,
+    pub owner: bool,
+    pub times: bool,
+    /// The time of modification is set to the present.
+    pub now: bool,
+}
+
+impl Fs {
+    /// Deletes a file.
+    ///
+    /// # Errors
+    /// `NotFound` and no request for a name whose object has expired.
+    pub async fn unlink(&self, parent: u64, name: &OsStr) -> Result<()> {
+        let writing = self.writing()?;
+        let key = self.new_key(parent, name)?;
+        if let Some(Draft { pending, origin }) = writing.overlay.take(&key) {
+            let committed = pending.committed_ever().await;
+            pending.unlink().await;
+            let in_store = committed.map(|object| object.version);
+            let in_store = in_store.or_else(|| origin.map(|file| (*file.version).clone()));
+            if let Some(version) = in_store {
+                self.delete(version).await?;
+            }
+        } else {
+            let version = self.live_file(&key).await?.version.clone();
+            self.delete((*version).clone()).await?;
+        }
+        self.removed(&key);
+        Ok(())
+    }
+
+    /// A live file by its key.
+    async fn live_file(&self, key: &str) -> Result<Arc<File>> {
+        let fact = self.catalog.resolve(key, |_| true).await?;
+        match (self.catalog.presence(&fact), fact.known) {
+            (Presence::Live { .. }, Known::File { version, expiry, about }) => {
+                Ok(Arc::new(File::new(version, expiry, about)))
+            }
+            (Presence::Live { .. }, Known::Directory) => Err(Error::IsADirectory),
+            (Presence::Unreadable, _) => Err(Error::Unparsable),
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// Deletes a version, and what has replaced it since: the name goes, as unlink(2) has it.
+    async fn delete(&self, mut version: Version) -> Result<()> {
+        let writer = &self.writing()?.writer;
+        for _ in 0..LOOKS {
+            match writer.delete(&version).await {
+                Ok(()) => return Ok(()),
+                Err(Error::PreconditionFailed) => {}
+                Err(error) => return Err(error),
+            }
+            match writer.live(&version.key).await? {
+                Some(object) => version = object.version,
+                None => return Ok(()),
+            }
+        }
+        Err(Error::Stale)
+    }
+
+    /// Notes that a key is gone.
+    fn removed(&self, key: &str) {
+        if let Some(writing) = &self.writing {
+            writing.overlay.keep_directory(&Fs::directory_of(key));
+        }
+        self.catalog.removed(key);
+    }
+
+    /// Renames a file; a pending one is committed under the new name.
+    ///
+    /// # Errors
+    /// `CrossDevice` of a directory: mv(1) copies then. `Exists` with [`Replace::No`].
+    pub async fn rename(
+        &self,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        replace: Replace,
+    ) -> Result<()> {
+        let writing = self.writing()?;
+        let _working = self.handles.opening();
+        let (source, target) = (self.new_key(from.0, from.1)?, self.new_key(to.0, to.1)?);
+        if source == target {
+            return Ok(());
+        }
+        let at_target = writing.overlay.draft(&target);
+        if replace == Replace::No {
+            match self.live_file(&target).await {
+                _ if at_target.is_some() => return Err(Error::Exists),
+                Ok(_) | Err(Error::IsADirectory) => return Err(Error::Exists),
+                Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match writing.overlay.draft(&source) {
+            Some(draft) => self.rename_pending(draft, &source, &target, to.0, replace).await?,
+            None => self.rename_file(&source, &target, replace).await?,
+        }
+        // What was pending under the new name has lost it.
+        if let Some(Draft { pending, .. }) = at_target {
+            writing.overlay.remove(&target, &pending);
+            pending.unlink().await;
+        }
+        self.removed(&source);
+        Ok(())
+    }
+
+    async fn rename_pending(
+        &self,
+        draft: Draft,
+        source: &str,
+        target: &str,
+        parent: u64,
+        replace: Replace,
+    ) -> Result<()> {
+        let writing = self.writing()?;
+        let Draft { pending, origin } = draft;
+        let wanted = match replace {
+            Replace::Yes => Wanted::Any,
+            Replace::No => Wanted::New,
+        };
+        let before = pending.committed_ever().await;
+        let before = before.or_else(|| origin.as_ref().map(|file| file.object()));
+        match pending.commit(Closing::Now, Some((target, Some(wanted)))).await {
+            Ok(Some(object)) => {
+                self.committed(&pending, object).await;
+                // What was under the old name goes.
+                if let Some(object) = before {
+                    self.delete_source(object.version).await;
+                }
+            }
+            // Nothing has changed since it was committed: a rename in the store.
+            Ok(None) => {
+                let object = before.ok_or(Error::Stale)?;
+                let object = self.move_object(&object, target, replace).await?;
+                self.catalog.wrote(object.clone(), bytes::Bytes::new());
+                pending.moved(object).await;
+            }
+            Err(error) => {
+                self.commit_failed(&pending);
+                writing.overlay.remove(source, &pending);
+                return Err(error);
+            }
+        }
+        writing.overlay.remove(source, &pending);
+        let has_writers = pending.has_writers();
+        writing.overlay.insert(Draft { pending: pending.clone(), origin: None });
+        if !has_writers {
+            let ino = self.inodes.pending(parent, &pending);
+            self.settle(ino, &pending).await;
+            self.inodes.forget(ino, 1);
+        }
+        Ok(())
+    }
+
+    async fn rename_file(&self, source: &str, target: &str, replace: Replace) -> Result<()> {
+        let file = match self.live_file(source).await {
+            Ok(file) => file,
+            Err(Error::IsADirectory) => return Err(Error::CrossDevice),
+            Err(error) => return Err(error),
+        };
+        let ino = self.inodes.known_number_of_file(&file.version);
+        let object = self.move_object(&file.object(), target, replace).await?;
+        self.catalog.wrote(object.clone(), bytes::Bytes::new());
+        // The same content: the kernel's pages stay right.
+        if let (Some(ino), Some(moved)) = (ino, self.file_of(object)) {
+            self.inodes.rebind(ino, Node::File(moved));
+        }
+        Ok(())
+    }
+
+    /// Gives a version another key in the store. Its end goes with it, unless another rule holds for
+    /// the new name.
+    async fn move_object(&self, source: &Object, target: &str, replace: Replace) -> Result<Object> {
+        let writing = self.writing()?;
+        let writer = &writing.writer;
+        let rules = &writer.rules.ttl;
+        let (old, new) = (writer.path(&source.version.key), writer.path(target));
+        let anew = match rules.rule(new) {
+            rule if rule == rules.rule(old) => None,
+            _ => Some(expiry::expires(rules.ttl(new), self.bucket.clock.now())),
+        };
+        let wanted = match replace {
+            Replace::Yes => Wanted::Any,
+            Replace::No => Wanted::New,
+        };
+        let object = writer.rename(source, target, &wanted, anew).await?;
+        if object.renamed {
+            return Ok(object.object);
+        }
+        self.delete_source(source.version.clone()).await;
+        Ok(object.object)
+    }
+
+    /// Deletes what was renamed. A failure is no error of the rename: both names are there.
+    async fn delete_source(&self, version: Version) {
+        let key = version.key.clone();
+        let deleted = match self.writing() {
+            Ok(writing) => writing.writer.delete(&version).await,
+            Err(error) => Err(error),
+        };
+        match deleted {
+            Ok(()) | Err(Error::NotFound) => {}
+            Err(Error::PreconditionFailed) => {
+                info!(%key, "the source of a rename was replaced meanwhile, and stays");
+            }
+            Err(error) => {
+                warn!(%key, "the source of a rename could not be deleted: {error}");
+            }
+        }
+    }
+
+    /// Makes a directory: a marker without an end.
+    pub async fn mkdir(&self, parent: u64, name: &OsStr) -> Result<Attr> {
+        let writing = self.writing()?;
+        let key = self.new_key(parent, name)?;
+        let prefix = Prefix::new(&key);
+        if writing.overlay.draft(&key).is_some() || writing.overlay.is_directory(&prefix) {
+            return Err(Error::Exists);
+        }
+        match self.live_file(&key).await {
+            Ok(_) | Err(Error::IsADirectory) => return Err(Error::Exists),
+            Err(Error::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        let marker = prefix.as_str();
+        if marker.len() > crate::name::KEY_MAX {
+            return Err(Error::NameTooLong);
+        }
+        let _body = writing.writer.body().await?;
+        let store = &writing.writer.store;
+        store.put(marker, &NewHeaders::default(), bytes::Bytes::new(), &Condition::Any).await?;
+        self.catalog.forget(&key);
+        let fact = self.catalog.directory();
+        self.catalog.note_directory(&key, &fact);
+        let ino = self.inodes.directory(parent, &prefix);
+        Ok(self.directory_attr(ino, super::kernel_ttl(self.catalog.ttl(&fact))))
+    }
+
+    /// Removes a directory in which nothing is live; expired objects below it go too.
+    ///
+    /// # Errors
+    /// `NotEmpty` while anything is live below, or too much has expired.
+    pub async fn rmdir(&self, parent: u64, name: &OsStr) -> Result<()> {
+        let writing = self.writing()?;
+        let key = self.new_key(parent, name)?;
+        let prefix = Prefix::new(&key);
+        if writing.overlay.draft(&key).is_some() {
+            return Err(Error::NotADirectory);
+        }
+        if writing.overlay.has_drafts_below(&prefix) {
+            return Err(Error::NotEmpty("a file in it is being written".to_owned()));
+        }
+        let (corpses, marker) = self.corpses_below(&prefix).await?;
+        if corpses.is_empty() && marker.is_none() && !writing.overlay.is_directory(&prefix) {
+            return match self.live_file(&key).await {
+                Ok(_) => Err(Error::NotADirectory),
+                Err(Error::IsADirectory) => Ok(()),
+                Err(error) => Err(error),
+            };
+        }
+        let writer = &writing.writer;
+        let delete = |version: Version| async move { writer.delete(&version).await };
+        let deletes = corpses.clone().into_iter().map(delete);
+        let mut deletes = futures_util::stream::iter(deletes).buffer_unordered(DELETES);
+        while let Some(deleted) = deletes.next().await {
+            match deleted {
+                Ok(()) | Err(Error::NotFound) => {}
+                Err(Error::PreconditionFailed) => {
+                    return Err(Error::NotEmpty("a file in it was renewed just now".to_owned()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        drop(deletes);
+        if let Some(marker) = marker {
+            match writer.delete(&marker).await {
+                Ok(()) | Err(Error::NotFound | Error::PreconditionFailed) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        writing.overlay.remove_directory(&prefix);
+        writing.overlay.keep_directory(&Fs::directory_of(&key));
+        corpses.iter().for_each(|version| self.catalog.removed(&version.key));
+        self.catalog.removed(&key);
+        Ok(())
+    }
+
+    /// The expired objects below a directory, and its marker.
+    ///
+    /// # Errors
+    /// `NotEmpty` where there is anything else, or there are too many.
+    async fn corpses_below(&self, prefix: &Prefix) -> Result<(Vec<Version>, Option<Version>)> {
+        let request = ListRequest { recursive: true, ..ListRequest::level(prefix.as_str()) };
+        let mut pages = Pages::new(&*self.bucket.store, request);
+        let (mut corpses, mut marker) = (Vec::new(), None);
+        while let Some(page) = pages.next().await? {
+            if !page.undecodable.is_empty() {
+                return Err(Error::NotEmpty("it has keys that are no UTF-8".to_owned()));
+            }
+            let (own, others): (Vec<Version>, Vec<Version>) =
+                page.objects.into_iter().partition(|version| *version.key == *prefix.as_str());
+            marker = own.into_iter().next().or(marker);
+            if others.iter().any(|version| version.key.ends_with('/')) {
+                return Err(Error::NotEmpty("a directory lies in it".to_owned()));
+            }
+            if corpses.len() + others.len() > CORPSES {
+                let many = format!("over {CORPSES} objects lie below: see `expirefs sweep`");
+                return Err(Error::NotEmpty(many));
+            }
+            let versions: Vec<&Version> = others.iter().collect();
+            let facts = self.catalog.confirm(&versions).await;
+            for (version, fact) in others.iter().zip(facts) {
+                let fact = match fact {
+                    Some(fact) => Some(fact),
+                    None => self.catalog.head(&version.key).await?,
+                };
+                let Some(fact) = fact else { continue };
+                match self.catalog.presence(&fact) {
+                    Presence::Expired => {}
+                    Presence::Live { .. } => {
+                        return Err(Error::NotEmpty(format!("{} is live", version.key)));
+                    }
+                    Presence::Unreadable => return Err(Error::Unparsable),
+                }
+            }
+            corpses.extend(others);
+        }
+        Ok((corpses, marker))
+    }
+
+    /// Changes modes, owners and times: accepted, and not kept (rule W10).
+    ///
+    /// # Errors
+    /// `NotPermitted` under `--strict-attributes`.
+    pub async fn set_attributes(&self, ino: u64, new: NewAttr) -> Result<Attr> {
+        let writing = self.writing()?;
+        if writing.strict_attributes && (new.mode || new.owner || new.times) {
+            return Err(Error::NotPermitted("modes, owners and times are not kept"));
+        }
+        if writing.touch == Touch::Renew
+            && new.now
+            && let Node::File(file) = self.node(ino)?
+        {
+            self.renew(ino, &file).await?;
+        }
+        self.getattr(ino)
+    }
+
+    /// Stamps a file anew with the TTL of its name, where less than half of that is left.
+    async fn renew(&self, ino: u64, file: &File) -> Result<()> {
+        let writer = &self.writing()?.writer;
+        let Ttl::For(ttl) = writer.ttl(&file.version.key) else { return Ok(()) };
+        let now = self.bucket.clock.now();
+        match file.expiry.at(now) {
+            Presence::Live { left: Some(left) } if left < ttl / 2 => {
+                self.restamp(ino, file, expiry::expires(Ttl::For(ttl), now)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a version another end, under its inode.
+    async fn restamp(&self, ino: u64, file: &File, expires: Option<SystemTime>) -> Result<()> {
+        let writer = &self.writing()?.writer;
+        let object = match writer.restamp(&file.object(), expires).await {
+            Err(Error::PreconditionFailed | Error::NotFound) => {
+                self.catalog.forget(&file.version.key);
+                return Err(Error::Stale);
+            }
+            other => other?,
+        };
+        self.catalog.wrote(object.clone(), bytes::Bytes::new());
+        if let Some(file) = self.file_of(object) {
+            self.inodes.rebind(ino, Node::File(file));
+        }
+        Ok(())
+    }
+
+    /// Sets, or removes, when a file ends: `user.expirefs.ttl` and `user.expirefs.expires`.
+    ///
+    /// # Errors
+    /// `Invalid` for what is no duration or date; `Unsupported` for any other attribute.
+    pub async fn set_end(&self, ino: u64, name: &OsStr, value: Option<&[u8]>) -> Result<()> {
+        self.writing()?;
+        let now = self.bucket.clock.now();
+        let end = match (name.to_str(), value) {
+            (Some("user.expirefs.ttl"), Some(value)) => Some(End::After(parse_ttl(value)?)),
+            (Some("user.expirefs.expires"), Some(value)) => Some(parse_end(value, now)?),
+            (Some("user.expirefs.ttl" | "user.expirefs.expires"), None) => None,
+            _ => return Err(Error::NotSupported("only user.expirefs.ttl and .expires are set")),
+        };
+        match self.node(ino)? {
+            Node::Directory(_) => Err(Error::NotPermitted("directories do not end")),
+            Node::Pending(pending) => pending.stamp(end).await,
+            Node::File(file) => {
+                self.must_be_live(file.expiry)?;
+                let writer = &self.writing()?.writer;
+                let expires = match end {
+                    Some(End::At(at)) => Some(at),
+                    Some(End::After(ttl)) => expiry::expires(ttl, now),
+                    None => expiry::expires(writer.ttl(&file.version.key), now),
+                };
+                self.restamp(ino, &file, expires).await
+            }
+        }
+    }
+
+    /// The extended attributes of a pending file.
+    pub(super) fn pending_attributes(&self, pending: &Pending) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        if let Some(at) = pending.expires_now() {
+            all.push(("user.expirefs.expires".to_owned(), expiry::rfc3339(at)));
+        }
+        all.push(("user.expirefs.key".to_owned(), pending.key().to_string()));
+        all
+    }
+}
+
+fn parse_ttl(value: &[u8]) -> Result<Ttl> {
+    let text = str::from_utf8(value).unwrap_or_default().trim_end_matches('\0').trim();
+    match text {
+        "never" => Ok(Ttl::Never),
+        _ => humantime::parse_duration(text)
+            .map(Ttl::For)
+            .map_err(|_| Error::Invalid("expected a duration such as 90s or 1h30m, or never")),
+    }
+}
+
+fn parse_end(value: &[u8], now: SystemTime) -> Result<End> {
+    let text = str::from_utf8(value).unwrap_or_default().trim_end_matches('\0').trim();
+    let at = humantime::parse_rfc3339_weak(text).ok().or_else(|| expiry::http_date(text, now));
+    let at = at.ok_or(Error::Invalid("expected a date such as 2026-11-25T20:00:00Z"))?;
+    // Headers have whole seconds; an object must not end early.
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
+    Ok(End::At(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))
+}

@@ -1,0 +1,440 @@
+//! Writing files: create, open for writing, write, truncate, and when a commit is made (rule W3).
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tracing::{error, warn};
+
+use super::handle::{Handle, WriteHandle};
+use super::inode::{File, Node};
+use super::overlay::{Draft, Overlay};
+use super::{Attr, Fs};
+use crate::catalog::Known;
+use crate::error::{Error, Result};
+use crate::expiry::{Presence, Touch};
+use crate::glob::Globs;
+use crate::name::{self, Prefix};
+use crate::pending::{Closing, Pending, Wanted, Writer};
+use crate::process;
+use crate::store::Object;
+
+/// How long a closed file of a staged name waits for its rename (rule W16).
+const STAGED: Duration = Duration::from_secs(5);
+
+/// What a writable mount has beside a read-only one.
+pub struct Writing {
+    pub writer: Arc<Writer>,
+    /// Names whose closed files wait for a rename (`--stage`), by their path below the mount point.
+    pub stage: Globs,
+    pub touch: Touch,
+    /// Whether chmod, chown and utimens are refused (`--strict-attributes`).
+    pub strict_attributes: bool,
+    pub overlay: Overlay,
+    /// The log line about writes out of order was written.
+    pub told_of_order: AtomicBool,
+}
+
+/// How a file is opened for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenMode {
+    /// O_WRONLY or O_RDWR.
+    pub writes: bool,
+    /// O_TRUNC.
+    pub truncate: bool,
+    /// O_EXCL.
+    pub exclusive: bool,
+}
+
+impl Writing {
+    pub fn is_staged(&self, key: &str) -> bool {
+        self.stage.matches(self.writer.path(key))
+    }
+}
+
+impl Fs {
+    /// # Errors
+    /// `ReadOnly` where the mount is.
+    pub(super) fn writing(&self) -> Result<&Writing> {
+        self.writing.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// What can be written before commits make room: all of the spool and what is free of it, in
+    /// bytes. `None` where there is no spool.
+    pub fn room(&self) -> Option<(u64, u64)> {
+        let spool = self.writing.as_ref()?.writer.room.spool.as_ref()?;
+        Some((spool.size(), spool.free()))
+    }
+
+    /// The pending file that has this name, if there is one.
+    pub(super) fn draft(&self, key: &str) -> Option<Draft> {
+        self.writing.as_ref()?.overlay.draft(key)
+    }
+
+    /// The key of a new name in a directory.
+    pub(super) fn new_key(&self, parent: u64, name: &OsStr) -> Result<String> {
+        if name.len() > name::NAME_MAX {
+            return Err(Error::NameTooLong);
+        }
+        let prefix = self.directory(parent)?;
+        let name = name.to_str().filter(|name| name::is_legal(name));
+        let key = prefix.key(name.ok_or(Error::Invalid("keys are UTF-8"))?);
+        match key.len() <= name::KEY_MAX {
+            true => Ok(key),
+            false => Err(Error::NameTooLong),
+        }
+    }
+
+    /// Creates a file, or opens the one that is pending under the name.
+    ///
+    /// # Errors
+    /// `Exists` with O_EXCL where a live file is known; one that is not known fails the commit.
+    pub async fn create(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: OpenMode,
+        pid: u32,
+    ) -> Result<(Attr, u64)> {
+        let writing = self.writing()?;
+        let _opening = self.handles.opening();
+        if self.shutting_down.load(Ordering::SeqCst) {
+            return Err(Error::ShuttingDown);
+        }
+        let key = self.new_key(parent, name)?;
+        let draft = match writing.overlay.draft(&key) {
+            Some(_) if mode.exclusive => return Err(Error::Exists),
+            Some(draft) => draft,
+            None => {
+                // The kernel has found no such name; what is known here may be newer.
+                if let Some(fact) = self.catalog.known_now(&key)
+                    && matches!(self.catalog.presence(&fact), Presence::Live { .. })
+                {
+                    return Err(if mode.exclusive { Error::Exists } else { Error::Stale });
+                }
+                let wanted = if mode.exclusive { Wanted::New } else { Wanted::Any };
+                let pending = Pending::create(&writing.writer, &key, wanted);
+                let draft = Draft { pending, origin: None };
+                writing.overlay.insert(draft.clone());
+                draft
+            }
+        };
+        if mode.truncate {
+            draft.pending.empty().await?;
+        }
+        let ino = self.inodes.pending(parent, &draft.pending);
+        let handle = self.open_pending(ino, &draft.pending, mode.writes, pid);
+        Ok((self.pending_attr(ino, &draft.pending), handle))
+    }
+
+    fn open_pending(&self, ino: u64, pending: &Arc<Pending>, writes: bool, pid: u32) -> u64 {
+        if writes {
+            pending.opened();
+        }
+        let process = if writes { process::of_thread(pid) } else { None };
+        let pending = pending.clone();
+        self.handles.open(Handle::Write(WriteHandle { ino, pid, process, pending, writes }))
+    }
+
+    /// Opens a pending file, or a version for writing: an edit, or its replacement.
+    ///
+    /// # Errors
+    /// `Stale` where the kernel has to look the name up again.
+    pub async fn open_for_writing(&self, ino: u64, mode: OpenMode, pid: u32) -> Result<u64> {
+        let writing = self.writing()?;
+        let _opening = self.handles.opening();
+        if self.shutting_down.load(Ordering::SeqCst) {
+            return Err(Error::ShuttingDown);
+        }
+        match self.node(ino)? {
+            Node::Directory(_) => Err(Error::IsADirectory),
+            Node::Pending(pending) => {
+                // What has failed is not shown any more, unless a program still has it open.
+                if pending.has_failed() {
+                    writing.overlay.remove(&pending.key(), &pending);
+                    return Err(Error::Stale);
+                }
+                if mode.truncate {
+                    pending.empty().await?;
+                }
+                Ok(self.open_pending(ino, &pending, mode.writes, pid))
+            }
+            Node::File(file) => {
+                let pending = self.edit(ino, file, mode.truncate).await?;
+                Ok(self.open_pending(ino, &pending, mode.writes, pid))
+            }
+        }
+    }
+
+    /// Turns a version into a pending file under the same number.
+    async fn edit(&self, ino: u64, file: Arc<File>, truncate: bool) -> Result<Arc<Pending>> {
+        let writing = self.writing()?;
+        if file.expiry.at(self.bucket.clock.now()) == Presence::Expired {
+            return Err(self.expired(&file.version.key).await);
+        }
+        if file.kernel.is_open() {
+            // Its readers keep their version, with its pages: the edit gets another inode, which
+            // the next lookup makes.
+            file.kernel.supersede();
+            return Err(Error::Stale);
+        }
+        let writer = &writing.writer;
+        let pending = match truncate {
+            true => Pending::create(writer, &file.version.key, Wanted::Any),
+            false => Pending::edit(writer, &file.version),
+        };
+        self.inodes.rebind(ino, Node::Pending(pending.clone()));
+        writing.overlay.insert(Draft { pending: pending.clone(), origin: Some(file) });
+        Ok(pending)
+    }
+
+    /// Writes without waiting, if that is possible.
+    pub fn try_write(&self, fh: u64, offset: u64, bytes: &[u8]) -> Option<Result<()>> {
+        let handle = self.handles.get(fh).ok()?;
+        let handle = handle.writing().filter(|handle| handle.writes)?;
+        handle.pending.try_write(offset, bytes)
+    }
+
+    /// Writes bytes at an offset.
+    pub async fn write(&self, fh: u64, offset: u64, bytes: Bytes) -> Result<()> {
+        let handle = self.handles.get(fh)?;
+        let handle = handle.writing().filter(|handle| handle.writes).ok_or(Error::BadHandle)?;
+        let wrote = handle.pending.write(offset, &bytes).await;
+        wrote.inspect_err(|error| self.tell_of_order(handle, offset, error))
+    }
+
+    fn tell_of_order(&self, handle: &WriteHandle, offset: u64, failed: &Error) {
+        if let Some(writing) = &self.writing
+            && *failed == Error::NotInOrder
+            && !writing.told_of_order.swap(true, Ordering::Relaxed)
+        {
+            warn!(key = %handle.pending.key(), offset, program = process::described(handle.pid),
+                "a program writes out of order, which needs a spool: mount without --no-spool");
+        }
+    }
+
+    /// Whether parts may be ready to be sent after a write. See [`Fs::send_parts`].
+    pub fn fills_part(&self, fh: u64, offset: u64, bytes: usize) -> bool {
+        let handle = self.handles.get(fh);
+        let handle = handle.as_ref().ok().and_then(|handle| handle.writing());
+        handle.is_some_and(|handle| handle.pending.fills_part(offset, bytes))
+    }
+
+    /// Sends the parts that lie before an offset. Call it after the write was answered.
+    pub async fn send_parts(&self, fh: u64, offset: u64) {
+        if let Ok(handle) = self.handles.get(fh)
+            && let Some(handle) = handle.writing()
+        {
+            handle.pending.send_full_parts(offset).await;
+        }
+    }
+
+    /// A descriptor was closed by some process: commits if that is the one that opened the file.
+    ///
+    /// # Errors
+    /// Of the commit, or the first failure of the file.
+    pub async fn flush(&self, fh: u64, pid: u32) -> Result<()> {
+        let handle = self.handles.get(fh)?;
+        let Some(handle) = handle.writing().filter(|handle| handle.writes) else { return Ok(()) };
+        // A forked child has duplicates of all descriptors and closes them when it ends.
+        let is_opener = pid == handle.pid
+            || handle.process.is_none()
+            || process::of_thread(pid).is_none_or(|process| Some(process) == handle.process);
+        if !is_opener || self.writing()?.is_staged(&handle.pending.key()) {
+            return handle.pending.check().await;
+        }
+        self.commit(&handle.pending, Closing::Flush).await
+    }
+
+    /// # Errors
+    /// Of the commit, or the first failure of the file.
+    pub async fn fsync(&self, fh: u64) -> Result<()> {
+        let handle = self.handles.get(fh)?;
+        let Some(handle) = handle.writing() else { return Ok(()) };
+        match self.writing()?.is_staged(&handle.pending.key()) {
+            true => handle.pending.check().await,
+            false => self.commit(&handle.pending, Closing::Now).await,
+        }
+    }
+
+    async fn commit(&self, pending: &Arc<Pending>, closing: Closing) -> Result<()> {
+        match pending.commit(closing, None).await {
+            Ok(Some(object)) => {
+                self.committed(pending, object).await;
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.commit_failed(pending);
+                Err(error)
+            }
+        }
+    }
+
+    /// The name shows what the store has again.
+    pub(super) fn commit_failed(&self, pending: &Arc<Pending>) {
+        if let Some(writing) = &self.writing {
+            let key = pending.key();
+            writing.overlay.remove(&key, pending);
+            self.catalog.forget(&key);
+        }
+    }
+
+    /// Notes a version that this mount has written: the next open gets it (rule W15).
+    pub(super) async fn committed(&self, pending: &Pending, object: Object) {
+        let first = pending.small(self.settings.probe.size).await.unwrap_or_default();
+        self.catalog.wrote(object, first);
+    }
+
+    /// The last writing handle of a pending file was closed: commits what no close has, and lets its
+    /// inode be the version.
+    async fn finish(&self, handle: &WriteHandle) {
+        let Ok(writing) = self.writing() else { return };
+        let (ino, pending) = (handle.ino, &handle.pending);
+        let key = pending.key();
+        if writing.is_staged(&key) && pending.is_due(Closing::Now).await == Ok(true) {
+            tokio::time::sleep(STAGED).await;
+            // It was renamed meanwhile, opened again, or its name was taken by another.
+            if pending.key() != key
+                || pending.has_writers()
+                || !writing.overlay.draft(&key).is_some_and(|it| Arc::ptr_eq(&it.pending, pending))
+            {
+                return;
+            }
+        }
+        let already_failed = pending.has_failed();
+        if let Err(failed) = self.commit(pending, Closing::Now).await
+            && !already_failed
+        {
+            writing.writer.commits.untold.add(1);
+            error!(key = %pending.key(), program = process::described(handle.pid),
+                "a file was closed, and could not be committed: {failed}");
+        }
+        self.settle(ino, pending).await;
+    }
+
+    /// Lets the inode of a pending file without writers be the version that was committed.
+    pub(super) async fn settle(&self, ino: u64, pending: &Arc<Pending>) {
+        let Ok(writing) = self.writing() else { return };
+        if pending.has_writers() {
+            return;
+        }
+        let key = pending.key();
+        let Some(draft) = writing.overlay.draft(&key) else { return };
+        if !Arc::ptr_eq(&draft.pending, pending) {
+            return;
+        }
+        let file = match pending.committed().await {
+            Some(object) => self.file_of(object),
+            // It was opened for writing, and not changed.
+            None => match (pending.is_due(Closing::Now).await, draft.origin) {
+                (Ok(false), Some(origin)) => Some(origin),
+                _ => None,
+            },
+        };
+        match file {
+            Some(file) => {
+                self.inodes.rebind(ino, Node::File(file));
+            }
+            None => self.inodes.doubt(ino),
+        }
+        writing.overlay.remove(&key, pending);
+    }
+
+    /// The node of a version that this mount has written. The kernel has its pages, as they were
+    /// written.
+    pub(super) fn file_of(&self, object: Object) -> Option<Arc<File>> {
+        let fact = self.catalog.judged(object);
+        let Known::File { version, expiry, about } = fact.known else { return None };
+        let file = File::new(version, expiry, about);
+        file.kernel.opens();
+        file.kernel.takes_all();
+        Some(Arc::new(file))
+    }
+
+    /// Closes a handle and frees what it holds; the last one of a pending file that writes commits
+    /// what is left.
+    pub async fn release(&self, fh: u64) -> Result<()> {
+        let _working = self.handles.opening();
+        let handle = self.handles.close(fh)?;
+        if let Some(handle) = handle.writing()
+            && handle.writes
+            && handle.pending.closed()
+        {
+            self.finish(handle).await;
+        }
+        Ok(())
+    }
+
+    /// Whether [`Fs::release`] of this handle is quick.
+    pub fn is_reading(&self, fh: u64) -> bool {
+        self.handles.get(fh).is_ok_and(|handle| handle.reading().is_ok())
+    }
+
+    /// Changes the size of a file.
+    pub async fn truncate(&self, ino: u64, fh: Option<u64>, size: u64) -> Result<Attr> {
+        self.writing()?;
+        let by_handle = fh.and_then(|fh| self.handles.get(fh).ok());
+        let by_handle = by_handle.as_ref().and_then(|handle| handle.writing());
+        let pending = match (by_handle, self.node(ino)?) {
+            (Some(handle), _) => handle.pending.clone(),
+            (None, Node::Directory(_)) => return Err(Error::IsADirectory),
+            (None, Node::Pending(pending)) => pending,
+            (None, Node::File(file)) => self.edit(ino, file, size == 0).await?,
+        };
+        pending.truncate(size).await?;
+        if !pending.has_writers() {
+            let committed = self.commit(&pending, Closing::Now).await;
+            self.settle(ino, &pending).await;
+            committed?;
+        }
+        self.getattr(ino)
+    }
+
+    /// Makes room for what will be written: the file grows by zeros where it is shorter.
+    pub async fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
+        let handle = self.handles.get(fh)?;
+        let handle = handle.writing().filter(|handle| handle.writes).ok_or(Error::BadHandle)?;
+        match mode {
+            0 => {
+                let end = offset.checked_add(length).ok_or(Error::TooLarge { most: u64::MAX })?;
+                match end > handle.pending.size() {
+                    true => handle.pending.truncate(end).await,
+                    false => Ok(()),
+                }
+            }
+            libc::FALLOC_FL_KEEP_SIZE => Ok(()),
+            _ => Err(Error::NotSupported("only fallocate(2) without flags")),
+        }
+    }
+
+    /// Commits what waits for a rename, and logs what no program has closed (rule W14). For
+    /// unmounting.
+    pub(super) async fn commit_staged(&self) {
+        let Some(writing) = &self.writing else { return };
+        for Draft { pending, .. } in writing.overlay.drafts() {
+            let key = pending.key();
+            if pending.has_writers() {
+                if pending.is_due(Closing::Now).await == Ok(true) {
+                    warn!(%key, bytes = pending.size(), "a file is still being written, and is not \
+                        committed: the mount is being taken down");
+                }
+            } else if let Err(failed) = self.commit(&pending, Closing::Now).await {
+                writing.writer.commits.untold.add(1);
+                error!(%key, "a staged file could not be committed: {failed}");
+            }
+        }
+        writing.writer.until_aborted().await;
+    }
+
+    /// The directory that a key lies in.
+    pub(super) fn directory_of(key: &str) -> Prefix {
+        Prefix::new(name::directory(key))
+    }
+}
