@@ -4,9 +4,9 @@
 //! Each mount has a file of its own, and a lock on it (flock(2)) that ends with the process, however
 //! that ends. A file without a lock has lost its owner: the next mount takes over what is in it, under
 //! that lock, so that of several mounts one does. Files of other users or buckets are left alone, and
-//! nothing that others put into the directory, which may be /var/tmp, is followed or opened for long.
+//! no link is followed, for the directory may be one that all may write to, such as /var/tmp.
 //!
-//! Owns these files. Knows no store: the caller aborts. All calls block, as the local disk does.
+//! Owns these files. Knows no store: the caller aborts. All calls block as long as the disk does.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -34,6 +34,9 @@ struct Header {
 }
 
 const FORMAT: u32 = 1;
+
+/// How often a mount that starts at the same moment may be faster.
+const TRIES: usize = 100;
 
 /// A further line. It is appended; one that a crash has cut off is ignored.
 #[derive(Serialize, Deserialize)]
@@ -177,24 +180,8 @@ impl Place {
     /// Makes a file, locks it and notes these uploads in it.
     fn create(&self, open: &[Upload]) -> io::Result<Own> {
         // A mount that starts at this moment may find the file before it is locked, and remove it.
-        let mut tries = 0;
-        let (path, file) = loop {
-            let path = self.dir.join(format!("{}{:016x}", self.prefix, random()));
-            // O_EXCL follows no link.
-            let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
-            match file.try_lock() {
-                Ok(()) if !is_gone(&file) => break (path, file),
-                Err(fs::TryLockError::Error(error)) => {
-                    let _ = fs::remove_file(&path);
-                    return Err(error);
-                }
-                Ok(()) | Err(fs::TryLockError::WouldBlock) if tries < 100 => tries += 1,
-                Ok(()) | Err(fs::TryLockError::WouldBlock) => {
-                    return Err(io::ErrorKind::WouldBlock.into());
-                }
-            }
-        };
-        let mut own = Own { path, file, length: 0, header: 0, compact: 0 };
+        let locked = (0..TRIES).find_map(|_| self.create_and_lock().transpose());
+        let mut own = locked.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))?;
         let header = Header { format: FORMAT, of: self.identity.clone() };
         let written = own.write(&header).and_then(|()| {
             own.header = own.length;
@@ -208,11 +195,29 @@ impl Place {
         Ok(own)
     }
 
+    /// An empty file, locked; `None` if another mount was faster.
+    fn create_and_lock(&self) -> io::Result<Option<Own>> {
+        let path = self.dir.join(format!("{}{:016x}", self.prefix, random()));
+        // O_EXCL follows no link.
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        let locked = file.try_lock();
+        let own = Own { path, file, length: 0, header: 0, compact: 0 };
+        match locked {
+            Ok(()) if own.is_gone() => Ok(None),
+            Ok(()) => Ok(Some(own)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => {
+                own.remove();
+                Err(error)
+            }
+        }
+    }
+
     /// A journal of this bucket and user that has lost its owner, locked.
     fn orphan(&self, path: &Path) -> Option<Orphan> {
         let mut options = OpenOptions::new();
-        // The open of a FIFO would wait for its other end.
-        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        // NFS locks only what is open for writing. Without O_NONBLOCK a FIFO could keep us waiting.
+        options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let mut file = options.open(path).ok()?;
         let meta = file.metadata().ok()?;
         let is_ours =
@@ -315,7 +320,6 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
-    use std::path::MAIN_SEPARATOR_STR;
     use std::thread;
 
     use nix::sys::stat::Mode;
@@ -326,7 +330,7 @@ mod tests {
     const BUCKET: &str = "bucket at https://store";
 
     fn upload(n: usize) -> Upload {
-        Upload { key: format!("d/ü {n}\n\"").into(), id: format!("id{MAIN_SEPARATOR_STR}{n}") }
+        Upload { key: format!("d/ü {n}\n\"").into(), id: format!("id {n:02}") }
     }
 
     fn uploads(which: impl IntoIterator<Item = usize>) -> Vec<Upload> {
@@ -370,7 +374,7 @@ mod tests {
         assert_eq!(left, uploads([2]));
         journal.ended(&upload(2)).unwrap();
         drop(journal);
-        assert!(files(&dir).is_empty(), "all have ended");
+        assert_eq!(files(&dir), Vec::<PathBuf>::new(), "all have ended");
     }
 
     #[test]
@@ -394,7 +398,8 @@ mod tests {
             let copy = dir.path().join(path.file_name().unwrap());
             fs::write(&copy, &bytes[..length]).unwrap();
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
-            let (_, wanted) = noted.iter().rfind(|(end, _)| *end <= length as u64).unwrap();
+            // A line counts once it is there but for its line break.
+            let (_, wanted) = noted.iter().rfind(|(end, _)| *end <= length as u64 + 1).unwrap();
             assert_eq!(&open(&dir).1, wanted, "{length} bytes");
         }
     }
@@ -420,12 +425,9 @@ mod tests {
                 mounts.into_iter().map(|mount| mount.join().unwrap()).collect()
             });
             let mut left: Vec<_> = mounts.iter().flat_map(|(_, left)| left).collect();
-            left.sort_by_key(|upload| upload.id.len() * 100 + upload.id.as_bytes()[3] as usize);
-            let mut ids: Vec<_> = left.iter().map(|upload| &upload.id).collect();
-            ids.sort();
-            ids.dedup();
-            assert_eq!((left.len(), ids.len()), (20, 20));
-            assert_eq!(files(&dir).len(), 4);
+            left.sort_by(|a, b| a.id.cmp(&b.id));
+            assert_eq!(left, uploads(0..20).iter().collect::<Vec<_>>());
+            assert_eq!(files(&dir).len(), mounts.len());
         }
     }
 
@@ -495,7 +497,8 @@ mod tests {
         let (journal, left) = open(&dir);
         assert_eq!(left, uploads([0]));
         journal.ended(&upload(0)).unwrap();
-        assert_eq!(journal.state().own.file.metadata().unwrap().len(), journal.state().own.header);
+        let own = &journal.state().own;
+        assert_eq!(own.file.metadata().unwrap().len(), own.header);
     }
 
     #[test]
