@@ -301,10 +301,12 @@ pub struct WriteArgs {
     /// size lies in --buffer-memory and is one PUT [default: 8MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::part_size)]
     pub part_size: Option<ByteSize>,
-    /// Storage class of what is written [default: STANDARD]
+    /// Storage class of what is written; what is only renamed or given a new end keeps its own
+    /// [default: STANDARD]
     #[arg(long, value_name = "CLASS", value_parser = values::storage_class)]
     pub storage_class: Option<String>,
-    /// How the store encrypts it [default: as the bucket is set]
+    /// How the store encrypts what is written, renamed or given a new end [default: as the bucket is
+    /// set]
     #[arg(long, value_name = "HOW")]
     pub sse: Option<Sse>,
     /// With which key of AWS KMS: id, alias or ARN [default: that of the bucket]

@@ -24,6 +24,8 @@ pub struct Writing {
     pub stage: Globs,
     /// Bytes of a part of a multipart upload, and the most of a file that is one PutObject.
     pub part_size: u64,
+    /// Of what is written; copies keep that of their source. None: STANDARD.
+    pub storage_class: Option<String>,
     pub new_objects: NewObjects,
     pub content_type_by_name: bool,
 }
@@ -83,8 +85,8 @@ impl Writing {
             strict_attributes: args.strict_attributes,
             stage: Globs::new(args.stage),
             part_size: part.as_u64(),
+            storage_class: args.storage_class,
             new_objects: NewObjects {
-                storage_class: args.storage_class,
                 sse: args.sse,
                 sse_kms_key_id: args.sse_kms_key_id,
                 acl: args.acl,
@@ -210,7 +212,7 @@ mod tests {
         assert_eq!(got.spool, Some(place));
         assert_eq!((got.part_size, got.touch), (8 << 20, Touch::Ignore));
         assert_eq!((got.strict_attributes, got.content_type_by_name), (false, true));
-        assert_eq!(got.new_objects, NewObjects::default());
+        assert_eq!((got.storage_class, got.new_objects), (None, NewObjects::default()));
         assert!(!got.stage.matches("a.tmp"));
         assert_eq!(got.ttl.ttl("a"), Ttl::For(Duration::from_secs(3600)));
     }
@@ -235,8 +237,8 @@ mod tests {
         assert_eq!((got.touch, got.part_size), (Touch::Renew, 16 << 20));
         assert!(got.strict_attributes && !got.content_type_by_name);
         assert!(got.stage.matches("d/a.tmp") && got.stage.matches("new/a"));
+        assert_eq!(got.storage_class.as_deref(), Some("STANDARD_IA"));
         let new_objects = NewObjects {
-            storage_class: Some("STANDARD_IA".to_owned()),
             sse: Some(Sse::KmsDsse),
             sse_kms_key_id: Some("arn:aws:kms:eu-west-1:1:key/2".to_owned()),
             acl: Some("bucket-owner-full-control".to_owned()),

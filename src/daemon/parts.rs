@@ -70,6 +70,8 @@ pub async fn open_store(
     let site = config.endpoint.clone().locate().await?;
     let timeout = config.settings.patience.timeout;
     let store = S3::new(&site, budget, timeout, clock, metrics).await?;
+    let new_objects = config.writing.as_ref().map(|writing| writing.new_objects.clone());
+    let store = store.with_new_objects(new_objects.unwrap_or_default());
     let impatient = store.with_outage(BRIEF_OUTAGE);
     check_bucket(&impatient, &site, config).await?;
     Ok(Opened { site, store: Arc::new(store), impatient: Arc::new(impatient) })
@@ -142,6 +144,7 @@ pub async fn open_writing(
             prefix: prefix.clone(),
             ttl: rules.ttl,
             content_type_by_name: rules.content_type_by_name,
+            storage_class: rules.storage_class,
             timeout,
         },
         Room { part: rules.part_size, memory, spool },

@@ -761,6 +761,7 @@ pub(crate) mod tests {
             prefix: Prefix::default(),
             ttl: TtlRules::new(Vec::new(), Ttl::Never),
             content_type_by_name: true,
+            storage_class: None,
             timeout: Duration::from_secs(30),
         };
         let room = Room { part: 64 << 10, memory: Ledger::new(Unit::Kib, 1024, true), spool: None };

@@ -32,6 +32,8 @@ pub struct Rules {
     pub ttl: TtlRules,
     /// Whether Content-Type goes by the name.
     pub content_type_by_name: bool,
+    /// Of what is written; copies keep that of their source. None: STANDARD.
+    pub storage_class: Option<String>,
     /// The bound of each request, and of each wait for room.
     pub timeout: Duration,
 }
@@ -108,7 +110,8 @@ impl Writer {
     pub fn headers(&self, key: &str, expires: Option<SystemTime>) -> NewHeaders {
         let by_name = self.rules.content_type_by_name.then(|| content_type::by_name(key)).flatten();
         let content_type = by_name.map(str::to_owned);
-        NewHeaders { expires, content_type, ..NewHeaders::default() }
+        let storage_class = self.rules.storage_class.clone();
+        NewHeaders { expires, content_type, storage_class, ..NewHeaders::default() }
     }
 
     /// A permit for a request that carries content.

@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result, chain};
 use crate::fd_budget::Budget;
 use crate::metrics::Metrics;
+use crate::store::write::NewObjects;
 use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use etag::Etags;
 use failure::{archived, not_the_store};
@@ -100,6 +101,7 @@ pub struct S3 {
     requester_pays: bool,
     /// ETags go without quotes into the conditions of changes.
     bare_etags: bool,
+    new_objects: NewObjects,
     retry: Retry,
     /// HEAD and LIST requests under way are bounded, as bodies are.
     gate: Arc<Gate>,
@@ -190,6 +192,7 @@ impl S3 {
             bucket: endpoint.bucket,
             requester_pays: endpoint.requester_pays,
             bare_etags: false,
+            new_objects: NewObjects::default(),
             retry: Retry { timeout, outage: timeout },
             gate,
             etags: Arc::default(),

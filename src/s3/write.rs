@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirective, StorageClass};
+use aws_sdk_s3::types::{
+    CompletedMultipartUpload, CompletedPart, MetadataDirective, ObjectCannedAcl,
+    ServerSideEncryption, StorageClass,
+};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
@@ -16,15 +19,25 @@ use super::{S3, etag, length, version};
 use crate::error::{Error, Result};
 use crate::store::Version;
 use crate::store::write::{
-    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Part, Tag, Upload, WriteStore,
-    Written,
+    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, NewObjects, Part, Sse, Tag, Upload,
+    WriteStore, Written,
 };
 
-/// Sets the headers of a new object: PutObject and CreateMultipartUpload have builders of their own
-/// with the same setters.
-macro_rules! with_headers {
-    ($request:expr, $headers:expr) => {
+/// Sets what all new objects have alike: PutObject, CreateMultipartUpload and CopyObject have builders
+/// of their own with the same setters.
+macro_rules! with_new_objects {
+    ($request:expr, $new:expr) => {
         $request
+            .set_server_side_encryption($new.sse.map(encryption))
+            .set_ssekms_key_id($new.sse_kms_key_id.clone())
+            .set_acl($new.acl.as_deref().map(ObjectCannedAcl::from))
+    };
+}
+
+/// Sets the headers of a new object, for the first two of these.
+macro_rules! with_headers {
+    ($request:expr, $headers:expr, $new:expr) => {
+        with_new_objects!($request, $new)
             .set_expires($headers.expires.map(rounded_up))
             .set_content_type($headers.content_type.clone())
             .set_cache_control($headers.cache_control.clone())
@@ -57,6 +70,11 @@ impl S3 {
     /// own, which have no quotes (Ceph RGW 16).
     pub fn with_bare_etags(&self) -> S3 {
         S3 { bare_etags: true, ..self.clone() }
+    }
+
+    /// The same bucket, whose new objects, copies too, have all of this from now on.
+    pub fn with_new_objects(&self, new_objects: NewObjects) -> S3 {
+        S3 { new_objects, ..self.clone() }
     }
 
     /// The value of `If-Match`.
@@ -130,9 +148,7 @@ impl S3 {
     async fn copy_object(&self, request: CopyRequest<'_>) -> Result<Written> {
         let (from, source_if_match) = self.source(request.source);
         let (if_none_match, if_match) = self.conditions(request.condition);
-        let mut copy = self
-            .changes
-            .copy_object()
+        let mut copy = with_new_objects!(self.changes.copy_object(), self.new_objects)
             .bucket(&self.bucket)
             .key(request.key)
             .copy_source(from)
@@ -190,7 +206,7 @@ impl WriteStore for S3 {
     ) -> Result<Written> {
         let (if_none_match, if_match) = self.conditions(condition);
         let ask = || async {
-            let put = with_headers!(self.changes.put_object(), headers)
+            let put = with_headers!(self.changes.put_object(), headers, self.new_objects)
                 .bucket(&self.bucket)
                 .key(key)
                 .set_if_none_match(if_none_match.clone())
@@ -204,7 +220,8 @@ impl WriteStore for S3 {
     }
 
     async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload> {
-        let create = with_headers!(self.changes.create_multipart_upload(), headers)
+        let create = self.changes.create_multipart_upload();
+        let create = with_headers!(create, headers, self.new_objects)
             .bucket(&self.bucket)
             .key(key)
             .set_request_payer(self.payer());
@@ -373,6 +390,14 @@ async fn within<T>(patience: Duration, change: impl Future<Output = Result<T>>) 
 fn rounded_up(at: SystemTime) -> DateTime {
     let at = DateTime::from(at);
     DateTime::from_secs(at.secs() + i64::from(at.subsec_nanos() > 0))
+}
+
+fn encryption(sse: Sse) -> ServerSideEncryption {
+    match sse {
+        Sse::Aes256 => ServerSideEncryption::Aes256,
+        Sse::Kms => ServerSideEncryption::AwsKms,
+        Sse::KmsDsse => ServerSideEncryption::AwsKmsDsse,
+    }
 }
 
 fn storage_class(class: Option<&str>) -> Option<StorageClass> {

@@ -75,12 +75,10 @@ pub struct NewHeaders {
     pub storage_class: Option<String>,
 }
 
-/// What all new objects of a mount have alike, copies too: S3 takes none of this from the source of
-/// a copy (S3 API reference, CopyObject).
+/// What all new objects of a mount have alike, copies too: no copy has any of it from its source
+/// (S3 API reference, CopyObject).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewObjects {
-    /// None: STANDARD.
-    pub storage_class: Option<String>,
     /// None: what the bucket is set to.
     pub sse: Option<Sse>,
     /// Of a key of AWS KMS: its id, alias or ARN. None: that of the bucket, or of S3 itself.

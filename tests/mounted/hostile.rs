@@ -475,7 +475,10 @@ fn redirects_to_another_host() {
         );
         let seen = signed.clone();
         hostile.proxy.script(move |request| {
-            seen.fetch_add(u64::from(request.signed), Ordering::Relaxed);
+            seen.fetch_add(
+                u64::from(request.head.get("authorization").is_some()),
+                Ordering::Relaxed,
+            );
             match request.path.ends_with("/bad") || is_listing_of_folder(request) {
                 true => Fault::Answer(redirect.clone()),
                 false => Fault::None,

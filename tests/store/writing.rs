@@ -1,19 +1,23 @@
 //! What every store has to do when it is written to.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use expirefs::embedded;
 use expirefs::error::Error;
 use expirefs::expiry::format_http_date;
+use expirefs::s3::S3;
 use expirefs::store::Store;
 use expirefs::store::write::{
-    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, SMALLEST_PART, Tag, WriteStore,
+    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, NewObjects, SMALLEST_PART, Sse, Tag,
+    WriteStore,
 };
 use expirefs::store::{Object, Version};
 use hyper::header::HeaderMap;
 
-use super::{BUCKET, all, rig};
+use super::support::proxy::{Fault, Proxy};
+use super::{BUCKET, all, open_to_all, rig, support};
 
 /// An instant that is no whole second, and the `Expires` that does not end before it.
 fn end() -> (SystemTime, String) {
@@ -156,4 +160,79 @@ async fn a_new_end_leaves_all_other_headers() {
         (stamped.content_type, stamped.cache_control),
         (object.content_type, object.cache_control)
     );
+}
+
+/// Parts, the completion and deletes have none of it: S3 refuses some of these headers there.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_objects_and_copies_have_what_they_are_to_have_alike() {
+    const HEADERS: [&str; 3] = [
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-aws-kms-key-id",
+        "x-amz-acl",
+    ];
+    let (rig, budget) = rig(Duration::from_secs(10)).await;
+    rig.server.handle().put(BUCKET, "source", embedded::Object::new("x"));
+    let upstream = support::Endpoint { url: rig.server.endpoint(), credentials: None };
+    let proxy = tokio::task::block_in_place(|| Proxy::start(&upstream, |_| Fault::None));
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    proxy.script(move |request| {
+        let values = HEADERS.map(|name| request.head.text(name));
+        notes.lock().unwrap().push((request.method.clone(), values));
+        Fault::None
+    });
+    let site = open_to_all(proxy.endpoint().url.clone()).locate().await.unwrap();
+    let store = S3::new(&site, &budget, Duration::from_secs(10), rig.clock, rig.metrics).await;
+    let store = store.unwrap();
+
+    let make = async |new_objects: NewObjects| {
+        let store = store.with_new_objects(new_objects);
+        let (none, any) = (&NewHeaders::default(), &Condition::Any);
+        let source = store.head("source").await.unwrap().version;
+        let copy = CopyRequest {
+            source: &source,
+            key: "copy",
+            headers: CopyHeaders::All,
+            storage_class: None,
+            condition: any,
+        };
+        seen.lock().unwrap().clear();
+        store.put("k", none, Bytes::from("x"), any).await.unwrap();
+        let upload = store.create_upload("k", none).await.unwrap();
+        store.copy(copy).await.unwrap();
+        let with: Vec<_> = seen.lock().unwrap().drain(..).collect();
+        let one = store.upload_part(&upload, 1, Bytes::from(vec![7; SMALLEST_PART])).await.unwrap();
+        let two = store.copy_part(&upload, 2, &source, 0..1).await.unwrap();
+        store.complete(&upload, &[one, two], any).await.unwrap();
+        store.delete("k", &DeleteIf::Any).await.unwrap();
+        let without: Vec<_> = seen.lock().unwrap().drain(..).map(|(_, values)| values).collect();
+        assert_eq!(without, [const { [const { None }; 3] }; 4]);
+        with
+    };
+    let key = "arn:aws:kms:eu-west-1:1:key/2";
+    let table = [
+        (NewObjects::default(), [None; 3]),
+        (
+            NewObjects { sse: Some(Sse::Aes256), ..NewObjects::default() },
+            [Some("AES256"), None, None],
+        ),
+        (
+            NewObjects { sse: Some(Sse::Kms), ..NewObjects::default() },
+            [Some("aws:kms"), None, None],
+        ),
+        (
+            NewObjects {
+                sse: Some(Sse::KmsDsse),
+                sse_kms_key_id: Some(key.to_owned()),
+                acl: Some("bucket-owner-full-control".to_owned()),
+            },
+            [Some("aws:kms:dsse"), Some(key), Some("bucket-owner-full-control")],
+        ),
+    ];
+    for (new_objects, values) in table {
+        let values = values.map(|value| value.map(str::to_owned));
+        let wanted = ["PUT", "POST", "PUT"].map(|method| (method.to_owned(), values.clone()));
+        assert_eq!(make(new_objects).await, wanted);
+    }
+    tokio::task::block_in_place(|| drop(proxy));
 }

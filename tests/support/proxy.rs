@@ -33,8 +33,8 @@ pub struct Request {
     pub from: Option<u64>,
     /// It must be this version (`If-Match`).
     pub of_version: bool,
-    /// It has an `Authorization`.
-    pub signed: bool,
+    /// The whole of it, but for its content.
+    pub head: Head,
 }
 
 impl Request {
@@ -53,7 +53,7 @@ impl Request {
             query: query.to_owned(),
             from: first.and_then(|first| first.parse().ok()),
             of_version: head.get("if-match").is_some(),
-            signed: head.get("authorization").is_some(),
+            head: head.clone(),
         }
     }
 
