@@ -6,7 +6,7 @@
 //! contains 0, no difference is measurable.
 //!
 //! Several hosts with different clocks may serve one address, and an object that has expired by one
-//! of them must not reappear by another. So this clock stops rather than go back, unless the
+//! clock must not reappear by another. So this clock stops instead of going back, unless the
 //! answers contradict it for so long that the store's clock must have been set back.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -19,15 +19,15 @@ use tracing::warn;
 /// The clock skew above which a warning is logged.
 const NOTABLE_SKEW_US: i64 = 30_000_000;
 
-/// So many answers in a row set the clock forward: a single one may come from a host with a wrong
+/// This many answers in a row set the clock forward: a single one may come from a host with a wrong
 /// clock.
 const FORWARD: u32 = 3;
 
-/// So many answers in a row, over at least this time, set it back.
+/// This many answers in a row, over at least this time, set it back.
 const BACK: u32 = 10;
 const BACK_FOR: Duration = Duration::from_secs(30);
 
-/// Two clocks drift apart by one part in this many: 100 ppm, a bad quartz.
+/// Two clocks drift apart by one part in this many: 100 ppm, a bad oscillator.
 const DRIFT: i64 = 10_000;
 
 /// The clock by which objects expire.
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn many_answers_narrow_it_down_and_drift_does_not_outrun_them() {
+    fn many_answers_narrow_the_bounds_faster_than_drift_widens_them() {
         // Answers every 2 ms for two seconds: the bounds are then a few milliseconds apart.
         let moments: Vec<u64> = (0..1000).map(|i| 100_000 + i * 2).collect();
         for n in [600, 700, 800, 900, 1000] {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_forward_is_believed_after_three_answers() {
+    fn a_clock_set_forward_is_followed_after_three_answers() {
         let clock = Clock::manual(ms(0));
         (0..50).for_each(|i| answer(&clock, 100_000 + i * 37, 0));
         for i in 0..2 {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_is_believed_once_that_lasts() {
+    fn a_clock_set_back_is_followed_once_it_stays_back() {
         let clock = Clock::manual(ms(0));
         let mut told = SystemTime::UNIX_EPOCH;
         for second in 0..60u64 {
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_whose_clocks_differ_bring_nothing_expired_back() {
+    fn servers_with_different_clocks_never_make_expired_objects_reappear() {
         for case in 0..300u64 {
             let mut seed = case;
             let apart = 400 + chance(&mut seed, 4600) as i64;

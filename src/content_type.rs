@@ -1,7 +1,7 @@
-//! The Content-Type that a file gets by its name.
+//! The Content-Type of a file by its name.
 
-/// The type that is registered for what comes after the last dot of the name; `None`: none is. Of
-/// `a.tar.gz` it is that of the outermost format.
+/// The type registered for the file name extension, if any. For `a.tar.gz` it is that of the
+/// outermost format.
 pub fn by_name(path: &str) -> Option<&'static str> {
     mime_guess::from_path(path).first_raw()
 }

@@ -1,7 +1,7 @@
 //! Deadlines of calls, and the pauses between retries.
 //!
 //! A deadline is created where a request of the kernel, or a command, begins to wait, and is passed
-//! down: every wait below is bounded by it and fails with `TimedOut` once it has passed.
+//! down: it limits every wait below, which fails with `TimedOut` once it has passed.
 //!
 //! Retries, from the store upwards: the SDK retries failures that the store reports; `s3::retry` an
 //! unreachable or throttling store; `catalog` a 404 for a listed object; `body` resumes a broken
@@ -75,7 +75,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn what_takes_longer_is_timed_out_and_named_by_its_whole_length() {
+    async fn work_that_takes_longer_times_out_with_the_whole_length_in_its_error() {
         let deadline = Deadline::after(4 * SECOND);
         tokio::time::sleep(3 * SECOND).await;
         assert_eq!((deadline.left(), deadline.half().left()), (SECOND, SECOND / 2));

@@ -7,17 +7,18 @@ use tracing::Level;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation has no answer. Cheap to clone: one answer may go to many callers.
+/// Why an operation failed. Cheap to clone: one result may go to many callers.
 ///
-/// `NotFound` and `Expired` are the store's own word. A failure to reach the store is neither, nor
-/// is a 404 that something else may have sent: "absent" is never said on a failure (rule R5).
+/// `NotFound` and `Expired` need a response of the store itself. A failure to reach the store is
+/// neither, nor is a 404 that something else may have sent: a failure never means "absent" (rule
+/// R5).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("no such object")]
     NotFound,
     /// A 404 that may come from something between here and the store: a proxy, an ingress whose
-    /// backend restarts. Whether the object exists, only a listing tells.
-    #[error("404, but not in the store's own words (is a proxy in the way?): {0}")]
+    /// backend restarts. Only a listing shows whether the object exists.
+    #[error("404, but not from the store itself (is a proxy in between?): {0}")]
     Unconfirmed(String),
     #[error("no such bucket")]
     NoSuchBucket,
@@ -27,7 +28,7 @@ pub enum Error {
     Unparsable,
     #[error("replaced or deleted since it was looked up")]
     Stale,
-    /// 412 to a change, which was not made. Nor was one that met with the next two.
+    /// 412 to a change, which was not made. The same holds for the next two.
     #[error("a condition of the request does not hold")]
     PreconditionFailed,
     /// 409: the same request may succeed later.
@@ -35,7 +36,8 @@ pub enum Error {
     Conflict(String),
     #[error("the store does not know how to do this: {0}")]
     Unsupported(String),
-    /// A change that may have been made, or may yet be: its answer is lost, or says nothing.
+    /// A change that may have been made, or may still be made: its response was lost, or is
+    /// unclear.
     #[error("no clear answer to a change, which may have been made: {0}")]
     Unclear(String),
     #[error("the store gives no ETag, so the rest could be of another version")]
@@ -55,13 +57,13 @@ pub enum Error {
     TimedOut(Duration),
     #[error("the store cannot be reached: {0}")]
     Unreachable(String),
-    /// An answer of the kind 4xx: asking again would not change it.
+    /// A 4xx response: a retry would not help.
     #[error("the store refused: {0}")]
     Refused(String),
-    /// 503 SlowDown or 429, while there was time to ask again.
-    #[error("the store is being asked too much: {0}")]
+    /// 503 SlowDown or 429, until there was no time left to retry.
+    #[error("throttled by the store: {0}")]
     Throttled(String),
-    /// An answer of the kind 5xx, after all tries.
+    /// A 5xx response, after all tries.
     #[error("the store failed: {0}")]
     Store(String),
     #[error("a wrong answer from the store: {0}")]
@@ -106,7 +108,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the system call says.
+    /// The errno of the system call.
     pub fn errno(&self) -> c_int {
         match self {
             Error::NotFound | Error::Expired => libc::ENOENT,
@@ -146,8 +148,8 @@ impl Error {
         }
     }
 
-    /// What reading a directory says: never ENOENT, which readdir(3) of glibc takes for the end of
-    /// the directory, so that a failure would look like an empty one.
+    /// The errno of reading a directory: never ENOENT, which readdir(3) of glibc treats as the end
+    /// of the directory, so a failure would look like an empty directory.
     pub fn errno_of_readdir(&self) -> c_int {
         match self.errno() {
             libc::ENOENT => libc::EIO,
@@ -155,7 +157,7 @@ impl Error {
         }
     }
 
-    /// How loudly it is logged: what happens on a healthy mount is not an error.
+    /// The level at which it is logged: what happens on a healthy mount is not an error.
     pub fn level(&self) -> Level {
         match self {
             Error::NotFound
@@ -171,7 +173,7 @@ impl Error {
             | Error::CrossDevice
             | Error::Invalid(_)
             | Error::TooLarge { .. }
-            // Logged once, where it is met first.
+            // Logged once, where it is first seen.
             | Error::Unparsable
             | Error::NotResumable => Level::DEBUG,
             Error::Stale | Error::PreconditionFailed | Error::ShuttingDown => Level::INFO,
@@ -199,7 +201,7 @@ impl Error {
     }
 }
 
-/// An error and its causes, in one line; a cause that only repeats its effect is left out.
+/// An error and its causes, in one line; a cause that only repeats the error above it is left out.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,5 @@
-//! RLIMIT_NOFILE divided up: what everything but bodies may use, and the cap that is left.
+//! Divides RLIMIT_NOFILE: what everything except bodies may use, and the cap on bodies that is
+//! left.
 
 use std::fmt;
 use std::io;
@@ -6,14 +7,14 @@ use std::io;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
-/// Fewer descriptors than this and there is no room for a single reader worth having.
+/// The lowest limit that leaves room for at least one body.
 pub const MIN_LIMIT: usize = 44;
 
-/// DNS, root certificates, a log being opened, a second address being tried: for moments.
+/// Used for a moment: DNS, root certificates, opening a log, trying a second address.
 const TRANSIENT: usize = 8;
-/// Sockets to the hosts that credentials come from, which are not kept open.
+/// Sockets to the hosts of credentials, which are not kept open.
 const CREDENTIALS: usize = 2;
-/// Sockets whose body has been dropped and that the kernel has yet to close (≤ 20 ms).
+/// Sockets of dropped bodies that the kernel has not closed yet (≤ 20 ms).
 const CLOSING: usize = 8;
 /// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the index, the
 /// control socket, three of its clients and one that waits.
@@ -27,19 +28,19 @@ pub struct Budget {
     /// Descriptors open before the mount: standard streams and what was inherited.
     pub inherited: usize,
     pub daemon: usize,
-    /// HEAD and LIST requests under way at one time.
+    /// Maximum number of concurrent HEAD and LIST requests.
     pub metadata: usize,
-    /// Sockets to hosts other than the bucket's, at most.
+    /// Maximum number of sockets to hosts other than the bucket's.
     pub credentials: usize,
     pub transient: usize,
     pub closing: usize,
     /// The rest, available for bodies, before `--max-open-bodies`.
     pub available: usize,
-    /// Bodies open at one time, at most.
+    /// Maximum number of open bodies.
     pub cap: usize,
 }
 
-/// Why no budget fits, in numbers.
+/// Why no budget fits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
     #[error(
@@ -55,8 +56,8 @@ pub enum BudgetError {
 }
 
 impl Budget {
-    /// Divides `limit` descriptors, `inherited` of which are open already, with `metadata`
-    /// requests at one time as far as that fits.
+    /// Divides `limit` descriptors, `inherited` of which are open already, with up to `metadata`
+    /// concurrent metadata requests.
     pub fn plan(
         limit: usize,
         inherited: usize,
@@ -90,7 +91,7 @@ impl Budget {
         })
     }
 
-    /// Sockets to the bucket, idle ones included, at most.
+    /// Maximum number of sockets to the bucket, including idle ones.
     pub fn connections(&self) -> usize {
         self.cap + self.metadata
     }
@@ -142,7 +143,7 @@ pub fn in_use() -> io::Result<InUse> {
     let mut found = InUse::default();
     for entry in std::fs::read_dir("/proc/self/fd")? {
         found.fds += 1;
-        // One that is gone again by now is no socket of ours.
+        // A descriptor that was closed meanwhile is not counted as a socket.
         if let Ok(target) = std::fs::read_link(entry?.path()) {
             found.sockets +=
                 usize::from(target.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
@@ -194,7 +195,7 @@ mod tests {
         let before = in_use().unwrap();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let with = in_use().unwrap();
-        // Other tests run in this process; they open and close too.
+        // Other tests in this process open and close descriptors, too.
         assert!(with.fds >= 4 && with.sockets >= 1, "{before:?} {with:?}");
         drop(socket);
     }

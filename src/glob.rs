@@ -1,22 +1,23 @@
 //! The globs of options, matched against the path of a file below the mount point.
 //!
-//! Owns what a pattern means. Knows no option, and not what a match is for.
+//! Owns the meaning of patterns. Knows neither options nor what a match is used for.
 
 use globset::{GlobBuilder, GlobMatcher};
 
 /// A pattern, read as in a gitignore file:
 ///
 /// - Without `/` it matches the name of a file, in any directory: `*.tmp`.
-/// - With `/` it matches the whole path: `cache/*.tmp`; `/*.tmp` is of the top directory alone.
-/// - `*` and `?` match no `/`. `**` as a component matches any number of them, also none:
-///   `cache/**`, `**/old/*`.
-/// - `[a-z]`, `[!a-z]` and `\` are as in the shell. So is `{zip,gz}`, which gitignore does not have.
+/// - With `/` it matches the whole path: `cache/*.tmp`; `/*.tmp` matches in the top directory only.
+/// - `*` and `?` match no `/`. `**` as a component matches any number of components, including
+///   none: `cache/**`, `**/old/*`.
+/// - `[a-z]`, `[!a-z]` and `\` work as in the shell. So does `{zip,gz}`, which gitignore does not
+///   have.
 #[derive(Clone, Debug)]
 pub struct Glob(GlobMatcher);
 
 impl Glob {
     /// # Errors
-    /// Why it is no pattern, or one that matches no file.
+    /// Why it is not a pattern, or cannot match any file.
     pub fn new(pattern: &str) -> Result<Glob, String> {
         if pattern.is_empty() || pattern.ends_with('/') {
             return Err("expected a glob that matches files, such as *.tmp or cache/**".to_owned());
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_no_file_is_refused() {
+    fn patterns_that_match_no_file_are_refused() {
         for pattern in ["", "/", "d/", "**/"] {
             assert!(Glob::new(pattern).unwrap_err().contains("*.tmp"), "{pattern:?}");
         }

@@ -1,12 +1,12 @@
 //! expirefs: a bucket as a directory in which expired objects do not exist.
 //!
-//! `cmd → daemon → fuse → fs → {catalog → bucket, body} → store ← s3`; `name`, `error`, `clock`
-//! and `metrics` know nobody, and `expiry` only `glob`. `docs/ARCHITECTURE.md` has the map, and
-//! follows one request through it; `scripts/layers` holds the arrows in place.
+//! `cmd → daemon → fuse → fs → {catalog → bucket, body} → store ← s3`; `name`, `error`, `clock` and
+//! `metrics` import no other module, and `expiry` only `glob`. `docs/ARCHITECTURE.md` has the map,
+//! and follows one request through it; `scripts/layers` checks the arrows.
 
 #![forbid(unsafe_code)]
-// What `[lints]` of Cargo.toml cannot say, since tests may. `output` writes, and does not panic where
-// nobody reads; clippy.toml lists the methods.
+// Lints that `[lints]` in Cargo.toml cannot set, since tests may print. `output` prints without a
+// panic if nobody reads; clippy.toml lists the methods.
 #![cfg_attr(
     not(test),
     deny(
@@ -29,7 +29,7 @@ pub mod deadline;
 #[cfg(feature = "demo")]
 #[expect(
     clippy::disallowed_methods,
-    reason = "a server of its own: its clock, and a task for each connection"
+    reason = "a separate server, with its own clock and a task for each connection"
 )]
 pub mod embedded;
 pub mod error;

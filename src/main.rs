@@ -15,8 +15,9 @@ use clap::Parser;
 use expirefs::cmd;
 use expirefs::config::args::Cli;
 
-/// The SDK allocates some hundred times a request, on one thread what another frees: with this
-/// allocator a small file takes a sixth less CPU than with glibc's, at the same memory (measured).
+/// The SDK makes about a hundred allocations per request, many of which another thread frees: with
+/// this allocator a small file takes a sixth less CPU than with glibc's, with the same memory
+/// (measured).
 #[global_allocator]
 static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,4 +1,4 @@
-//! Counters of what the mount did: written where it happens, read by `status`.
+//! Counters of a mount: incremented where things happen, read by `status`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,8 +18,7 @@ impl Counter {
     }
 }
 
-/// Requests sent to the store, each try of each, by what they ask for. Field names are those of
-/// `status`.
+/// Requests sent to the store, including retries, by operation. Field names are those of `status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests<N> {
     pub get: N,
@@ -39,7 +38,7 @@ pub struct Requests<N> {
 }
 
 impl Requests<Counter> {
-    /// How many there have been so far.
+    /// The current counts.
     pub fn now(&self) -> Requests<u64> {
         Requests {
             get: self.get.get(),
@@ -63,21 +62,21 @@ impl Requests<Counter> {
 #[derive(Debug, Default)]
 pub struct Metrics {
     pub requests: Requests<Counter>,
-    /// Answers that refused a request for the number of them.
+    /// Throttling responses (503 SlowDown, 429).
     pub throttled: Counter,
     /// Bytes of objects received.
     pub bytes_received: Counter,
     /// Bytes given to the kernel.
     pub bytes_read: Counter,
-    /// Answers in which an expired object was absent: names looked up, entries not listed.
+    /// How often an expired object was hidden, in lookups and listings.
     pub expired_hidden: Counter,
-    /// Object versions met whose `Expires` cannot be read.
+    /// Object versions seen whose `Expires` cannot be parsed.
     pub unparsable: Counter,
-    /// Keys that cannot be a path, met in listings.
+    /// Keys in listings that cannot be a path.
     pub unnameable: Counter,
     /// Connections opened, and closed again.
     pub connections_opened: Counter,
     pub connections_closed: Counter,
-    /// Answers that came over a connection that had brought one before.
+    /// Responses received over a connection that had been used before.
     pub connections_reused: Counter,
 }

@@ -27,7 +27,7 @@ impl Prefix {
     pub fn defect(&self) -> Option<String> {
         let path = self.0.strip_suffix('/')?;
         if self.0.len() > KEY_MAX {
-            return Some(format!("over {KEY_MAX} bytes, the most of a key"));
+            return Some(format!("over {KEY_MAX} bytes, the longest key"));
         }
         match path.split('/').find(|component| !is_legal(component))? {
             "" => Some("an empty component (two slashes in a row)".to_owned()),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_hides_the_directory_of_its_name_however_far_it_lies() {
+    fn a_file_hides_the_directory_of_its_name_at_any_distance() {
         let mut shadows = Shadows::default();
         shadows.file("foo");
         shadows.file("foo-bar");

@@ -1,5 +1,5 @@
-//! What a command says, on standard output and standard error. Everything goes through here, so
-//! that no text of a bucket drives the terminal, and a closed stream ends nothing by a panic.
+//! Output of commands, on standard output and standard error. All of it goes through here, so that
+//! text from a bucket cannot control the terminal, and a closed stream causes no panic.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -13,14 +13,14 @@ use crate::shown;
 #[must_use]
 pub enum Reader {
     There,
-    /// It was closed, as `head` does when it has seen enough: a reason to end, and no failure.
+    /// It was closed, as `head` does after enough lines: the command ends, without an error.
     Gone,
 }
 
 /// Writes lines for people.
 ///
 /// # Errors
-/// Where it cannot be written, in words for the operator.
+/// If it cannot be written, in words for the operator.
 pub fn print(text: &str) -> Result<Reader, String> {
     write(&shown::lines(text))
 }
@@ -46,7 +46,7 @@ fn write(text: &str) -> Result<Reader, String> {
 pub async fn gone() {
     let waiting = tokio::task::spawn_blocking(|| {
         let out = io::stdout();
-        // The end of a reader is told whatever is asked for (poll(2), POLLERR).
+        // POLLERR is always reported, even with no events requested (poll(2)).
         poll(&mut [PollFd::new(out.as_fd(), PollFlags::empty())], PollTimeout::NONE)
     });
     if let Ok(Ok(1..)) = waiting.await {

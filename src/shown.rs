@@ -1,18 +1,18 @@
-//! Text of others on a terminal: what a bucket, a server or a process is named can neither drive a
-//! terminal nor forge a line.
+//! Shows untrusted text on a terminal: names of buckets, servers and processes can neither control
+//! the terminal nor forge a line.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
-/// Whether a character does something else than to be seen: control characters (C0, DEL, C1), line
-/// and paragraph separators, and what reorders text (UAX #9).
+/// Whether a character has an effect besides being visible: control characters (C0, DEL, C1), line
+/// and paragraph separators, and those that reorder text (UAX #9).
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Shows a text on one line: as it is, or in quotes and escaped where a character of it acts.
+/// Shows a text on one line: as it is, or quoted and escaped if it has such a character.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a>(pub &'a str);
 
@@ -43,19 +43,19 @@ fn push_escaped(text: &mut String, c: char) {
         '\r' => text.push_str("\\r"),
         '\t' => text.push_str("\\t"),
         c if acts(c) => {
-            // Into a String it never fails.
+            // Writing to a String never fails.
             let _ = write!(text, "\\u{{{:x}}}", c as u32);
         }
         c => text.push(c),
     }
 }
 
-/// A finished line, every acting character of it escaped: it stays one line, whatever was put in.
+/// A finished line with every such character escaped: it stays one line whatever it contains.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(text, acts)
 }
 
-/// Finished lines, every acting character but their ends escaped.
+/// Finished lines with every such character escaped, except newlines.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c != '\n' && acts(c))
 }
@@ -74,8 +74,8 @@ fn escaped(text: &str, escape: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// A JSON text in which every acting character is escaped as JSON has it (RFC 8259 §7), which is
-/// the same value: outside of its strings there are none but newlines.
+/// A JSON text with every such character escaped as in JSON (RFC 8259 §7). Its value stays the
+/// same: outside of strings, only newlines are such characters.
 pub fn json(text: &str) -> Cow<'_, str> {
     if !text.contains(acts) {
         return Cow::Borrowed(text);
@@ -84,7 +84,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
     for c in text.chars() {
         match c {
             '\n' => safe.push(c),
-            // None of them lies beyond the first 65,536.
+            // All of them are below U+10000.
             c if acts(c) => {
                 let _ = write!(safe, "\\u{:04x}", c as u32);
             }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_that_drive_a_terminal_are_escaped() {
+    fn characters_that_control_a_terminal_are_escaped() {
         let shown = r"a\n\r\t\u{1b}[2J\u{7}\u{7f}\u{9b}\u{85}\u{2028}\u{202e}\u{2066}z";
         assert_eq!(Shown(HOSTILE).to_string(), format!("\"{shown}\""));
         assert_eq!(line(HOSTILE), shown);

@@ -1,4 +1,4 @@
-//! `expirefs demo`: a bucket in this process, mounted like any other, to try things on.
+//! `expirefs demo`: a bucket in this process, mounted like any other, for trying things out.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::output::{self, Reader};
 
 const BUCKET: &str = "cache";
 
-/// Lifetime of `soon.txt`: interactive, and on the tour.
+/// Lifetime of `soon.txt`: interactive, and in the tour.
 const SOON: Duration = Duration::from_secs(30);
 const SOON_ON_TOUR: Duration = Duration::from_secs(3);
 
@@ -36,10 +36,10 @@ pub fn run(args: DemoArgs) -> Result<ExitCode, String> {
     on_runtime(1, work).map(|()| ExitCode::SUCCESS)
 }
 
-/// Serves the demo until `stop`, or on a tour to its end.
+/// Serves the demo until `stop` is ready, or until the tour ends.
 ///
 /// # Errors
-/// In words for the operator: what cannot be done, or what the tour saw that was wrong.
+/// In words for the operator: what failed, or which result of the tour was wrong.
 async fn demo(tour: bool, stop: impl Future<Output = ()>) -> Result<(), String> {
     let server = Server::start().await.map_err(|e| format!("no server: {e}"))?;
     let ends = SystemTime::now() + if tour { SOON_ON_TOUR } else { SOON };
@@ -51,7 +51,7 @@ async fn demo(tour: bool, stop: impl Future<Output = ()>) -> Result<(), String> 
         let path = dir.0.clone();
         let tour = tokio::task::spawn_blocking(move || take_tour(&path));
         let seen = tokio::select! {
-            seen = tour => seen.map_err(|e| format!("the tour broke off: {e}")).flatten(),
+            seen = tour => seen.map_err(|e| format!("the tour was interrupted: {e}")).flatten(),
             () = stop => Err("interrupted".to_owned()),
         };
         seen.and_then(|()| tell(&format!("\n$ expirefs status DIR\n{}", mounted.status())))
@@ -81,7 +81,7 @@ fn tell(line: &str) -> Result<(), String> {
     output::print(&format!("{line}\n")).map(drop)
 }
 
-/// A directory of our own, gone with this value.
+/// A directory that is removed when this value is dropped.
 struct MountPoint(PathBuf);
 
 impl MountPoint {
@@ -94,7 +94,7 @@ impl MountPoint {
 
 impl Drop for MountPoint {
     fn drop(&mut self) {
-        // A directory that is still mounted on stays; the error names it.
+        // A directory that is still a mount point stays; the error names it.
         let _ = fs::remove_dir(&self.0);
     }
 }

@@ -1,5 +1,5 @@
-//! `expirefs explain`: of a name in a mount its daemon says why it is there or not, of an
-//! `s3://BUCKET/KEY` the store is asked.
+//! `expirefs explain`: a name in a mount is explained by its daemon, an `s3://BUCKET/KEY` by
+//! requests to the store.
 
 use std::path::Path;
 use std::process::ExitCode;

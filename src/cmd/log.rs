@@ -1,5 +1,5 @@
-//! The log: one line an event on standard error. Keys, headers and messages of a store come into
-//! it as fields of any kind, so the finished line is escaped, and no field can be forgotten.
+//! The log: one line per event on standard error. Keys, headers and messages of a store get into it
+//! by fields of any kind, so the finished line is escaped, and no field is missed.
 
 use std::fmt;
 use std::io;
@@ -13,11 +13,10 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::shown;
 
-/// Starts to log what `filter` lets through (`--log`), and no more than the directive `quiet` does
-/// of its module.
+/// Starts logging with `filter` (`--log`); the directive `quiet` limits its module further.
 ///
 /// # Errors
-/// Where `filter` is none, in words for the operator.
+/// If `filter` cannot be parsed, in words for the operator.
 pub fn start(filter: &str, quiet: &str) -> Result<(), String> {
     let mut parsed = EnvFilter::try_new(filter).map_err(|e| {
         format!("--log {filter:?}: {e}; expected a level such as `info`, or `expirefs=debug,warn`")
@@ -29,7 +28,7 @@ pub fn start(filter: &str, quiet: &str) -> Result<(), String> {
     tracing_subscriber::fmt()
         .with_env_filter(parsed)
         .with_writer(io::stderr)
-        // Else it reports its own errors on standard error, and panics if that fails.
+        // Otherwise it prints its own errors on standard error, and panics if that fails.
         .log_internal_errors(false)
         // Colours are escape sequences.
         .with_ansi(false)

@@ -1,4 +1,4 @@
-//! `expirefs ls`: what a bucket holds, the expired included.
+//! `expirefs ls`: lists a bucket, including expired objects.
 
 use std::pin::pin;
 use std::process::ExitCode;
@@ -32,8 +32,8 @@ pub fn run(args: LsArgs) -> Result<ExitCode, String> {
 /// How long a listing runs before it shows its progress.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Prints the items of a bucket as they come; where that takes long and standard error is a
-/// terminal, a line there tells how far it is.
+/// Prints the items of a bucket as they arrive; if that takes long and standard error is a
+/// terminal, shows a progress line there.
 async fn ls(
     query: Query,
     recursive: bool,

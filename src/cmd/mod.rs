@@ -1,10 +1,10 @@
 //! The commands, one file each: parsed arguments in, lines for the operator and an exit status out.
 //!
-//! Owns the process: its log, signals, runtime and output. Knows no rule of its own: a command asks
-//! the modules below for what it prints, and none of those prints or exits.
+//! Owns the process: its log, signals, runtime and output. Has no rules of its own: a command gets
+//! what it prints from the modules below, and none of those prints or exits.
 
 #[cfg(feature = "demo")]
-#[expect(clippy::disallowed_methods, reason = "a demonstration by the clock on the wall")]
+#[expect(clippy::disallowed_methods, reason = "the demo uses the wall clock")]
 mod demo;
 mod explain;
 mod log;
@@ -55,8 +55,8 @@ async fn bucket(query: &Query) -> Result<Bucket, String> {
     Ok(Bucket { store: Arc::new(store.with_outage(BRIEF_OUTAGE)), clock, policy: query.policy })
 }
 
-/// Runs `work` to its end, on this many threads. System calls that still block then, such as a DNS
-/// query, are not waited for.
+/// Runs `work` to its end, on this many threads. Does not wait for system calls that still block
+/// then, such as a DNS query.
 fn on_runtime<T>(
     workers: usize,
     work: impl Future<Output = Result<T, String>>,

@@ -1,4 +1,4 @@
-//! `expirefs mount`: mounts, and serves it until it is unmounted.
+//! `expirefs mount`: mounts a bucket, and serves it until it is unmounted.
 
 use std::process::ExitCode;
 

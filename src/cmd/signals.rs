@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT, SIGTERM, SIGHUP (the terminal was closed) and SIGQUIT. One that was ignored when the
 /// process started stays ignored, as nohup(1) and a shell that starts a job with `&` expect;
-/// SIGTERM is always heard.
+/// SIGTERM is always handled.
 pub struct Signals(Vec<Signal>);
 
 impl Signals {

@@ -12,8 +12,8 @@ pub fn run(args: &UmountArgs) -> Result<ExitCode, String> {
     on_runtime(1, umount(args))
 }
 
-/// Has the daemon unmount. A mount is detached without its daemon only if that is known to be dead,
-/// or with `force`.
+/// Makes the daemon unmount. A mount is detached without its daemon only if the daemon is known to
+/// be dead, or with `force`.
 async fn umount(UmountArgs { dir, force }: &UmountArgs) -> Result<ExitCode, String> {
     let failed = |error: io::Error| format!("{}: {error}", dir.display());
     let mount = client::mount_at(dir, false)?;

@@ -1,4 +1,4 @@
-//! The command line, as typed. The module above makes sense of it.
+//! The command line as typed. The parent module validates it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,17 +33,18 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Mount a bucket, or what lies under a prefix of it, read-only
+    /// Mount a bucket, or a prefix of it, read-only
     Mount(Box<MountArgs>),
-    /// Unmount, once running reads have ended or 5 s have passed; clears a dead mount too
+    /// Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount
     Umount(UmountArgs),
-    /// Show what a mount holds open, what it has done, and how its cap was derived
+    /// Show the open files of a mount, its counters, and how its cap was derived
     Status(StatusArgs),
     /// List a bucket, with the expiry of each object: live ones, expired ones, or both
     Ls(Box<LsArgs>),
-    /// Say why an object is there or not: its headers, how they are read, both clocks, the verdict
+    /// Explain why an object is visible or not: its headers, their meaning, both clocks, the
+    /// verdict
     Explain(Box<ExplainArgs>),
-    /// Mount a bucket that lives in this process, to try it all without S3
+    /// Mount a bucket served by this process, to try expirefs without S3
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
 }
@@ -52,7 +53,7 @@ pub enum Command {
 pub struct UmountArgs {
     /// The mount point
     pub dir: PathBuf,
-    /// Detach it at once, without asking its daemon: what is open stays usable while that lives
+    /// Detach at once, without the daemon: open files stay usable while it lives
     #[arg(long)]
     pub force: bool,
 }
@@ -80,13 +81,13 @@ pub struct LsArgs {
     /// All objects (the default)
     #[arg(long, conflicts_with_all = ["live", "expired"])]
     pub all: bool,
-    /// All keys under the prefix, not one level of them
+    /// All keys under the prefix, not only one level
     #[arg(long, short)]
     pub recursive: bool,
-    /// With size, Last-Modified, and what decided
+    /// With size, Last-Modified, and what decided the expiry
     #[arg(long, short)]
     pub long: bool,
-    /// One JSON object a line
+    /// One JSON object per line
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -100,7 +101,7 @@ pub struct ExplainArgs {
     /// As one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Of s3://BUCKET/KEY only: a mount explains by its own options
+    /// For s3://BUCKET/KEY only: a mount uses its own options
     #[command(flatten)]
     pub object: ObjectArgs,
 }
@@ -108,7 +109,7 @@ pub struct ExplainArgs {
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// Run a tour that checks what it sees, and leave: status 0 only if all was right
+    /// Run a tour that checks each result, and exit: with status 0 only if all were right
     #[arg(long)]
     pub exit: bool,
 }
@@ -120,7 +121,7 @@ pub struct MountArgs {
     pub bucket: String,
     /// Where to mount it: a directory
     pub dir: PathBuf,
-    /// Stay in the foreground (the default, for now the only way)
+    /// Stay in the foreground (the default, and so far the only mode)
     #[arg(long, short = 'f')]
     pub foreground: bool,
     /// Clear a dead mount at DIR, left by a crash, before mounting
@@ -143,17 +144,17 @@ pub struct MountArgs {
     pub files: FileArgs,
 }
 
-/// How objects are asked for and judged without a mount.
+/// Options for requests and expiry without a mount.
 #[derive(Debug, Args)]
 pub struct ObjectArgs {
     #[command(flatten, next_help_heading = "Store")]
     pub store: StoreArgs,
     #[command(flatten, next_help_heading = "Expiry")]
     pub rules: RuleArgs,
-    /// HEAD requests under way at one time
+    /// Maximum number of concurrent HEAD requests
     #[arg(long, value_name = "N", default_value = "64", value_parser = values::concurrency)]
     pub metadata_concurrency: usize,
-    /// How long a request waits for the store, retries included
+    /// Timeout of a request to the store, including retries
     #[arg(long, value_name = "D", default_value = "30s", value_parser = values::nonzero_duration)]
     pub timeout: Duration,
 }
@@ -170,7 +171,7 @@ pub struct StoreArgs {
     /// Profile of the AWS configuration files
     #[arg(long)]
     pub profile: Option<String>,
-    /// Send requests without credentials, as public buckets take them
+    /// Send requests without credentials, for public buckets
     #[arg(long)]
     pub no_sign_request: bool,
     /// Where the bucket's name goes; auto: in the host for AWS, else in the path
@@ -183,36 +184,36 @@ pub struct StoreArgs {
 
 #[derive(Debug, Args)]
 pub struct ExpiryArgs {
-    /// How long what the store said is believed: a duration, or `expiry`: until the object
-    /// expires (60s for one without an expiry). With `expiry` a replacement, a deletion or a purge
-    /// is not noticed before the old end, unless a read has to ask the store anew
+    /// How long metadata of an object is cached: a duration, or `expiry`: until the object expires
+    /// (60s for one without an expiry). With `expiry` a replacement, a deletion or a purge is not
+    /// noticed before the old expiry, unless a read needs a new request
     #[arg(long, value_name = "D|expiry", default_value = "1s", value_parser = values::trust)]
     pub metadata_ttl: Trust,
-    /// How long a name is believed absent
+    /// How long it is cached that a name does not exist
     #[arg(long, value_name = "D", default_value = "0s", value_parser = values::duration)]
     pub negative_ttl: Duration,
     #[command(flatten)]
     pub rules: RuleArgs,
 }
 
-/// What decides when an object ends.
+/// What decides when an object expires.
 #[derive(Debug, Args)]
 pub struct RuleArgs {
-    /// What an Expires that is no date means, or a max-age that is no number
+    /// How to treat an Expires that is not a date, or a max-age that is not a number
     #[arg(long, value_name = "WHAT", default_value = "expired")]
     pub on_unparsable: OnUnparsable,
-    /// Life after Last-Modified of objects whose headers set no end [default: for ever]
+    /// Lifetime, from Last-Modified, of objects whose headers set no expiry [default: for ever]
     #[arg(long, value_name = "D", value_parser = values::duration)]
     pub default_ttl: Option<Duration>,
-    /// What Cache-Control counts for; last-modified: s-maxage, else max-age, from Last-Modified
-    /// on, in place of Expires
+    /// How to use Cache-Control; last-modified: s-maxage, else max-age, counted from Last-Modified,
+    /// instead of Expires
     #[arg(long, value_name = "WHAT", default_value = "ignore")]
     pub cache_control: CacheControl,
-    /// The day on which a lifecycle rule of the bucket ends an object counts, too, if it is sooner
+    /// Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier
     #[arg(long)]
     pub lifecycle: bool,
-    /// Where an expiry comes from; list: Last-Modified + --default-ttl alone, which spares
-    /// listings a HEAD per object
+    /// Where the expiry comes from; list: Last-Modified + --default-ttl only, which saves listings
+    /// a HEAD per object
     #[arg(
         long,
         value_name = "SOURCE",
@@ -220,14 +221,14 @@ pub struct RuleArgs {
         requires_if("list", "default_ttl")
     )]
     pub expires_from: Source,
-    /// Whose clock decides
+    /// Which clock decides
     #[arg(long, value_name = "CLOCK", default_value = "server")]
     pub clock: ClockArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ClockArg {
-    /// The store's, learnt from its answers
+    /// The store's, learned from its responses
     Server,
     /// This host's
     Local,
@@ -235,29 +236,29 @@ pub enum ClockArg {
 
 #[derive(Debug, Args)]
 pub struct ListingArgs {
-    /// What a listing shows of objects not met before; exact: it asks for the headers of each, and
-    /// shows no expired name; lazy: it shows them all, and a lookup decides
+    /// How a listing treats objects that are not cached; exact: it requests the headers of each,
+    /// and shows no expired name; lazy: it shows them all, and a lookup decides
     #[arg(long, value_name = "HOW", default_value = "exact")]
     pub ls: Exactness,
-    /// Keep what is known of objects in this file, for the next mount of the bucket
+    /// Keep the cached expiry headers in this file, for the next mount of the bucket
     #[arg(long, value_name = "FILE")]
     pub index: Option<PathBuf>,
-    /// Memory for what is known of objects, 64 bytes each: listings ask for the headers of no
-    /// object that is known
+    /// Memory for cached expiry headers, 64 bytes per object: listings request no headers of
+    /// objects in this cache
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = values::size)]
     pub index_memory: ByteSize,
 }
 
 #[derive(Debug, Args)]
 pub struct ReadArgs {
-    /// First bytes of a file that come with the answer to the first lookup of its name, where
-    /// lookups are followed by opens: a file up to this size takes one request; 0: none
+    /// First bytes of a file to fetch with the first lookup of its name, where lookups are followed
+    /// by opens: a file up to this size takes one request; 0: none
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = values::probe_size)]
     pub probe_size: ByteSize,
-    /// Memory in which such bytes wait for the open, all files together
+    /// Memory to cache these bytes until the open, all files together
     #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = values::size)]
     pub probe_cache: ByteSize,
-    /// Memory for bytes on their way from the store to the kernel, all open files together
+    /// Memory for buffers between the store and the kernel, all open files together
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = values::buffer_memory)]
     pub buffer_memory: ByteSize,
 }
@@ -265,43 +266,44 @@ pub struct ReadArgs {
 /// Without --writable none of the others may be given, so none has a default here.
 #[derive(Debug, Args)]
 pub struct WriteArgs {
-    /// Let files be written, each with an end; needs --ttl
+    /// Allow writing files, each with an expiry; needs --ttl
     #[arg(long)]
     pub writable: bool,
-    /// Life of a file, from its commit on: its Expires says when it ends; never: it has no end
+    /// Lifetime of a written file, counted from its commit and stored as Expires; never: no expiry
     #[arg(long, value_name = "D|never", value_parser = values::ttl)]
     pub ttl: Option<Ttl>,
-    /// Another life for files of such a path below the mount point; may be repeated, and the first
-    /// that matches counts. As in a gitignore file, a glob without `/` is one of names, in any
-    /// directory, and `*` matches no `/`: '*.log=10m', 'cache/**=1h', '/keep/*=never'
+    /// Another lifetime for files whose path below the mount point matches; may be repeated: the
+    /// first match counts. As in a gitignore file, a glob without `/` matches names, in any
+    /// directory, and `*` does not match `/`: '*.log=10m', 'cache/**=1h', '/keep/*=never'
     #[arg(long = "ttl-rule", value_name = "GLOB=D|never", value_parser = values::ttl_rule)]
     pub ttl_rules: Vec<(Glob, Ttl)>,
-    /// Where files larger than a part lie until their commit, and the list of unfinished uploads
-    /// [default: /var/tmp]
+    /// Directory for files larger than a part until their commit, and for the list of unfinished
+    /// uploads [default: /var/tmp]
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
-    /// How much of DIR all of these files together may take; beyond it, writes fail with ENOSPC
-    /// [default: 10GiB]
+    /// Maximum size of all these files together; beyond it, writes fail with ENOSPC [default:
+    /// 10GiB]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub spool_size: Option<ByteSize>,
-    /// Keep no content on disk: files larger than a part can be written in order only
+    /// Keep no content on disk: files larger than a part can only be written sequentially
     #[arg(long, conflicts_with_all = ["spool", "spool_size"])]
     pub no_spool: bool,
-    /// What setting the times of a file to now, as touch(1) does, does to its end [default: ignore]
+    /// Effect of touch(1), which sets the times of a file to now, on its expiry [default: ignore]
     #[arg(long, value_name = "WHAT")]
     pub touch: Option<Touch>,
-    /// Refuse changes of mode, owner and times with EPERM; without it they succeed and are not kept
+    /// Refuse changes of mode, owner and times with EPERM; by default they succeed without effect
     #[arg(long)]
     pub strict_attributes: bool,
-    /// Keep a closed file of such a path here until it is renamed, for 5 s at most: one PUT in place
-    /// of PUT, COPY and DELETE. Until then a crash loses it. May be repeated; '*.tmp'
+    /// Delay the upload of a closed file whose path matches until it is renamed, for 5 s at most:
+    /// one PUT instead of PUT, COPY and DELETE. A crash before that loses the file. May be
+    /// repeated; example: '*.tmp'
     #[arg(long, value_name = "GLOB", value_parser = Glob::new)]
     pub stage: Vec<Glob>,
-    /// Bytes of a part of a multipart upload, of which S3 takes 10,000 for a file; a file up to this
-    /// size lies in --buffer-memory and is one PUT [default: 8MiB]
+    /// Size of a part of a multipart upload; S3 allows 10,000 parts per file. A file up to this
+    /// size is kept in --buffer-memory and is one PUT [default: 8MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::part_size)]
     pub part_size: Option<ByteSize>,
-    /// Storage class of what is written; what is only renamed or given a new end keeps its own
+    /// Storage class of written files; what is only renamed or given a new end keeps its own
     /// [default: STANDARD]
     #[arg(long, value_name = "CLASS", value_parser = values::storage_class)]
     pub storage_class: Option<String>,
@@ -309,47 +311,47 @@ pub struct WriteArgs {
     /// set]
     #[arg(long, value_name = "HOW")]
     pub sse: Option<Sse>,
-    /// With which key of AWS KMS: id, alias or ARN [default: that of the bucket]
+    /// AWS KMS key for this encryption: id, alias or ARN [default: the bucket's]
     #[arg(long, value_name = "KEY", value_parser = values::kms_key)]
     pub sse_kms_key_id: Option<String>,
-    /// Canned ACL of what is written, renamed or given a new end [default: private]
+    /// Canned ACL of files that are written, renamed or given a new expiry [default: private]
     #[arg(long, value_name = "ACL", value_parser = values::CANNED_ACLS)]
     pub acl: Option<String>,
-    /// Content-Type by what comes after the last dot of a name (the default)
+    /// Set Content-Type by the file name extension (the default)
     #[arg(long, overrides_with = "no_content_type_by_name")]
     pub content_type_by_name: bool,
-    /// No Content-Type, for which S3 has binary/octet-stream
+    /// Set no Content-Type: S3 then uses binary/octet-stream
     #[arg(long)]
     pub no_content_type_by_name: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct LimitArgs {
-    /// Bodies open at one time [default: what the descriptor limit leaves room for]
+    /// Maximum number of open bodies [default: as many as the descriptor limit allows]
     #[arg(long, value_name = "N", value_parser = values::positive)]
     pub max_open_bodies: Option<usize>,
     /// How long an open waits for a free body before ENFILE
     #[arg(long, value_name = "D", default_value = "5s", value_parser = values::duration)]
     pub open_wait: Duration,
-    /// HEAD and LIST requests under way at one time, as far as there are descriptors
+    /// Maximum number of concurrent HEAD and LIST requests; fewer if descriptors are scarce
     #[arg(long, value_name = "N", default_value = "64", value_parser = values::concurrency)]
     pub metadata_concurrency: usize,
-    /// Never close an idle body in favour of another open
+    /// Never close an idle body to make room for another open
     #[arg(long)]
     pub no_parking: bool,
-    /// Do not raise the soft limit of descriptors to the hard one
+    /// Do not raise the soft limit of descriptors to the hard limit
     #[arg(long)]
     pub keep_fd_limit: bool,
-    /// How long a call waits for the store, retries included
+    /// How long a system call waits for the store, including retries
     #[arg(long, value_name = "D", default_value = "30s", value_parser = values::nonzero_duration)]
     pub timeout: Duration,
-    /// Report a body that was held open for so long without a read; 0s: never
+    /// Log a body that was held open for this long without a read; 0s: never
     #[arg(long, value_name = "D", default_value = "10m", value_parser = values::duration)]
     pub idle_warn: Duration,
     /// Threads that serve the kernel
     #[arg(long, value_name = "N", default_value = "2", value_parser = values::fuse_threads)]
     pub fuse_threads: usize,
-    /// How long an idle connection is kept [default: 10s]. For tests, which wait for its end
+    /// How long an idle connection is kept [default: 10s]. For tests, which wait until it is closed
     #[arg(long, value_name = "D", hide = true, value_parser = values::nonzero_duration)]
     pub pool_idle: Option<Duration>,
 }
@@ -362,13 +364,13 @@ pub struct FileArgs {
     /// Group [default: the group of the user who mounts]
     #[arg(long)]
     pub gid: Option<u32>,
-    /// Permissions of files, octal; write bits are taken off
+    /// Permissions of files, octal; write bits are removed
     #[arg(long, value_name = "MODE", default_value = "0644", value_parser = values::mode)]
     pub file_mode: u16,
-    /// Permissions of directories, octal; write bits are taken off
+    /// Permissions of directories, octal; write bits are removed
     #[arg(long, value_name = "MODE", default_value = "0755", value_parser = values::mode)]
     pub dir_mode: u16,
-    /// Let other users in, as the permissions say
+    /// Allow other users to access the mount, as the permissions say
     #[arg(long)]
     pub allow_other: bool,
 }
@@ -389,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_names_the_option_the_value_and_what_would_be_right() {
+    fn error_of_a_wrong_value_names_option_value_and_expected_form() {
         let table = [
             ("--open-wait", "soon", "90s"),
             ("--timeout", "0s", "above zero"),

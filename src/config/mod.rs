@@ -1,7 +1,7 @@
-//! Turns arguments into what a mount needs.
+//! Turns arguments into the configuration of a mount.
 //!
 //! Owns every option and environment variable, with its default and its validation; `args` declares
-//! them. Starts nothing and asks no store: the modules below get values and never see clap.
+//! them. Starts nothing and sends no request: the modules below get values and never see clap.
 
 pub mod args;
 mod values;
@@ -26,7 +26,7 @@ use crate::store;
 use args::{ClockArg, MountArgs, ObjectArgs, RuleArgs, StoreArgs};
 pub use writing::{SpoolPlace, Writing};
 
-/// A mount, described.
+/// The configuration of a mount.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub endpoint: Endpoint,
@@ -34,11 +34,11 @@ pub struct Config {
     pub settings: Settings,
     pub policy: Policy,
     pub local_clock: bool,
-    /// Where what is known of versions is kept for the next mount.
+    /// The file that keeps the index for the next mount.
     pub index: Option<PathBuf>,
-    /// Bytes of what is known of versions.
+    /// Bytes of the index in memory.
     pub index_memory: usize,
-    /// HEAD and LIST requests under way at one time.
+    /// Maximum number of concurrent HEAD and LIST requests.
     pub metadata_concurrency: usize,
     pub max_open_bodies: Option<usize>,
     pub parking: bool,
@@ -134,11 +134,11 @@ impl Config {
     }
 }
 
-/// What `explain` and `ls` ask of a bucket without a mount.
+/// What `explain` and `ls` query in a bucket without a mount.
 #[derive(Clone, Debug)]
 pub struct Query {
     pub endpoint: Endpoint,
-    /// What comes after the bucket: a key, or what keys begin with.
+    /// What follows the bucket: a key, or a prefix of keys.
     pub key: String,
     pub policy: Policy,
     pub local_clock: bool,
@@ -172,7 +172,7 @@ impl RuleArgs {
         ];
         match of_headers.iter().find(|(_, given)| *given && self.expires_from == Source::List) {
             Some((option, _)) => Err(format!(
-                "{option} cannot be used with --expires-from list, which looks at no headers"
+                "{option} cannot be used with --expires-from list, which ignores headers"
             )),
             None => Ok(Policy {
                 on_unparsable: self.on_unparsable,
@@ -198,8 +198,8 @@ fn endpoint(bucket: String, store: StoreArgs) -> Endpoint {
     }
 }
 
-/// Measured with two cores: a second worker reads 64 large files at one time 6 % faster, and small
-/// ones as fast as one worker does.
+/// Measured with two cores: a second worker makes 64 concurrent reads of large files 6 % faster,
+/// and small files no slower.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4))
 }
@@ -209,7 +209,7 @@ fn bucket_and_prefix(text: &str) -> Result<(String, Prefix), String> {
     let prefix = Prefix::new(prefix);
     match prefix.defect() {
         None => Ok((bucket.to_owned(), prefix)),
-        Some(defect) => Err(format!("{text:?} can be mounted nowhere: its prefix has {defect}")),
+        Some(defect) => Err(format!("{text:?} cannot be mounted: its prefix has {defect}")),
     }
 }
 

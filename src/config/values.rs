@@ -13,8 +13,8 @@ use crate::glob::Glob;
 use crate::s3::Addressing;
 use crate::store::write::{SMALLEST_PART, Sse};
 
-/// The words that an option takes, each with its help. The types are defined in modules that do not
-/// know clap.
+/// The words that are values of an option, each with its help. The types are defined in modules
+/// that do not know clap.
 macro_rules! words {
     ($($type:ident { $($variant:ident = $word:literal: $help:literal,)* })*) => {$(
         impl ValueEnum for $type {
@@ -38,25 +38,25 @@ words! {
         Error = "error": "EIO",
     }
     Source {
-        Headers = "headers": "The object's headers: exact, and a listing asks HEAD for each key it does not know",
-        List = "list": "Last-Modified alone, which a listing carries: no HEAD for a listing",
+        Headers = "headers": "The object's headers: exact, but a listing sends a HEAD for each key that is not cached",
+        List = "list": "Last-Modified only, which a listing contains: a listing sends no HEAD",
     }
     CacheControl {
         Ignore = "ignore": "Nothing",
-        LastModified = "last-modified": "`s-maxage`, else `max-age`, counted from Last-Modified, in place of Expires",
+        LastModified = "last-modified": "`s-maxage`, else `max-age`, counted from Last-Modified, instead of Expires",
     }
     Touch {
         Ignore = "ignore": "Nothing",
-        Renew = "renew": "Its TTL counts from now, if less than half of it is left",
+        Renew = "renew": "Restart its TTL, if less than half of it is left",
     }
     Sse {
         Aes256 = "AES256": "With keys of the store",
         Kms = "aws:kms": "With a key of AWS KMS",
-        KmsDsse = "aws:kms:dsse": "The same in two layers",
+        KmsDsse = "aws:kms:dsse": "With a key of AWS KMS, in two layers",
     }
     Exactness {
-        Exact = "exact": "No expired name is ever shown: the headers of each unknown object are asked for",
-        Lazy = "lazy": "Names that are not known to have expired are shown as the store lists them",
+        Exact = "exact": "Never show an expired name: request the headers of each object that is not cached",
+        Lazy = "lazy": "Show names as the store lists them, except those known to have expired",
     }
     Addressing {
         Auto = "auto": "In the host for AWS, in the path for any other endpoint",
@@ -65,7 +65,7 @@ words! {
     }
 }
 
-/// Far below what instants and timers can count.
+/// Far below the range of instants and timers.
 const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86400);
 
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -119,7 +119,7 @@ pub fn fuse_threads(text: &str) -> Result<usize, String> {
     at_most(text, 64)
 }
 
-/// Descriptors bound it further.
+/// The descriptor limit may reduce it further.
 pub fn concurrency(text: &str) -> Result<usize, String> {
     at_most(text, 10_000)
 }
@@ -138,14 +138,14 @@ pub fn size(text: &str) -> Result<ByteSize, String> {
 pub fn probe_size(text: &str) -> Result<ByteSize, String> {
     size(text).and_then(|size| match size <= ByteSize::mib(1) {
         true => Ok(size),
-        false => Err("expected at most 1MiB: larger files are read as they are asked for".into()),
+        false => Err("expected at most 1MiB: larger files are read on demand".into()),
     })
 }
 
 pub fn buffer_memory(text: &str) -> Result<ByteSize, String> {
     size(text).and_then(|size| match size >= ByteSize::mib(4) {
         true => Ok(size),
-        false => Err("expected at least 4MiB: the kernel asks for 1MiB at a time".into()),
+        false => Err("expected at least 4MiB: the kernel reads 1MiB at a time".into()),
     })
 }
 
@@ -159,7 +159,7 @@ pub fn part_size(text: &str) -> Result<ByteSize, String> {
 
 pub fn storage_class(text: &str) -> Result<String, String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-    // Nothing of these can be read before it is restored.
+    // Objects of these classes cannot be read before they are restored.
     let is_archive = matches!(text, "GLACIER" | "DEEP_ARCHIVE");
     match !text.is_empty() && text.chars().all(is_token) && !is_archive {
         true => Ok(text.to_owned()),

@@ -1,4 +1,4 @@
-//! What `--writable` and the options beside it come to.
+//! The configuration of writing: `--writable` and the options that need it.
 
 use std::path::PathBuf;
 
@@ -15,14 +15,14 @@ pub struct Writing {
     pub ttl: TtlRules,
     /// None: files are written in order only.
     pub spool: Option<SpoolPlace>,
-    /// The directory of the list of unfinished uploads: beside the spool, if there is one.
+    /// The directory of the list of unfinished uploads: in the spool's directory, if there is one.
     pub journal: PathBuf,
     pub touch: Touch,
     /// Changes of attributes that are not kept are refused.
     pub strict_attributes: bool,
-    /// A closed file of such a path waits for its rename.
+    /// A closed file with such a path is uploaded when it is renamed.
     pub stage: Globs,
-    /// Bytes of a part of a multipart upload, and the most of a file that is one PutObject.
+    /// Bytes of a part of a multipart upload, and the largest file that is one PutObject.
     pub part_size: u64,
     /// Of what is written; copies keep that of their source. None: STANDARD.
     pub storage_class: Option<String>,
@@ -30,11 +30,11 @@ pub struct Writing {
     pub content_type_by_name: bool,
 }
 
-/// Where pending files lie that are larger than a part.
+/// Where pending files larger than a part are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpoolPlace {
     pub dir: PathBuf,
-    /// Bytes of all of them together, at most.
+    /// Maximum bytes of all of them together.
     pub size: u64,
 }
 
@@ -56,16 +56,16 @@ impl Writing {
         }
         let Some(ttl) = args.ttl else {
             return Err(
-                "--writable needs --ttl D, the life of what is written, or --ttl never, if \
-                        it is to have no end"
+                "--writable needs --ttl D, the lifetime of written files, or --ttl never, for \
+                        files without an expiry"
                     .to_owned(),
             );
         };
         let part = args.part_size.unwrap_or(PART);
         if part > buffer_memory {
             return Err(format!(
-                "--part-size {part} is more than --buffer-memory {buffer_memory}, in which parts \
-                 wait for the store"
+                "--part-size {part} is more than --buffer-memory {buffer_memory}, which buffers \
+                 the parts"
             ));
         }
         let size = args.spool_size.unwrap_or(SPOOL_SIZE);
@@ -96,9 +96,9 @@ impl Writing {
     }
 }
 
-/// The first option there that a read-only mount has no use for.
+/// The first option given that needs --writable.
 fn first_of(args: &WriteArgs) -> Option<&'static str> {
-    // By its fields, so that none is left out.
+    // Destructured, so that no field is left out.
     let WriteArgs {
         writable: _,
         ttl,
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_do_not_fit_together_are_refused_by_their_names() {
+    fn incompatible_options_are_refused_by_name() {
         let table = [
             (&["--part-size", "129MiB"][..], "--part-size", "--buffer-memory"),
             (&["--part-size", "9MiB", "--spool-size", "8MiB"], "--spool-size", "--part-size"),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_given_has_a_default() {
+    fn options_have_defaults() {
         let got = writing(&["--ttl", "1h"]).unwrap();
         let place = SpoolPlace { dir: "/var/tmp".into(), size: 10 << 30 };
         assert_eq!(got.spool, Some(place));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_counts() {
+    fn given_options_override_defaults() {
         #[rustfmt::skip]
         let got = writing(&[
             "--ttl", "never", "--ttl-rule", "a=b=1m", "--ttl-rule", "*.log=never", "--ttl-rule",

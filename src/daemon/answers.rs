@@ -14,10 +14,10 @@ use crate::daemon::status::Status;
 use crate::fd_budget::{Budget, InUse};
 use crate::fs::Fs;
 
-/// What the answers are made of.
+/// What the replies are made from.
 pub struct Answers {
     pub fs: Arc<Fs>,
-    /// The same bucket, which gives up early on a store that cannot be reached.
+    /// The same bucket, with a short timeout if the store cannot be reached.
     pub bucket: Bucket,
     pub bucket_name: String,
     pub source: String,

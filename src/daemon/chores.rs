@@ -17,34 +17,34 @@ use crate::process;
 /// Names invalidated in one blocking call: the task can be ended between two calls.
 const IDLE_NAMES: usize = 64;
 
-/// Tasks that end with this value.
+/// Tasks that end when this value is dropped.
 #[derive(Default)]
 pub struct Chores(JoinSet<()>);
 
 impl Chores {
-    /// Keeps the most descriptors seen in `peak`.
+    /// Records the highest number of open descriptors in `peak`.
     pub fn keep_peak(&mut self, peak: Arc<Mutex<InUse>>) {
         self.0.spawn(keep_peak(peak));
     }
 
-    /// Has the kernel drop names: those beyond the limits, and those that are in doubt.
+    /// Makes the kernel drop names: those beyond the limits, and those that may be outdated.
     pub fn drop_names(&mut self, fs: Arc<Fs>, notifier: Notifier) {
         self.0.spawn(drop_names(fs, notifier));
     }
 
-    /// Logs each body that is held open for so long without a read (`--idle-warn`).
+    /// Logs each body that is held open for this long without a read (`--idle-warn`).
     pub fn report_idle_bodies(&mut self, fs: Arc<Fs>, after: Duration) {
         self.0.spawn(report_idle_bodies(fs, after));
     }
 
-    /// Logs descriptors that are open and not accounted for. What is open now counts as accounted
-    /// for, so this starts last.
+    /// Logs descriptors that are open and not accounted for. Those that are open now count as
+    /// accounted for, so this starts last.
     pub fn audit_descriptors(&mut self, fs: Arc<Fs>) {
         self.0.spawn(audit_descriptors(fs));
     }
 }
 
-/// Invalidates names in the kernel: those beyond the limits, and those that are in doubt.
+/// Invalidates names in the kernel: those beyond the limits, and those that may be outdated.
 async fn drop_names(fs: Arc<Fs>, notifier: Notifier) {
     loop {
         let first = fs.idle().await;
@@ -63,7 +63,7 @@ async fn drop_names(fs: Arc<Fs>, notifier: Notifier) {
     }
 }
 
-/// Logs each body once that is held open without a read, so that a leak is noticed early.
+/// Logs once each body that is held open without a read, so that a leak is noticed early.
 async fn report_idle_bodies(fs: Arc<Fs>, after: Duration) {
     let pause = (after / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
     loop {
@@ -86,12 +86,12 @@ async fn report_idle_bodies(fs: Arc<Fs>, after: Duration) {
     }
 }
 
-/// Descriptors that may be in use for moments when it is looked: clients of the control socket,
-/// names being resolved, sockets about to be closed.
+/// Descriptors that may be open for a moment during a check: clients of the control socket, DNS
+/// queries, sockets about to be closed.
 const UNACCOUNTED: usize = 16;
 
-/// Compares the open descriptors of this process with those accounted for. Others are a leak, and
-/// logged.
+/// Compares the open descriptors of this process with those accounted for. Others are a leak and
+/// are logged.
 async fn audit_descriptors(fs: Arc<Fs>) {
     let accounted = || {
         let metrics = fs.metrics();
@@ -120,7 +120,8 @@ async fn audit_descriptors(fs: Arc<Fs>) {
     }
 }
 
-/// Keeps the most descriptors seen. Looking costs by their number: never over 1 % of the time.
+/// Records the highest number of open descriptors. Counting takes longer the more there are, so it
+/// is limited to 1 % of the time.
 async fn keep_peak(peak: Arc<Mutex<InUse>>) {
     loop {
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The client of a mount's control socket: finds the mount, and asks its daemon.
+//! The client of a mount's control socket: finds the mount, and sends requests to its daemon.
 
 use std::fmt;
 use std::io;
@@ -17,11 +17,12 @@ use crate::daemon::protocol::{self, Reply, Request, socket_of};
 use crate::daemon::runtime_dir;
 use crate::daemon::status::Status;
 
-/// A daemon that unmounts drains for 5 s; one that has not answered by then hangs.
+/// Longer than the 5 s for which a daemon drains before it unmounts: one that has not answered by
+/// then hangs.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
 
-/// A daemon that closes connections without an answer is asked again for so long, after a pause each
-/// time.
+/// How long requests are retried if the daemon closes the connection without a reply, and the pause
+/// between tries.
 const RETRIED: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,12 +48,12 @@ pub async fn status(mount: &MountEntry) -> Result<Status, Failure> {
     ask(mount, &Request::Status, Some(DAEMON_PATIENCE)).await
 }
 
-/// Why the name at this path below the mount point is there or not.
+/// Explains why the name at this path below the mount point is visible or not.
 ///
 /// # Errors
 /// See [`Failure`].
 pub async fn explain(mount: &MountEntry, path: String) -> Result<Explanation, Failure> {
-    // The mount's own timeout ends it.
+    // The mount's own timeout limits it.
     ask(mount, &Request::Explain(path), None).await
 }
 
@@ -92,8 +93,8 @@ async fn ask<T: DeserializeOwned>(
     reply.map_err(|error| not_understood(mount, &answer, &error))?.map_err(Failure::Refused)
 }
 
-/// An answer of another version: of one that cannot read the request either, which says so in a line
-/// of text, or of one whose figures are others.
+/// A reply of another version: a line of text if the daemon cannot read the request, or JSON with
+/// other fields.
 fn not_understood(mount: &MountEntry, answer: &str, error: &serde_json::Error) -> Failure {
     let is_json = serde_json::from_str::<IgnoredAny>(answer).is_ok();
     let why = if is_json { error.to_string() } else { answer.trim_end().to_owned() };
@@ -112,12 +113,12 @@ async fn talk(dirs: &[PathBuf], mount: &MountEntry, request: &Request) -> io::Re
         stream.write_all(line.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
-        // Where many ask at one time, a client that is late with its request loses its place, and
-        // is told nothing.
+        // With many concurrent clients, one that is late with its request is disconnected without a
+        // reply.
         if !answer.is_empty() {
             return Ok(answer);
         }
-        // So does, each time, a daemon of a version that cannot read the request.
+        // A daemon of a version that cannot read the request does the same each time.
         if started.elapsed() >= RETRIED {
             let why = "it closes the connection: is it of another version of expirefs?";
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
@@ -126,7 +127,7 @@ async fn talk(dirs: &[PathBuf], mount: &MountEntry, request: &Request) -> io::Re
     }
 }
 
-/// The daemon may use another folder than the first choice of this client.
+/// The daemon may use another folder than the one this client prefers.
 async fn connect(dirs: &[PathBuf], mount: &MountEntry) -> io::Result<UnixStream> {
     let mut failure = io::ErrorKind::NotFound.into();
     for dir in dirs.iter().filter(|dir| runtime_dir::is_private(dir, Uid::effective())) {
@@ -142,8 +143,8 @@ async fn connect(dirs: &[PathBuf], mount: &MountEntry) -> io::Result<UnixStream>
     Err(failure)
 }
 
-/// The expirefs mount that a path lies in, and the path below its mount point. The path itself
-/// need not exist: that is what one may want to have explained.
+/// The expirefs mount that a path lies in, and the path below its mount point. The path itself need
+/// not exist: `explain` also explains missing names.
 ///
 /// # Errors
 /// In words for the operator.
@@ -158,12 +159,12 @@ pub fn path_in_mount(path: &Path) -> Result<(MountEntry, String), String> {
         }
     };
     let below = whole.strip_prefix(&mount.dir).ok().and_then(Path::to_str);
-    let below = below.ok_or_else(|| format!("{}: no key is named so", path.display()))?;
+    let below = below.ok_or_else(|| format!("{}: no key can have this name", path.display()))?;
     Ok((mount, below.to_owned()))
 }
 
-/// The path without symbolic links and the mount of ours that its last component lies in, if one
-/// does. The kernel is not asked for that component: it would look it up.
+/// The path without symbolic links, and the expirefs mount that its last component lies in, if any.
+/// That component is not resolved, which would make the kernel look it up.
 fn within_ours(path: &Path) -> io::Result<Option<(PathBuf, MountEntry)>> {
     let path = std::path::absolute(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_daemon_that_never_answers_is_not_asked_for_ever() {
+    async fn requests_to_a_daemon_that_never_answers_are_not_retried_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let mount =
@@ -209,7 +210,7 @@ mod tests {
             let asked = asked.clone();
             async move {
                 while let Ok((mut client, _)) = listener.accept().await {
-                    // As one that cannot read the line: it closes without a word.
+                    // Like a daemon that cannot read the line: closes without a reply.
                     let _ = client.read(&mut [0; 100]).await;
                     asked.fetch_add(1, Ordering::Relaxed);
                 }

@@ -1,4 +1,4 @@
-//! The daemon's end of the control socket, over which `status`, `explain` and `umount` ask.
+//! The daemon's end of the control socket, which serves `status`, `explain` and `umount`.
 //!
 //! The socket lies in a directory that only its owner may enter, is named after the device number of
 //! the mount, and is removed with it.
@@ -27,22 +27,22 @@ use crate::daemon::protocol::{self, LONGEST, Reply, Request, socket_of};
 use crate::daemon::runtime_dir;
 use crate::daemon::status::Status;
 
-/// Clients served at one time. Each is a descriptor, as is one that waits for a place; the budget
-/// counts four.
+/// Clients served at the same time. Each uses a descriptor, and so does one that waits for a place;
+/// the budget counts four.
 const CLIENTS: usize = 3;
 
-/// How long a client may be silent while another waits for its place.
+/// How long a client may be silent while another one waits for a place.
 const SILENCE: Duration = Duration::from_millis(50);
 
 /// A client that sends or receives nothing for this long is disconnected.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a mount answers by itself. To unmount is up to whoever has the [`Server`].
+/// The requests that a mount answers by itself. Unmounting is left to the owner of the [`Server`].
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
     fn status(&self) -> Status;
 
-    /// Why the name at this path below the mount point is there or not.
+    /// Explains why the name at this path below the mount point is visible or not.
     async fn explain(&self, path: &str) -> Reply<Explanation>;
 }
 
@@ -80,7 +80,7 @@ impl Server {
     /// Listens for the mount.
     ///
     /// # Errors
-    /// Where there is no folder for the socket, or no socket can be made in it.
+    /// If there is no folder for the socket, or no socket can be made in it.
     pub fn start(mount: &MountEntry, service: Arc<dyn Service>) -> io::Result<Server> {
         let (path, listener) = listen(mount)?;
         let (unmount, asked_to_unmount) = mpsc::unbounded_channel();
@@ -113,7 +113,7 @@ impl Server {
     }
 }
 
-/// Serves whoever connects, until it is dropped.
+/// Serves all clients that connect, until it is dropped.
 async fn accept(
     listener: UnixListener,
     service: Arc<dyn Service>,
@@ -122,7 +122,7 @@ async fn accept(
     let room = Arc::new(Semaphore::new(CLIENTS));
     let slow = Arc::new(Semaphore::new(CLIENTS - 1));
     let mut silent = VecDeque::new();
-    // Ended with this one.
+    // Ended with this task.
     let mut serving = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else {
@@ -148,7 +148,7 @@ fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
     let mut tries = 0;
     loop {
         let path = socket_of(runtime_dir::create(&dirs, Uid::effective())?, mount);
-        // The device number is ours now: one of that name was left by a crash.
+        // The device number is ours now: a socket of this name was left by a crash.
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -217,7 +217,7 @@ async fn serve(
         Ok(Request::Explain(path)) => {
             // One place stays free for `status`.
             let Ok(_turn) = slow.try_acquire() else {
-                let busy = "others are having it explained just now: try again";
+                let busy = "too many `explain` requests at the same time: try again";
                 return client.tell(&Reply::<Explanation>::Err(busy.to_owned())).await;
             };
             client.tell(&service.explain(&path).await).await
@@ -248,8 +248,8 @@ mod tests {
         }
     }
 
-    /// What a client sees of this line, with so many places for slow requests, and whether it waits for
-    /// the mount to be unmounted.
+    /// The reply to this line, with `slow` places for slow requests, and whether the client waits
+    /// for the mount to be unmounted.
     async fn asked(line: &str, slow: usize) -> (String, bool) {
         let (mut client, server) = UnixStream::pair().unwrap();
         let (unmount, mut waiting) = mpsc::unbounded_channel();

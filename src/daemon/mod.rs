@@ -1,4 +1,4 @@
-//! The life of a mount: checked, mounted, served, drained, unmounted.
+//! The life cycle of a mount: check, mount, serve, drain, unmount.
 //!
 //! Owns the session with the kernel, the background tasks and the control socket. Knows nothing of
 //! arguments as typed, of what commands print, or of the rules of names and expiry.
@@ -140,11 +140,11 @@ impl Mounted {
         }
     }
 
-    /// Refuses new opens, waits for running reads until `hurry` is over or 5 s have passed, and
-    /// unmounts; what is still open then ends with this process.
+    /// Refuses new opens, waits for reads in flight until `hurry` is ready or 5 s have passed, and
+    /// unmounts; handles that are still open then end with this process.
     ///
     /// # Errors
-    /// In words for the operator, where it stays mounted.
+    /// In words for the operator, if it stays mounted.
     pub async fn unmount(mut self, hurry: impl Future<Output = ()>) -> Result<(), String> {
         if !self.ended.is_terminated() {
             tokio::select! {

@@ -19,18 +19,19 @@ use nix::sys::statvfs::statvfs;
 /// The type of our mounts in `/proc/mounts`, which `PRUNEFS` of updatedb.conf(5) can name.
 pub const TYPE: &str = "fuse.expirefs";
 
-/// What the source of our mounts begins with there.
+/// The prefix of the source of our mounts there.
 pub const SOURCE: &str = "expirefs:";
 
-/// A daemon that has not answered statfs(2) within this time may hang, and is not known to be dead.
+/// A daemon that has not answered statfs(2) within this time may hang; it is not known to be dead.
 const STATFS: Duration = Duration::from_secs(2);
 
 /// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
-    /// The kernel's number of this mount. It may come to another one when this one is gone.
+    /// The kernel's number of this mount. It may be reused once this mount is gone.
     id: u64,
-    /// `MAJOR:MINOR`: names this mount until it is gone, and never blocks, alive or dead.
+    /// `MAJOR:MINOR`: identifies this mount until it is gone; reading it never blocks, even if the
+    /// daemon is dead.
     pub device: String,
     pub dir: PathBuf,
     kind: String,
@@ -48,16 +49,16 @@ impl MountEntry {
         Ok(all()?.into_iter().find(|now| now.id == self.id && now.device == self.device))
     }
 
-    /// Whether its daemon is known to be gone: the kernel answers for it with ENOTCONN. Of a
-    /// daemon that hangs, and of another user's, nothing is known.
+    /// Whether its daemon is known to be gone: the kernel answers ENOTCONN. `false` if that is
+    /// unknown: the daemon hangs, or is another user's.
     pub fn is_dead(&self) -> bool {
         let (tell, told) = mpsc::channel();
         let dir = self.dir.clone();
-        // The kernel never answers statfs(2) from a cache, as it does stat(2). The call of a
-        // daemon that hangs ends with this process.
+        // The kernel never answers statfs(2) from a cache, as it does stat(2). If the daemon hangs,
+        // the call ends with this process.
         #[expect(
             clippy::disallowed_methods,
-            reason = "statfs(2) of a daemon that hangs cannot be ended"
+            reason = "statfs(2) cannot be cancelled if the daemon hangs"
         )]
         thread::spawn(move || tell.send(statvfs(&dir).is_err_and(|e| e == Errno::ENOTCONN)));
         told.recv_timeout(STATFS).unwrap_or(false)
@@ -103,7 +104,7 @@ fn all() -> io::Result<Vec<MountEntry>> {
     Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
 }
 
-/// The mount on top at exactly this directory, if there is one. Never asks the mount itself.
+/// The topmost mount at exactly this directory, if there is one. Never accesses the mount itself.
 pub fn at(dir: &Path) -> io::Result<Option<MountEntry>> {
     let dir = absolute(dir)?;
     Ok(all()?.into_iter().rev().find(|entry| entry.dir == dir))
@@ -113,14 +114,14 @@ pub fn at(dir: &Path) -> io::Result<Option<MountEntry>> {
 pub fn containing(path: &Path) -> io::Result<Option<MountEntry>> {
     let path = absolute_or_missing(path)?;
     let within = all()?.into_iter().filter(|entry| path.starts_with(&entry.dir));
-    // Of several at one directory the last one is on top, which is the one that this takes.
+    // Of several at one directory, this takes the last one, which is on top.
     Ok(within.max_by_key(|entry| entry.dir.as_os_str().len()))
 }
 
-/// The path without symbolic links, also where its last component is a mount that does not answer.
+/// The path without symbolic links, even if its last component is a mount that does not answer.
 pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     match path.canonicalize() {
-        // A mount that is dead, or another user's, cannot be looked at; its parent can.
+        // A mount that is dead, or another user's, cannot be accessed; its parent can.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             let path = std::path::absolute(path)?;
             match (path.parent(), path.file_name()) {
@@ -132,7 +133,7 @@ pub fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The same of a path whose last components may be missing.
+/// The same for a path whose last components may be missing.
 pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
     match absolute(path) {
         Err(error)
@@ -152,13 +153,13 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
 /// lives.
 ///
 /// # Errors
-/// Where neither the kernel nor fusermount3 does it, or another mount lies on top of it. Not where it
-/// is gone already: what is mounted in its place is left alone.
+/// If neither the kernel nor fusermount3 does it, or another mount lies on top of it. It is no
+/// error if the mount is gone already: another mount in its place is left alone.
 pub fn detach(entry: &MountEntry) -> io::Result<()> {
     let Some(now) = entry.now()? else { return Ok(()) };
-    // Holds the mount on top, without asking it anything, whatever is mounted there from now on.
+    // Holds the topmost mount, without accessing it, whatever is mounted there from now on.
     let top = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&now.dir);
-    // While it is held, its number is no other mount's.
+    // While it is held, no other mount gets its number.
     let found = top.and_then(|top| match mount_id(&top)? == entry.id && entry.now()?.is_some() {
         true => Ok(top),
         false => Err(io::Error::other("another mount lies on top of it: unmount that first")),
@@ -187,7 +188,7 @@ fn mount_id(file: &File) -> io::Result<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     let id = id.and_then(|id| id.trim().parse().ok());
-    id.ok_or_else(|| io::Error::other("the kernel tells no mnt_id"))
+    id.ok_or_else(|| io::Error::other("the kernel shows no mnt_id"))
 }
 
 #[cfg(test)]

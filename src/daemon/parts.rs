@@ -39,7 +39,7 @@ pub fn budget(config: &Config) -> Result<Budget, String> {
     Ok(budget)
 }
 
-/// The same for a command that only asks.
+/// The same for a command without a mount.
 ///
 /// # Errors
 /// In words for the operator.
@@ -53,7 +53,7 @@ pub fn budget_without_mount(metadata: usize) -> Result<Budget, String> {
 pub struct Opened {
     pub site: Site,
     pub store: Arc<S3>,
-    /// The same for commands: it gives up early on a store that cannot be reached.
+    /// The same for commands, with a short timeout if the store cannot be reached.
     pub impatient: Arc<S3>,
 }
 
@@ -80,7 +80,7 @@ pub async fn open_store(
 /// The index of expiry headers, with its file if there is one (`--index`).
 ///
 /// # Errors
-/// In words for the operator. A file that cannot be used is none.
+/// In words for the operator. A file that cannot be used is no error.
 pub async fn open_index(config: &Config, site: &Site) -> Result<Arc<Index>, String> {
     let file = match config.index.clone() {
         None => None,
@@ -170,7 +170,7 @@ fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-/// Lists one key: that needs the bucket, access to it, credentials, the region and the endpoint.
+/// Lists one key, which checks bucket, permission, credentials, region and endpoint.
 async fn check_bucket(store: &dyn Store, site: &Site, config: &Config) -> Result<(), String> {
     let prefix = config.settings.prefix.as_str();
     let request = ListRequest { max_keys: 1, ..ListRequest::level(prefix) };

@@ -1,7 +1,7 @@
 //! The protocol of the control socket, between a command and the daemon of a mount.
 //!
-//! One request a connection: a line of JSON with the version of the protocol, answered by a
-//! [`Reply`] in JSON up to the end of the stream.
+//! One request per connection: a line of JSON with the version of the protocol. The [`Reply`] is
+//! JSON up to the end of the stream.
 
 use std::path::{Path, PathBuf};
 
@@ -15,20 +15,20 @@ const PROTOCOL: u32 = 1;
 /// The longest request, in bytes: a path (PATH_MAX of Linux), each byte of it escaped.
 pub const LONGEST: u64 = 6 * 4096 + 64;
 
-/// What a command asks for.
+/// A request of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Answered by a [`crate::daemon::status::Status`].
     Status,
-    /// Why the name at this path below the mount point is there or not. Answered by a
-    /// [`crate::bucket::explain::Explanation`]; may take as long as the store does.
+    /// Explain why the name at this path below the mount point is visible or not. Answered by a
+    /// [`crate::bucket::explain::Explanation`]; may take as long as requests to the store.
     Explain(String),
     /// Answered by `()` when it is unmounted.
     Unmount,
 }
 
-/// An answer, or why there is none, in words for the operator.
+/// A reply, or why there is none, in words for the operator.
 pub type Reply<T> = Result<T, String>;
 
 #[derive(Serialize)]
@@ -37,7 +37,7 @@ struct Line<'a> {
     request: &'a Request,
 }
 
-/// Read first, so that a request of another version is told from one that is malformed.
+/// Read first, to distinguish a request of another version from a malformed one.
 #[derive(Deserialize)]
 struct Version {
     protocol: u32,
@@ -48,17 +48,17 @@ struct Body {
     request: Request,
 }
 
-/// The line that asks for something.
+/// A request as a line.
 pub fn encode(request: &Request) -> serde_json::Result<String> {
     let line = Line { protocol: PROTOCOL, request };
     serde_json::to_string(&line).map(|line| line + "\n")
 }
 
-/// What a line asks for.
+/// The request in a line.
 ///
 /// # Errors
-/// A text for whoever sent it. It is no JSON, so that a command of any version shows it or says that
-/// it cannot read it.
+/// A text for the sender. It is not JSON, so a command of any version shows it or reports that it
+/// cannot read it.
 pub fn decode(line: &str) -> Result<Request, String> {
     let name = concat!("expirefs ", env!("CARGO_PKG_VERSION"));
     match serde_json::from_str(line) {
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_another_version_is_told_so() {
+    fn a_request_of_another_version_gets_an_error_that_says_so() {
         let others = [
             // Before requests had a version.
             "\"status\"\n",

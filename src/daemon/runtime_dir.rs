@@ -1,5 +1,5 @@
-//! The folder in which the daemons of a user keep their control sockets: of mode 0700, and in a
-//! place where nobody else can put one of that name.
+//! The folder in which the daemons of a user keep their control sockets: its mode is 0700, and no
+//! other user can create or replace it.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 
-/// Where sockets of this user's daemons may lie, the first choice first.
+/// Where sockets of this user's daemons may be, in order of preference.
 pub fn of_this_user() -> Vec<PathBuf> {
     candidates(std::env::var_os("XDG_RUNTIME_DIR").map(Into::into), Uid::effective())
 }
 
-/// Where it may be, in the order of preference. A daemon takes the first place that it can use; a
-/// client looks at all of them, for its environment may differ from the daemon's.
+/// Where it may be, in order of preference. A daemon uses the first place that it can; a client
+/// looks at all of them, since its environment may differ from the daemon's.
 fn candidates(xdg_runtime_dir: Option<PathBuf>, user: Uid) -> Vec<PathBuf> {
     let system = match user.is_root() {
         true => PathBuf::from("/run"),
         false => PathBuf::from(format!("/run/user/{user}")),
     };
-    // A relative path there is invalid and to be ignored (XDG Base Directory Specification).
+    // A relative path is invalid and must be ignored (XDG Base Directory Specification).
     let given = xdg_runtime_dir.filter(|dir| dir.is_absolute());
     let mut found: Vec<_> =
         given.into_iter().chain([system]).map(|dir| dir.join("expirefs")).collect();
@@ -32,10 +32,10 @@ fn candidates(xdg_runtime_dir: Option<PathBuf>, user: Uid) -> Vec<PathBuf> {
 /// Makes the folder at the first place that this user can use.
 ///
 /// # Errors
-/// Where there is none, or what is there is not private.
+/// If there is none, or the folder there is not private.
 pub fn create(candidates: &[PathBuf], user: Uid) -> io::Result<&Path> {
     let place = candidates.iter().find(|dir| dir.parent().is_some_and(|p| is_safe(p, user)));
-    let dir = place.ok_or_else(|| io::Error::other("no place for its folder"))?;
+    let dir = place.ok_or_else(|| io::Error::other("no directory for its folder"))?;
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", dir.display())))?,
@@ -57,7 +57,7 @@ fn is_safe(dir: &Path, user: Uid) -> bool {
     })
 }
 
-/// Whether it is a folder, no link, that this user alone may use.
+/// Whether it is a folder, not a link, that only this user may access.
 pub fn is_private(dir: &Path, user: Uid) -> bool {
     fs::symlink_metadata(dir)
         .is_ok_and(|meta| meta.is_dir() && meta.uid() == user.as_raw() && meta.mode() & 0o077 == 0)
@@ -96,7 +96,7 @@ mod tests {
             assert!(is_private(&found[2], user));
         }
         assert!(!path("later").exists());
-        // The folder of another user, such as an XDG_RUNTIME_DIR that su(1) left, is no place.
+        // The folder of another user, such as an XDG_RUNTIME_DIR that su(1) left, is not used.
         let other = Uid::from_raw(user.as_raw() + 1);
         assert!(create(&found, other).is_err());
     }

@@ -22,15 +22,15 @@ use crate::fuse::Fuse;
 
 const DEVICE: &str = "/dev/fuse";
 
-/// Read-ahead of the mount, in KiB: the longest request FUSE makes. The kernel's 128 cost a fifth
-/// of the speed in measurements; with more than this, reads come in disorder.
+/// Read-ahead of the mount, in KiB: the largest request of FUSE. The kernel's default of 128 made
+/// reads a fifth slower (measured); with more than 1024, reads come out of order.
 const READ_AHEAD_KIB: u32 = 1024;
 
-/// How long another process may hold the lock of the mount point. One that mounts there holds it
-/// for some milliseconds.
+/// How long to wait for the lock of the mount point. A process that mounts there holds it for some
+/// milliseconds.
 const LOCKED: Duration = Duration::from_secs(5);
 
-/// Checks whether `dir` can be mounted on, as far as that is known before mounting.
+/// Checks whether `dir` can be mounted on, as far as possible before mounting.
 ///
 /// # Errors
 /// In words for the operator.
@@ -78,14 +78,14 @@ pub async fn mount(
     Ok((entry, notifier))
 }
 
-/// What is at a mount point that may be mounted on.
+/// What is at a mount point that can be used.
 enum Vacancy {
     Free,
     /// A dead expirefs mount, to be replaced.
     Dead(MountEntry),
 }
 
-/// Asks the kernel, and no mount but one of ours.
+/// Accesses no mount except ours.
 fn vacancy(dir: &Path, replace_dead: bool) -> Result<Vacancy, String> {
     let shown = dir.display();
     let found = match mounts::at(dir) {
@@ -116,8 +116,9 @@ fn open(dir: &Path) -> Result<File, String> {
     })
 }
 
-/// Locks the directory (flock(2)) and finds it free. Of several that mount on it at one time, one
-/// finds it free; the others find its mount. Returns the lock, to be held until it is mounted.
+/// Locks the directory (flock(2)) and checks that it is free. Of several processes that mount on it
+/// at the same time, one finds it free, and the others find its mount. Returns the lock, to be held
+/// until it is mounted.
 fn claim(dir: &Path, replace_dead: bool) -> Result<File, String> {
     loop {
         if let Vacancy::Dead(entry) = vacancy(dir, replace_dead)? {
@@ -127,7 +128,7 @@ fn claim(dir: &Path, replace_dead: bool) -> Result<File, String> {
         }
         let lock = open(dir)?;
         lock.lock().map_err(|e| format!("cannot lock {}: {e}", dir.display()))?;
-        // Another may have mounted while this one waited for the lock, or before it opened.
+        // Another process may have mounted before the directory was opened or locked.
         if let Vacancy::Free = vacancy(dir, replace_dead)? {
             return Ok(lock);
         }
@@ -143,8 +144,8 @@ fn start(
 ) -> Result<(MountEntry, Notifier), String> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(device_error)?;
     let others = options.acl == SessionACL::All;
-    // Serves by fusermount3, which clears the mount up if this process dies; it can do that
-    // only where others may use the mount.
+    // Mounts by fusermount3, which unmounts if this process dies; it can do that only with
+    // `allow_other`.
     let auto_unmount = others && has_fusermount3();
     let direct = match auto_unmount {
         true => Err(Errno::EPERM),
@@ -181,8 +182,8 @@ fn start(
         let notifier = session.notifier();
         let entry = mounts::at(dir)?.filter(MountEntry::is_ours);
         let entry = entry.ok_or_else(|| io::Error::other("it was unmounted at once"))?;
-        // From here on dropping it would unmount whatever is at that path by then.
-        // `mounts::detach` looks first.
+        // Dropping it would unmount whatever is at that path then; `mounts::detach` checks that
+        // first.
         let _ = ManuallyDrop::new(session);
         Ok((entry, notifier))
     });
@@ -198,7 +199,7 @@ fn start(
     })
 }
 
-/// mount(2), which only root may. fuser would do the same, but with the type `fuse`.
+/// mount(2), which only root may call. fuser would do the same, but with the type `fuse`.
 fn mount_directly(
     device: &File,
     dir: &Path,
@@ -239,10 +240,10 @@ fn has_fusermount3() -> bool {
     Command::new("fusermount3").arg("-V").output().is_ok()
 }
 
-/// Needs root; without it the mount is slower, and right.
+/// Needs root; without it the mount works, but is slower.
 fn raise_read_ahead(entry: &MountEntry) {
     let knob = format!("/sys/class/bdi/{}/read_ahead_kb", entry.device);
     if let Err(error) = fs::write(&knob, READ_AHEAD_KIB.to_string()) {
-        debug!("read-ahead stays as it is: {knob}: {error}");
+        debug!("read-ahead is not changed: {knob}: {error}");
     }
 }

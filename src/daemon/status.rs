@@ -21,13 +21,13 @@ pub struct Status {
     pub source: String,
     pub dir: String,
     pub uptime_s: f64,
-    /// Bodies open at one time, at most, and the sum it comes from.
+    /// The cap on open bodies, and how it was computed.
     pub cap: usize,
     pub cap_derivation: String,
     pub bodies_open: usize,
     pub bodies_parked: usize,
     pub bodies_peak: usize,
-    /// Times a body that broke before its end was asked for again from there.
+    /// Bodies that broke before their end and were requested again from there.
     pub bodies_resumed: u64,
     /// Bodies held open without a read for longer than `--idle-warn`.
     pub bodies_forgotten: usize,
@@ -37,22 +37,23 @@ pub struct Status {
     pub handles: usize,
     pub inodes: usize,
     pub fd_limit: usize,
-    /// Descriptors and sockets of the daemon now, and the most seen (looked at once a second).
+    /// Descriptors and sockets of the daemon now, and the highest numbers seen (checked once a
+    /// second).
     pub fds: usize,
     pub fds_peak: usize,
     pub sockets: usize,
     pub sockets_peak: usize,
-    /// Connections opened, and answers that came over one that had brought another before.
+    /// Connections opened, and responses received over a reused one.
     pub connections_opened: u64,
     pub connections_reused: u64,
-    /// Memory set aside for bytes on their way from the store to the kernel (`--buffer-memory`).
+    /// Memory of buffers between the store and the kernel (`--buffer-memory`).
     pub buffer_bytes: usize,
     pub buffer_bytes_peak: usize,
     pub buffer_bytes_cap: usize,
     /// Bytes fetched with lookups and cached for opens (`--probe-cache`).
     pub probe_bytes: usize,
     pub requests: Requests<u64>,
-    /// Throttled answers of the store (503 SlowDown, 429).
+    /// Throttling responses of the store (503 SlowDown, 429).
     pub throttled: u64,
     /// Object versions with cached expiry headers (`--index-memory`).
     pub versions_known: usize,
@@ -62,7 +63,7 @@ pub struct Status {
     pub expired_hidden: u64,
     pub unparsable: u64,
     pub unnameable: u64,
-    /// The store's clock less this host's.
+    /// The store's clock minus this host's.
     pub clock_offset_ms: i64,
     pub handles_detail: Vec<HandleStatus>,
 }
@@ -86,7 +87,7 @@ pub struct HandleStatus {
 }
 
 impl Status {
-    /// `peak` is the most seen before; `source` and `dir` name the mount.
+    /// `peak` is the highest use seen before; `source` and `dir` name the mount.
     pub fn of(
         fs: &Fs,
         idle_warn: Option<Duration>,

@@ -22,7 +22,7 @@ impl Fs {
         dir: &str,
     ) -> Result<Explanation> {
         let key = self.settings.prefix.key(path);
-        // Before the store is asked, since that may change the cache.
+        // Before the request to the store, which may change the cache.
         let mount = self.belief(&key, dir);
         let mut explanation = explain(bucket, name, &key).await?;
         for (slash, _) in path.match_indices('/') {
@@ -33,7 +33,7 @@ impl Fs {
             let fact = self.catalog.resolve(&above, |_| true).await?;
             let live = matches!(self.catalog.presence(&fact), Presence::Live { .. });
             if live && matches!(fact.known, Known::File { .. }) {
-                explanation.hidden = Some(format!("the live file {above} is in its way"));
+                explanation.hidden = Some(format!("the live file {above} hides this name"));
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! Handles: what one open(2) or opendir(2) got from the kernel each, by number.
+//! Open handles by number: one for each open(2) or opendir(2).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -22,14 +22,14 @@ pub enum Handle {
     Write(WriteHandle),
 }
 
-/// Reads a version: exactly one body, at most, which goes with it.
+/// Reads a version. Owns at most one body, which is dropped with it.
 pub struct ReadHandle {
     pub ino: u64,
     /// Of the thread that opened it.
     pub pid: u32,
     pub reader: Arc<Reader>,
     file: Opened<File>,
-    /// The open was answered; it may have taken long.
+    /// When the open was answered, which may be long after its request.
     opened: Instant,
     reported: AtomicBool,
 }
@@ -49,7 +49,7 @@ impl Handle {
     /// The handle, if it reads.
     ///
     /// # Errors
-    /// `BadHandle` otherwise, as read(2) answers where a file is open for writing only.
+    /// `BadHandle` otherwise: read(2) fails with EBADF on a file opened for writing only.
     pub fn reading(&self) -> Result<&ReadHandle> {
         match self {
             Handle::Read(handle) => Ok(handle),
@@ -57,7 +57,7 @@ impl Handle {
         }
     }
 
-    /// The key of what it is open on.
+    /// The key of its object.
     pub fn key(&self) -> Arc<str> {
         match self {
             Handle::Read(handle) => handle.reader.version().key.clone(),
@@ -65,7 +65,7 @@ impl Handle {
         }
     }
 
-    /// One that writes is in use until it is closed: what it holds lies nowhere else.
+    /// A write handle is in use until it is closed: its data is stored nowhere else.
     fn is_in_use(&self) -> bool {
         match self {
             Handle::Read(handle) => handle.is_in_use(),
@@ -92,8 +92,8 @@ impl ReadHandle {
         self.file.get()
     }
 
-    /// How long its body has been open without a read; `None` where none is open, or one is
-    /// under way.
+    /// How long its body has been open without a read; `None` if no body is open, or a read is in
+    /// flight.
     pub fn held_for(&self) -> Option<Duration> {
         Some(self.unread_for()).filter(|_| self.reader.state() == State::Idle)
     }
@@ -109,7 +109,7 @@ impl ReadHandle {
 
 /// All handles of one kind of a mount.
 pub struct Handles<T> {
-    // Held for one look at the table, never over a wait or the drop of a handle.
+    // Held for one access to the table, never while waiting or while a handle is dropped.
     table: Mutex<HashMap<u64, Arc<T>>>,
     last: AtomicU64,
     /// Opens in flight.
@@ -118,7 +118,7 @@ pub struct Handles<T> {
     closed: Notify,
 }
 
-/// An open in flight, as long as it lives.
+/// Counts an open as in flight until dropped.
 pub struct Opening<'a, T>(&'a Handles<T>);
 
 impl<T> Drop for Opening<'_, T> {
@@ -140,13 +140,13 @@ impl<T> Default for Handles<T> {
 }
 
 impl<T> Handles<T> {
-    /// Notes an open in flight. It ends when its handle is in the table, or when it has failed.
+    /// Records an open in flight. It ends when its handle is in the table, or when it has failed.
     pub fn opening(&self) -> Opening<'_, T> {
         self.opening.fetch_add(1, Ordering::SeqCst);
         Opening(self)
     }
 
-    /// Takes a handle in, under a number that no other has had.
+    /// Adds a handle under a number that was never used before.
     pub fn open(&self, handle: T) -> u64 {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.table().insert(number, Arc::new(handle));
@@ -177,12 +177,12 @@ impl<T> Handles<T> {
 }
 
 impl Handles<Handle> {
-    /// How many are open on an object, whatever its version.
+    /// Number of open handles of an object, whatever their version.
     pub fn count_of(&self, key: &str) -> usize {
         self.table().values().filter(|handle| *handle.key() == *key).count()
     }
 
-    /// The handles whose body has been idle for so long and that were not reported yet.
+    /// The handles whose body has been idle for at least this long and that were not reported yet.
     /// One that is read again may be reported again.
     pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
         let mut handles: Vec<_> = self.table().values().cloned().collect();
@@ -200,7 +200,7 @@ impl Handles<Handle> {
     pub async fn until_unused(&self) {
         loop {
             let closed = self.closed.notified();
-            // Opens first: one that has ended since is in the table.
+            // Opens first: one that ends between the two checks is in the table.
             let none_opening = self.opening.load(Ordering::SeqCst) == 0;
             if none_opening && !self.table().values().any(|handle| handle.is_in_use()) {
                 return;
@@ -219,7 +219,7 @@ mod tests {
     use crate::pending::Wanted;
 
     #[tokio::test(start_paused = true)]
-    async fn a_handle_that_writes_is_not_read_and_is_waited_for_until_it_is_closed() {
+    async fn write_handle_rejects_reads_and_is_in_use_until_closed() {
         let (inodes, handles) = (Inodes::new(Prefix::default()), Handles::default());
         let pending = Pending::create(&crate::pending::tests::writer(), "d/f", Wanted::Any);
         let ino = inodes.pending(ROOT, &pending);

@@ -40,12 +40,12 @@ use readdir::Directory;
 pub use readdir::Entry;
 pub use write::{OpenMode, Writing};
 
-/// Subtracted from every TTL given to the kernel, which rounds TTLs up to its ticks (measured:
-/// up to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may end early, never late.
+/// Subtracted from every TTL given to the kernel, which rounds TTLs up to its ticks (measured: up
+/// to 4.4 ms late at HZ=250, 10 ms at HZ=100): an entry may expire early, never late.
 const KERNEL_TICK: Duration = Duration::from_millis(10);
 
-/// The longest TTL given to the kernel. Its clock neither follows that of the store nor runs while
-/// the host sleeps. When the kernel asks again, the answer comes from memory.
+/// The longest TTL given to the kernel. The kernel's clock does not follow the store's and stops
+/// while the host sleeps. When the kernel asks again, the answer comes from the cache.
 const KERNEL_TRUST: Duration = Duration::from_secs(60);
 
 /// The settings of a mount, without bucket and mount point.
@@ -72,7 +72,7 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// Placeholder attributes, for an entry of which only the name is told.
+    /// Placeholder attributes, for an entry of which only the name is known.
     pub fn nameless(ino: u64, kind: Kind) -> Attr {
         Attr { ino, kind, size: 0, mtime: SystemTime::UNIX_EPOCH, ttl: Duration::ZERO }
     }
@@ -187,7 +187,8 @@ impl Fs {
         overlay.is_some_and(|overlay| overlay.is_directory(&Prefix::new(key)))
     }
 
-    /// Attributes. An open file has them after its expiry, too (rule E8).
+    /// The attributes of a node. Those of an open file are available after its expiry, too (rule
+    /// E8).
     pub fn getattr(&self, ino: u64) -> Result<Attr> {
         match self.node(ino)? {
             Node::Directory(_) => Ok(self.directory_attr(ino, Duration::from_secs(1))),
@@ -213,7 +214,7 @@ impl Fs {
         })
     }
 
-    /// Whether a node is there.
+    /// Whether a node exists.
     pub fn access(&self, ino: u64) -> Result<()> {
         self.getattr(ino).map(drop)
     }
@@ -338,9 +339,8 @@ impl Fs {
         self.inodes.forget(ino, count);
     }
 
-    /// Refuses opens from now on, and waits up to `patience` for opens in flight and for the handles
-    /// that are being read.
-    /// A handle without a read for a second is not waited for.
+    /// Refuses opens from now on, and waits up to `patience` for opens in flight and for the
+    /// handles that are being read. A handle without a read in the last second is not waited for.
     pub async fn shut_down(&self, patience: Duration) {
         self.shutting_down.store(true, Ordering::SeqCst);
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
@@ -352,7 +352,7 @@ impl Fs {
         self.handles.all()
     }
 
-    /// The handles whose body has been idle for so long, each returned once.
+    /// The handles whose body has been idle for at least this long, each returned once.
     pub fn newly_idle(&self, for_at_least: Duration) -> Vec<Arc<Handle>> {
         self.handles.newly_idle(for_at_least)
     }
@@ -427,7 +427,7 @@ impl Fs {
     }
 
     fn node(&self, ino: u64) -> Result<Node> {
-        // The kernel sends only inodes that it was told of and has not forgotten.
+        // The kernel sends only inodes that it has received and not forgotten.
         self.inodes.get(ino).ok_or(Error::Stale)
     }
 

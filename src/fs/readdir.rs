@@ -18,8 +18,8 @@ pub struct Entry<'a> {
     pub name: &'a str,
     pub ino: u64,
     pub kind: Kind,
-    /// The attributes, counted as looked up: what the kernel caches beside the name. `None` for
-    /// `.`, `..`, and where only the name is known.
+    /// The attributes, which the kernel caches with the name; they count as a lookup. `None` for
+    /// `.`, `..`, and if only the name is known.
     pub attr: Option<Attr>,
 }
 
@@ -66,8 +66,8 @@ impl Fs {
         Ok(self.directories.open(Directory { listing, overlay: Mutex::default() }))
     }
 
-    /// Gives the entries from `offset` on to `add` until it says `false`: then it took none of
-    /// what it was given, and there is no room for more. With `plus` entries carry attributes.
+    /// Passes the entries from `offset` on to `add` until it returns `false`: it did not take that
+    /// entry, and the reply is full. With `plus`, entries carry attributes.
     pub async fn readdir(
         &self,
         ino: u64,
@@ -85,7 +85,7 @@ impl Fs {
         while offset < listing::FIRST_OFFSET {
             let name = [".", ".."][offset as usize];
             offset += 1;
-            // The kernel knows both by itself: the number of `..` is never used.
+            // The kernel resolves both itself: the inode number of `..` is never used.
             if !add(&Entry { next: offset, name, ino, kind: Kind::Directory, attr: None }) {
                 return Ok(());
             }
@@ -122,8 +122,8 @@ impl Fs {
                 }
                 added = true;
             }
-            // One page per call: its entries are returned before the next page is waited for. An answer
-            // without entries would mean the end.
+            // One page per call: its entries are returned before the next page is waited for. A
+            // reply without entries would mean the end.
             if added {
                 return Ok(());
             }
@@ -177,7 +177,7 @@ impl Fs {
             What::Directory(prefix, _) => {
                 (self.inodes.number_of_directory(prefix), Kind::Directory, None)
             }
-            // A number that is told with attributes has to be the right one for good.
+            // An inode number that is sent with attributes must never change.
             What::Listed(_) if plus => (UNKNOWN, Kind::File, None),
             What::Listed(version) => (self.inodes.number_of_file(version), Kind::File, None),
             What::File(fact) => match (self.catalog.presence(fact), &fact.known) {

@@ -1,8 +1,8 @@
 //! The adapter to fuser: decode a request, run it, reply. No rule of the file system is here.
 //!
-//! An operation is polled once on the thread that read the request, and answered there if what
-//! it needs is here; a hop to another thread costs a small file half its speed (measured). Only
-//! one that waits goes to the runtime. No thread that serves the kernel ever waits for the store.
+//! An operation is polled once on the thread that read the request, and answered there if it need
+//! not wait; moving it to another thread halves the speed of small files (measured). Only one that
+//! waits goes to the runtime. No thread that serves the kernel ever waits for the store.
 
 mod ownership;
 mod page_cache;
@@ -34,20 +34,20 @@ pub use ownership::Ownership;
 pub use page_cache::PageCache;
 use refusal::{refuse, refuse_name, refuse_readdir};
 
-/// What `df` is told: there is no end to a bucket, so a petabyte, free. The number of blocks fits
-/// into 32 bits, or programs compiled for that get EOVERFLOW.
+/// What `df` shows: a bucket has no size limit, so one petabyte, free. The number of blocks fits
+/// into 32 bits; for a larger one, programs compiled for 32 bits get EOVERFLOW.
 const STATFS_BLOCKS: u64 = 1 << 30;
 const STATFS_BLOCK_SIZE: u32 = 1 << 20;
 
-/// Background requests the kernel sends before one is answered. Buffered reads and releases are such
-/// requests (fs/fuse/file.c), so this is how many reads may wait for the store, or for a body, before
-/// all other reads and releases wait behind them. The cap of bodies is no bound of them: handles
-/// beyond it wait as well, and read-ahead has several reads of one handle under way. So it is all
-/// that the protocol can say; what reads hold is bounded here, by bodies and buffer memory. The
-/// kernel stops reading ahead at three quarters of it.
+/// Background requests the kernel sends before one is answered. Buffered reads and releases are
+/// such requests (fs/fuse/file.c), so this is how many reads may wait for the store or for a body
+/// before all other reads and releases queue behind them. The cap on bodies does not limit these
+/// reads: handles beyond it wait too, and read-ahead sends several reads of one handle. So this is
+/// the protocol's maximum; bodies and buffer memory limit what reads hold. The kernel stops reading
+/// ahead at three quarters of it.
 const MAX_BACKGROUND: u16 = u16::MAX;
 
-/// A version is an inode, so cached pages are right whatever happens to the name; and there is
+/// An inode is one version, so cached pages stay correct whatever happens to the name; and there is
 /// nothing to flush. FOPEN_CACHE_DIR must never be set: the kernel would list expired names.
 const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
 
@@ -88,8 +88,8 @@ impl Fuse {
         Fuse { fs, runtime, owner, plus, pages, _alive: alive }
     }
 
-    /// Runs an operation: here if it need not wait, else on the runtime. The reply is inside: if
-    /// `work` panics, it is dropped, and fuser answers EIO.
+    /// Runs an operation: here if it need not wait, else on the runtime. `work` owns the reply: if
+    /// it panics, the reply is dropped, and fuser answers EIO.
     fn run(&self, span: Span, work: impl Future<Output = ()> + Send + 'static) {
         let _runtime = self.runtime.enter();
         let mut work =
@@ -101,7 +101,7 @@ impl Fuse {
         if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             #[expect(
                 clippy::disallowed_methods,
-                reason = "the kernel waits for the reply inside it, and each operation has a bound"
+                reason = "the kernel waits for the reply that it owns, and each operation has a time limit"
             )]
             self.runtime.spawn(work);
         }
@@ -148,7 +148,7 @@ impl Fuse {
     }
 }
 
-/// A value, or its length where the caller asks for that with a size of 0 (getxattr(2)).
+/// A value, or its length if the caller requests that with a size of 0 (getxattr(2)).
 fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
     match size as usize {
         0 => reply.size(value.len() as u32),
@@ -166,7 +166,7 @@ fn file_type(kind: Kind) -> FileType {
 
 impl Filesystem for Fuse {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Without it the kernel asks one thing about a directory at a time.
+        // Without PARALLEL_DIROPS, the kernel sends one request per directory at a time.
         let wanted = [
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_DO_READDIRPLUS,
@@ -201,7 +201,7 @@ impl Filesystem for Fuse {
                 }
                 Ok(Lookup::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
                 Ok(Lookup::Nothing(ttl)) => {
-                    // An entry without an inode is one the kernel may take for absent that long.
+                    // An entry with inode 0: the kernel caches the name as absent for the TTL.
                     let nothing = Attr::nameless(0, Kind::File);
                     reply.entry(&ttl, &owner.attr(&nothing), Generation(0));
                 }
@@ -210,7 +210,7 @@ impl Filesystem for Fuse {
         });
     }
 
-    // BATCH_FORGET comes here too, one by one.
+    // fuser calls this for each inode of a BATCH_FORGET, too.
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
         self.fs.forget(ino.0, count);
     }
@@ -351,7 +351,8 @@ impl Filesystem for Fuse {
         );
         self.run(span, async move {
             let add = |entry: &Entry<'_>| {
-                // Of a name alone the kernel is told nothing that lasts: it asks when it is wanted.
+                // If only the name is known, the kernel caches nothing and sends a lookup when it
+                // needs it.
                 let attr = entry.attr.unwrap_or(Attr::nameless(entry.ino, entry.kind));
                 let (ino, ttl) = (INodeNo(attr.ino), attr.ttl);
                 !reply.add(ino, entry.next, entry.name, &ttl, &owner.attr(&attr), Generation(0))

@@ -1,14 +1,14 @@
-//! Whose the files of a mount are: attributes as stat(2) shows them.
+//! Owner and permissions of the files: attributes as stat(2) shows them.
 
 use fuser::{FileAttr, FileType, INodeNo};
 
 use crate::fs::{Attr, Kind};
 
-/// What `stat` gives as the best size of a read. Tools that take it read in large pieces; the
-/// kernel reads ahead further by itself.
+/// The preferred read size that `stat` reports. Tools that use it read in large pieces; the kernel
+/// reads ahead further by itself.
 const BLOCK_SIZE: u32 = 128 << 10;
 
-/// Whose the files are, and how they may be used.
+/// Owner and permissions of files and directories.
 #[derive(Clone, Copy, Debug)]
 pub struct Ownership {
     pub uid: u32,
@@ -34,7 +34,7 @@ impl Ownership {
             crtime: attr.mtime,
             kind,
             perm: mode,
-            // For directories too: where it is 1, no tool infers the number of subdirectories.
+            // For directories too: from 1, no tool infers the number of subdirectories.
             nlink: 1,
             uid: self.uid,
             gid: self.gid,

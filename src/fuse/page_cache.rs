@@ -1,4 +1,4 @@
-//! The kernel's page cache, for bytes that were fetched and not asked for.
+//! The kernel's page cache: stores bytes that were fetched beyond what was read.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -8,13 +8,13 @@ use fuser::{INodeNo, Notifier};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-/// Threads that give the kernel pages at one time: each may wait there for a read.
+/// Threads that store pages at the same time: each may block in the kernel until a read ends.
 const STORES: usize = 4;
 
 /// The kernel's page cache of one mount.
 #[derive(Clone)]
 pub struct PageCache {
-    /// There once it is mounted.
+    /// Set once it is mounted.
     notifier: Arc<OnceLock<Notifier>>,
     turns: Arc<Semaphore>,
 }
@@ -26,16 +26,16 @@ impl Default for PageCache {
 }
 
 impl PageCache {
-    /// From now on the kernel can be told.
+    /// Sets how to reach the kernel.
     pub fn reached_by(&self, notifier: Notifier) {
-        // It is mounted once.
+        // Called once per mount.
         let _ = self.notifier.set(notifier);
     }
 
-    /// Puts bytes of a file into it; whether that was done.
+    /// Stores bytes of a file in it. Returns whether that succeeded.
     ///
-    /// FUSE_NOTIFY_STORE locks each page, and a page stays locked while a read of it is under way:
-    /// it runs on a thread that no read waits for, and holds nothing that one may need.
+    /// FUSE_NOTIFY_STORE locks each page, and a page stays locked while a read of it is in flight:
+    /// so it runs on a thread that no read waits for, and holds nothing that a read may need.
     pub async fn store(&self, ino: INodeNo, offset: u64, bytes: Bytes) -> bool {
         let (Some(notifier), Ok(turn)) =
             (self.notifier.get().cloned(), self.turns.clone().acquire_owned().await)
@@ -48,7 +48,9 @@ impl PageCache {
         });
         let stored = stored.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         stored
-            .inspect_err(|error| debug!(%ino, offset, "the kernel takes no pages: {error}"))
+            .inspect_err(
+                |error| debug!(%ino, offset, "the kernel did not store the pages: {error}"),
+            )
             .is_ok()
     }
 }

@@ -1,4 +1,4 @@
-//! Errors as the kernel is told them, and as they are logged: once each, with what they are about.
+//! Maps errors to errno values, and logs each error once with its operation and key.
 
 use std::ffi::OsStr;
 
@@ -8,18 +8,18 @@ use tracing::{Level, event};
 use crate::error::Error;
 use crate::fs::Fs;
 
-/// Logs a refusal, once, with what it was about, and says it in the kernel's terms.
+/// Logs an error once, with its operation and key, and returns its errno.
 pub fn refuse(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
     refuse_name(fs, operation, ino, OsStr::new(""), error)
 }
 
-/// The same of a directory that is being read.
+/// The same for readdir.
 pub fn refuse_readdir(fs: &Fs, operation: &'static str, ino: u64, error: &Error) -> Errno {
     refuse(fs, operation, ino, error);
     Errno::from_i32(error.errno_of_readdir())
 }
 
-/// The same of `name` in the directory `ino`.
+/// The same for `name` in the directory `ino`.
 pub fn refuse_name(
     fs: &Fs,
     operation: &'static str,

@@ -21,7 +21,7 @@ pub struct Limits {
     /// Files that were never opened, at some 400 bytes each. The kernel caches nothing of them but
     /// attributes.
     pub unopened: usize,
-    /// Files that were opened, at some 400 bytes each. With one the kernel drops its pages too.
+    /// Files that were opened, at some 400 bytes each. Evicting one drops its cached pages too.
     pub opened: usize,
 }
 
@@ -77,7 +77,7 @@ impl Lines {
         }
     }
 
-    /// Notes a use of an inode. Returns whether its kind exceeds its limit with it.
+    /// Records a use of an inode. Returns whether its kind now exceeds its limit.
     pub fn meet(&mut self, kind: Kind, ino: u64, now: Instant) -> bool {
         let line = self.line(kind);
         line.met.put(ino, now).is_none() && line.met.len() == line.limit + 1

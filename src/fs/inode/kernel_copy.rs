@@ -1,4 +1,4 @@
-//! What the kernel has of a version's content, as far as this mount has given it.
+//! How much of a version's content this mount has given to the kernel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -40,22 +40,22 @@ impl KernelCopy {
         self.extent.load(Ordering::Relaxed) >= least as u8
     }
 
-    /// Whether this is more than it had.
+    /// Raises the extent. Returns whether it was lower before.
     fn grows_to(&self, extent: Extent) -> bool {
         self.extent.fetch_max(extent as u8, Ordering::Relaxed) < extent as u8
     }
 
-    /// Notes an open. Says whether it is the first one.
+    /// Records an open. Returns whether it is the first one.
     pub fn opens(&self) -> bool {
         self.grows_to(Extent::Opened)
     }
 
-    /// Notes that some of the content was given to it.
+    /// Records that some of the content was given to the kernel.
     pub fn takes_some(&self) {
         self.grows_to(Extent::Some);
     }
 
-    /// Notes that all of it was. Says whether this is the first time.
+    /// Records that all of it was. Returns whether this is the first time.
     pub fn takes_all(&self) -> bool {
         self.grows_to(Extent::All)
     }
@@ -92,7 +92,7 @@ impl KernelCopy {
     }
 }
 
-/// Counts one open handle of something that the kernel has a copy of, for as long as it lives.
+/// Counts one open handle of a file until dropped.
 pub struct Opened<T: AsRef<KernelCopy>>(Arc<T>);
 
 impl<T: AsRef<KernelCopy>> Opened<T> {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_and_is_doubted_and_counts_what_is_open() {
+    fn extent_grows_and_is_lowered_by_doubt() {
         let copy = KernelCopy::default();
         assert!(!copy.was_opened() && copy.opens() && !copy.opens() && !copy.has_some());
         copy.takes_some();

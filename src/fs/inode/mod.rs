@@ -32,10 +32,10 @@ use table::{Next, Slot, Table, hash_of_directory, hash_of_file, hash_of_pending,
 /// The kernel's name for the mount's root (FUSE_ROOT_ID).
 pub const ROOT: u64 = 1;
 
-/// What `d_ino` says where no number is known (FUSE_UNKNOWN_INO). No inode has it.
+/// The `d_ino` of entries whose inode number is not known (FUSE_UNKNOWN_INO). No inode has it.
 pub const UNKNOWN: u64 = 0xffff_ffff;
 
-/// The numbers that inodes other than the root have: ROOT + 1 up to UNKNOWN - 1.
+/// How many numbers inodes other than the root can have: ROOT + 1 up to UNKNOWN - 1.
 const NUMBERS: u64 = UNKNOWN - 1 - ROOT;
 
 /// An object version the kernel knows of.
@@ -73,7 +73,7 @@ impl AsRef<KernelCopy> for File {
 pub enum Node {
     Directory(Prefix),
     File(Arc<File>),
-    /// A file that is being written: no version of the store yet.
+    /// A file that is being written: the store has no version of it yet.
     Pending(Arc<Pending>),
 }
 
@@ -84,8 +84,9 @@ pub struct Inodes {
     changed: Notify,
 }
 
-/// A request under way in a directory. While there is one, no name in the directory is invalidated:
-/// the kernel wants the directory's lock exclusively for that, and would let no lookup past the wait.
+/// A request in flight in a directory. While there is one, no name in the directory is invalidated:
+/// the kernel locks the directory exclusively for that, and while it waits for the lock, it blocks
+/// all new lookups.
 pub struct Working<'a> {
     inodes: &'a Inodes,
     directory: u64,
@@ -106,7 +107,7 @@ impl Inodes {
 
     #[expect(
         clippy::disallowed_methods,
-        reason = "who writes into the bucket must not foresee the hashes of its keys"
+        reason = "bucket writers must not be able to predict the hashes of keys"
     )]
     fn limited(root: Prefix, numbers: u64, limits: Limits) -> Inodes {
         let slot = Slot::new(Node::Directory(root), ROOT);
@@ -133,8 +134,8 @@ impl Inodes {
         about: Option<&Arc<About>>,
     ) -> (u64, Arc<File>) {
         let same = |node: &Node| match node {
-            // The same bytes with another end are another version, within the second that
-            // Last-Modified can tell.
+            // The same bytes with another expiry are another version: two writes within a second
+            // have the same Last-Modified.
             Node::File(file)
                 if *file.version == **version
                     && file.expiry == expiry
@@ -184,7 +185,7 @@ impl Inodes {
         known
     }
 
-    /// Whether the kernel knows this version and has opened it: content is with it, or on its way.
+    /// Whether the kernel knows this version and has opened it: it has content or will get it.
     pub fn was_opened(&self, version: &Version) -> bool {
         let opened = |node: &Node| match node {
             Node::File(file) if *file.version == *version => Some(file.kernel.was_opened()),
@@ -245,7 +246,7 @@ impl Inodes {
         (ino, found)
     }
 
-    /// Notes that a file is being opened: the kernel will have its content.
+    /// Records that a file is being opened: the kernel will have its content.
     pub fn opened(&self, ino: u64) {
         let mut table = self.table();
         let Table { slots, lines, .. } = &mut *table;
@@ -261,7 +262,7 @@ impl Inodes {
         }
     }
 
-    /// Notes a request in a directory, for as long as what is returned lives.
+    /// Records a request in a directory until the result is dropped.
     pub fn working(&self, directory: u64) -> Working<'_> {
         let mut table = self.table();
         if let Some(slot) = table.slots.get_mut(&directory) {
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_fit_into_32_bits_and_none_is_the_kernels() {
+    fn numbers_fit_into_32_bits_and_none_is_reserved() {
         let inodes = Inodes::new(Prefix::default());
         for i in 0..10_000 {
             let numbers = [
@@ -403,7 +404,7 @@ mod tests {
 
     #[test]
     fn versions_with_equal_hashes_keep_their_numbers() {
-        // Ten inodes in ten numbers: each has its own, and they collide.
+        // Ten inodes for ten numbers: hashes collide, but each inode has its own number.
         let inodes = Inodes::limited(Prefix::default(), 10, FEW);
         let prefix = |i: usize| Prefix::new(&i.to_string());
         let version = |i: usize| version_of(&i.to_string(), "e");
@@ -416,7 +417,7 @@ mod tests {
             assert_eq!(inodes.number_of_file(&version(i)), files[i]);
             assert_eq!(inodes.number_of_directory(&prefix(i)), dirs[i]);
         }
-        // Where those before it in a row of collisions are forgotten, one keeps its number.
+        // An inode keeps its number when others that collide with it are forgotten.
         for gone in 0..4 {
             inodes.forget(files[gone], 1);
             inodes.forget(dirs[gone], 1);
@@ -436,21 +437,21 @@ mod tests {
         for i in 0..6 {
             inodes.met(d, &format!("d/{i}"));
         }
-        assert_eq!(inodes.names(), [""; 0], "each was met just now: its open may be on its way");
+        assert_eq!(inodes.names(), [""; 0], "all were used just now: an open may follow");
         advance(REST / 2).await;
         inodes.met(d, "d/0");
         advance(REST / 2).await;
         let idle = inodes.idle().await;
         assert_eq!(idle, Idle { parent: d, name: "1".into() });
         assert_eq!(inodes.names(), ["2"], "four may stay");
-        // What was asked for is on its way, in no line; met again it is as new.
+        // An inode whose name was invalidated is in no LRU list; used again, it counts as new.
         inodes.met(d, "d/2");
         advance(REST).await;
         assert_eq!(inodes.names(), ["3"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn directories_opened_files_and_others_have_limits_of_their_own() {
+    async fn directories_opened_and_unopened_files_have_separate_limits() {
         let inodes = few();
         let dirs: Vec<u64> =
             (0..4).map(|i| inodes.directory(ROOT, &Prefix::new(&format!("d{i}")))).collect();
@@ -459,18 +460,23 @@ mod tests {
         let Some(Node::File(held)) = inodes.get(files[0]) else { panic!("a file") };
         let _held = Opened::new(held);
         advance(REST).await;
-        // Three of five unopened; of the opened the oldest is open; the oldest directory has files.
+        // Three unopened files are within the limit. The oldest opened file has a handle, and the
+        // oldest directory has children.
         assert_eq!(inodes.names(), ["1", "2", "d1", "d2"]);
         advance(REST).await;
         assert_eq!(inodes.names(), [""; 0]);
         files.iter().for_each(|ino| inodes.forget(*ino, 1));
         inodes.directory(ROOT, &Prefix::new("d4"));
         advance(REST).await;
-        assert_eq!(inodes.names(), ["d3"], "the empty one was in use more lately");
+        assert_eq!(
+            inodes.names(),
+            ["d3"],
+            "the directory that became empty was used more recently"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_name_is_dropped_in_a_directory_with_a_request_under_way() {
+    async fn no_name_is_dropped_in_a_directory_with_a_request_in_flight() {
         let inodes = few();
         let [a, b] = ["a", "b"].map(|name| inodes.directory(ROOT, &Prefix::new(name)));
         let one = inodes.met(a, "a/1");
@@ -484,7 +490,7 @@ mod tests {
         assert_eq!(inodes.names(), ["1"], "the one in doubt");
         inodes.doubt(one);
         inodes.forget(one, 1);
-        assert_eq!(inodes.names(), [""; 0], "the kernel has no name of it");
+        assert_eq!(inodes.names(), [""; 0], "the kernel has forgotten it");
     }
 
     fn draft(key: &str) -> Arc<Pending> {
@@ -499,11 +505,11 @@ mod tests {
         let [a, b] = [&first, &second].map(|pending| inodes.pending(ROOT, pending));
         assert!(
             a != b && ![a, b].contains(&version),
-            "two writers of one name, and what was there"
+            "two writers of one name, and the version in the store"
         );
         assert_eq!(inodes.pending(ROOT, &first), a, "looked up again");
         assert!(matches!(inodes.get(b), Some(Node::Pending(node)) if Arc::ptr_eq(&node, &second)));
-        // However many there are, none is dropped while it is written.
+        // No file is evicted while it is written, however many there are.
         let more: Vec<u64> = (0..5).map(|i| inodes.pending(ROOT, &draft(&i.to_string()))).collect();
         advance(REST).await;
         assert_eq!(inodes.names(), [""; 0]);

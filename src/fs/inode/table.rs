@@ -23,14 +23,14 @@ pub(super) struct Slot {
     pub(super) node: Node,
     /// The lookup count of the kernel: replies with this inode, minus FORGETs.
     pub(super) lookups: u64,
-    /// The directory it lies in; of the root, the root.
+    /// Its directory; for the root, the root itself.
     pub(super) parent: u64,
-    /// Known inodes that lie in it: the kernel keeps a directory for as long as it has those.
+    /// Known inodes in this directory: the kernel keeps a directory while it has children.
     pub(super) children: u32,
-    /// Requests under way in it, for which the kernel holds its lock (`i_rwsem`).
+    /// Requests in flight in it, for which the kernel holds its lock (`i_rwsem`).
     pub(super) working: u32,
     pub(super) kind: Kind,
-    /// Its name was invalidated, and it was not used since.
+    /// Its name was invalidated, and it has not been used since.
     pub(super) asked: bool,
     /// Its name must be invalidated.
     pub(super) doubted: bool,
@@ -40,9 +40,9 @@ pub(super) struct Table {
     pub(super) slots: HashMap<u64, Slot>,
     /// How many numbers there are.
     pub(super) numbers: u64,
-    /// By the number of their hash, the inodes that have another number after a collision.
+    /// Inodes that took another number after a collision, by the number of their hash.
     pub(super) displaced: HashMap<u64, Vec<u64>>,
-    /// All but the root and those whose name was invalidated.
+    /// All inodes except the root and those whose name was invalidated.
     pub(super) lines: Lines,
     /// Inodes whose names must be invalidated, whatever their age.
     pub(super) doubted: VecDeque<u64>,
@@ -55,7 +55,7 @@ pub struct Idle {
     pub name: String,
 }
 
-/// What to do about the names the kernel knows.
+/// What to do next about the names the kernel knows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Drop(Idle),
@@ -93,7 +93,7 @@ fn kind_of(node: &Node) -> Kind {
         Node::Directory(_) => Kind::Directory,
         Node::File(file) if file.kernel.was_opened() => Kind::Opened,
         Node::File(_) => Kind::Unopened,
-        // It is opened with its creation.
+        // Creating it opens it.
         Node::Pending(_) => Kind::Opened,
     }
 }
@@ -113,7 +113,8 @@ impl Slot {
         }
     }
 
-    /// Whether to leave its name alone: the kernel would keep the inode, or need it at once.
+    /// Whether to keep its name: the kernel would keep the inode anyway, or look it up again at
+    /// once.
     pub(super) fn is_in_use(&self) -> bool {
         match &self.node {
             Node::Directory(_) => self.children > 0 || self.working > 0,
@@ -177,7 +178,7 @@ impl Table {
         (ino, found)
     }
 
-    /// Notes a use of an inode. Returns whether its kind exceeds its limit with it.
+    /// Records a use of an inode. Returns whether its kind now exceeds its limit.
     pub(super) fn meet(&mut self, ino: u64, now: Instant) -> bool {
         let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return false };
         slot.asked = false;
@@ -231,7 +232,7 @@ impl Table {
         let mut looks = LOOKS;
         for kind in Kind::ALL {
             while let Some((ino, from)) = self.lines.next(kind) {
-                // Others need the lock meanwhile.
+                // Let others take the lock.
                 let from = if looks == 0 { from.max(now + Duration::from_millis(1)) } else { from };
                 if now < from {
                     soonest = Some(soonest.map_or(from, |at| at.min(from)));

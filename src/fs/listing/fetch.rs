@@ -19,41 +19,41 @@ use crate::name::Shadows;
 pub struct Mark {
     /// None for the first page.
     pub token: Option<Arc<str>>,
-    /// Of the pages before.
+    /// Shadows of the pages before.
     pub shadows: Shadows,
-    /// None before it was met.
+    /// None until the page was fetched once.
     pub met: Option<Arc<Met>>,
 }
 
-/// A page as it was when its entries were given their places. By this it is found again, whatever
-/// came or went since.
+/// A page as it was when its entries got their offsets. With it, the page is found again after
+/// names were added or removed.
 #[derive(Debug)]
 pub struct Met {
     /// A hash of each name, in order.
     pub order: Box<[u64]>,
-    /// The last name: those that came since may push it to a later page of the store's.
+    /// The last name: names added since may move it to a later page of the store.
     pub last: Option<String>,
 }
 
 /// A page as fetched.
 pub struct Loaded {
-    /// In their places. `None`: hidden or deleted.
+    /// In the order of their offsets. `None`: hidden or deleted.
     pub entries: Vec<Option<DirEntry>>,
     pub met: Arc<Met>,
-    /// The first name that the store has on it.
+    /// The first name that the store lists on it.
     pub first: Option<String>,
-    /// The token of the page after it, if there is one.
+    /// The token of the next page, if there is one.
     pub next: Option<Arc<str>>,
-    /// What the pages after it may be hidden by.
+    /// Files that may hide directories on later pages.
     pub shadows: Shadows,
     /// See [`bytes_of`].
     pub bytes: usize,
 }
 
-/// What an entry takes beside its name, in bytes.
+/// Memory per entry, in bytes, without its name.
 const ENTRY: usize = 200;
 
-/// What the entries of a page take in memory, some bytes more or less.
+/// Approximate memory of the entries of a page.
 pub fn bytes_of(entries: &[Option<DirEntry>]) -> usize {
     let bytes = |entry: &DirEntry| {
         let about = match &entry.what {
@@ -69,9 +69,10 @@ pub fn bytes_of(entries: &[Option<DirEntry>]) -> usize {
 
 /// Which page a task fetches.
 pub enum Start {
-    /// One that the directory is known to have.
+    /// A page that the directory is known to have.
     At(Mark),
-    /// The one after this one, if there is one. Its LIST goes out when that of this one is answered.
+    /// The page after this one, if there is one. Its LIST is sent when that of this one is
+    /// answered.
     After(Fetch),
 }
 
@@ -88,7 +89,7 @@ impl Fetch {
         let (answered, next) = oneshot::channel();
         let mut task = JoinSet::new();
         task.spawn(source.clone().page(start, answered).in_current_span());
-        // Dropping the last clone, that of the listing included, drops the set and ends the task.
+        // Dropping the last clone, including the listing's, drops the set and ends the task.
         let loaded = async move {
             match task.join_next().await {
                 Some(Ok(loaded)) => loaded.map(|loaded| loaded.map(Arc::new)),
@@ -99,22 +100,22 @@ impl Fetch {
         Fetch { next: next.shared(), loaded: loaded.boxed().shared() }
     }
 
-    /// The token of the page after it, when its LIST is answered; `None` where none follows, be it
-    /// that its LIST failed.
+    /// Waits for the LIST, and returns the token of the next page; `None` if there is none, or the
+    /// LIST failed.
     pub async fn next(&self) -> Option<Arc<str>> {
         self.next.clone().await.ok().flatten()
     }
 
-    /// The same, if its LIST is answered or has failed.
+    /// The same without waiting; `None` while the LIST is in flight.
     pub fn next_now(&self) -> Option<Option<Arc<str>>> {
         self.next().now_or_never()
     }
 
-    /// What the pages after it may be hidden by, when it is loaded.
+    /// Waits for the page, and returns the files that may hide directories on later pages.
     pub async fn shadows(self) -> Result<Shadows> {
         match self.loaded.await? {
             Some(loaded) => Ok(loaded.shadows.clone()),
-            None => Err(Error::Defect("a page that follows none".into())),
+            None => Err(Error::Defect("a page after a page that does not exist".into())),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How much memory the pages of all directory handles take together. Those of the handle that was
-//! read least recently go first: they can be fetched again.
+//! Limits the memory for the pages of all directory handles. Those of the least recently read
+//! handle are evicted first: they can be fetched again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,7 +8,7 @@ use lru::LruCache;
 
 use super::State;
 
-/// Bytes of pages kept. One directory that is read holds up to a mebibyte.
+/// Bytes of cached pages. One directory that is being read holds up to 1 MiB.
 const BYTES: usize = 64 << 20;
 
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Default for Held {
     }
 }
 
-/// The pages of one directory handle, for as long as it lives.
+/// The pages of one directory handle, released on drop.
 pub struct Share {
     memory: Arc<PageMemory>,
     id: u64,
@@ -41,8 +41,8 @@ impl Share {
         Share { memory: memory.clone(), id: memory.last.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Notes that a handle is read and holds so many bytes now, and drops pages of others where all
-    /// of them are too much.
+    /// Records that a handle was read and holds this many bytes now, and evicts pages of other
+    /// handles beyond the limit.
     pub(super) fn holds(&self, state: &Arc<Mutex<State>>, bytes: usize) {
         let mut dropped = Vec::new();
         let mut held = self.memory.held();

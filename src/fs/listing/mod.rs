@@ -30,19 +30,19 @@ pub use memory::PageMemory;
 use memory::Share;
 use source::Source;
 
-/// Pages fetched ahead of the one that is read. A page's LIST goes out when that of the page before
-/// is answered, beside the HEADs of both.
+/// Pages fetched ahead of the one that is read. A page's LIST is sent when that of the page before
+/// is answered, while the HEADs of both are in flight.
 const AHEAD: usize = 2;
 
 /// Pages kept whole: the one being read, the one before, those ahead.
 const KEPT: NonZeroUsize = NonZeroUsize::new(2 + AHEAD).unwrap();
 
-/// What a listing goes by.
+/// The settings of a listing.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Keys asked for with one LIST.
+    /// Keys requested with one LIST.
     pub page: u16,
-    /// HEAD requests for one page under way at one time.
+    /// Concurrent HEAD requests for one page.
     pub fan_out: usize,
     /// How long the last HEAD requests of a page are waited for after the others were answered.
     pub patience: Duration,
@@ -52,10 +52,10 @@ pub struct Rules {
 /// What a listing shows of objects of which only the name is known (`--ls`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Exactness {
-    /// No expired name is ever shown: the headers of each unknown object are asked for
+    /// Never show an expired name: request the headers of each unknown object
     #[default]
     Exact,
-    /// Names that are not known to have expired are shown as the store lists them
+    /// Show names as the store lists them, except those known to have expired
     Lazy,
 }
 
@@ -77,15 +77,15 @@ pub enum What {
 /// Where a directory handle reads from.
 pub struct Listing {
     source: Arc<Source>,
-    // Held for moments only, never over a wait.
+    // Held briefly, never while waiting.
     state: Arc<Mutex<State>>,
     share: Share,
 }
 
 struct State {
-    /// How to fetch the pages handed out so far, and the one after them, if there is one.
+    /// How to fetch the pages returned so far, and the next one, if there is one.
     marks: Vec<Mark>,
-    /// Of the pages handed out so far.
+    /// For the pages returned so far.
     guard: Guard,
     pages: LruCache<usize, Fetch>,
     /// Counts rewinds: the results of fetches from before a rewind are ignored.
@@ -98,8 +98,8 @@ impl State {
         State { marks: vec![Mark::default()], guard: Guard::default(), pages, pass }
     }
 
-    /// A page, and whether it was here or under way before; `None` where none is known. So many pages
-    /// after it are under way then, as far as there are any.
+    /// A page, and whether it was loaded or in flight before; `None` if no such page is known.
+    /// Starts to fetch the `ahead` pages after it, too, as far as they exist.
     fn fetch(&mut self, source: &Arc<Source>, page: usize, ahead: usize) -> Option<(Fetch, bool)> {
         let known = self.pages.contains(&page);
         let fetch = self.get_or_start(source, page, Start::At(self.marks.get(page)?.clone()));
@@ -124,10 +124,11 @@ impl State {
         (page..=page + AHEAD).for_each(|page| _ = self.pages.pop(&page));
     }
 
-    /// Notes that a page is handed out: its entries keep their places, and the page after it is known.
+    /// Records a page when it is returned: the offsets of its entries, and how to fetch the next
+    /// page.
     ///
     /// # Errors
-    /// `Protocol` where the listing does not end.
+    /// `Protocol` if the listing does not end.
     fn note(&mut self, page: usize, loaded: &Loaded) -> Result<()> {
         let State { marks, guard, .. } = self;
         let is_last_known = page + 1 == marks.len();
@@ -147,7 +148,7 @@ impl State {
         Ok(())
     }
 
-    /// What the pages take in memory. Those under way become as large as this one.
+    /// Memory of the pages. Those in flight are assumed to be as large as this one.
     fn bytes(&self, loaded: &Loaded) -> usize {
         let bytes = |fetch: &Fetch| match fetch.loaded.peek() {
             Some(Ok(Some(loaded))) => loaded.bytes,
@@ -203,15 +204,14 @@ impl Listing {
     ) -> Listing {
         #[expect(
             clippy::disallowed_methods,
-            reason = "who writes into the bucket must not foresee the hashes of its keys"
+            reason = "bucket writers must not be able to predict the hashes of keys"
         )]
         let hasher = RandomState::new();
         let source = Arc::new(Source { store, catalog, metrics, prefix, rules, hasher });
         Listing { source, state: Arc::new(Mutex::new(State::new(0))), share: Share::of(memory) }
     }
 
-    /// Forgets what was read: the next page is the first, as the store has it now. A first page whose
-    /// LIST is not answered yet will be that.
+    /// Starts again with a fresh first page. A first page whose LIST is in flight counts as fresh.
     pub fn rewind(&self) {
         let mut state = locked(&self.state);
         let first = state.pages.peek(&0);
@@ -220,9 +220,9 @@ impl Listing {
         }
     }
 
-    /// The entries from `offset` on that lie in one page; `None` at the end. The pages after it
-    /// are being fetched by the time this returns, unless these are the first entries: many handles
-    /// never see a second read.
+    /// The entries from `offset` on that lie in one page; `None` at the end. The pages after it are
+    /// being fetched by the time this returns, unless these are the first entries: many handles are
+    /// never read a second time.
     pub async fn from(&self, offset: u64) -> Result<Option<Batch>> {
         let (page, first) = place(offset);
         let ahead = if (page, first) == (0, 0) { 0 } else { AHEAD };

@@ -1,4 +1,5 @@
-//! What a directory handle reads its pages from: the store's listing and what is known of the objects.
+//! Makes the pages of a directory handle from the store's listing and the cached facts of the
+//! objects.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::name::{self, Prefix, Shadows};
 use crate::store::{ListRequest, Pages, Store, Version};
 
-/// So many pages may have to be read to find again what was one before other keys came.
+/// Limit on the store's pages that are read for one page of a handle, after keys were added to it.
 const MERGED: usize = 64;
 
 /// What fetching a page needs.
@@ -44,8 +45,8 @@ struct Listed {
 }
 
 impl Source {
-    /// Fetches a page; `None` where there is no such page. `answered` is told when its LIST is
-    /// answered, with the token of the page after it.
+    /// Fetches a page; `None` where there is no such page. When its LIST is answered, `answered`
+    /// gets the token of the next page.
     pub async fn page(
         self: Arc<Self>,
         start: Start,
@@ -75,7 +76,7 @@ impl Source {
         Ok(Some(Loaded { entries, met, first, next, shadows, bytes }))
     }
 
-    /// Lists a page, up to what was its last key when it was met, if it was.
+    /// Lists a page; if it was fetched before, up to the key that was its last one then.
     async fn list(&self, token: Option<&str>, last: Option<&str>) -> Result<Listed> {
         let (level, max_keys) = (ListRequest::level(self.prefix.as_str()), self.rules.page);
         let mut pages = Pages::new(&*self.store, ListRequest { token, max_keys, ..level });
@@ -93,11 +94,11 @@ impl Source {
                 return Ok(Listed { names, next: page.next.map(Arc::from) });
             }
         }
-        Err(Error::Protocol(format!("{MERGED} pages where one was before")))
+        Err(Error::Protocol(format!("one page has grown to over {MERGED} pages")))
     }
 
-    /// The entries of a page without the directories that are hidden by a file (rule N2), on this
-    /// page or one before, and what those after it may be hidden by.
+    /// The entries of a page without the directories that are hidden by a file (rule N2) on this
+    /// page or an earlier one; and the files that may hide directories on later pages.
     fn unhidden(&self, found: Vec<DirEntry>, mut shadows: Shadows) -> (Vec<DirEntry>, Shadows) {
         let mut shown = Vec::with_capacity(found.len());
         for entry in found {
@@ -119,7 +120,7 @@ impl Source {
         (shown, shadows)
     }
 
-    /// Each entry in the place it had when the page was first met.
+    /// Each entry at the offset it had when the page was first fetched.
     fn arrange(&self, shown: Vec<DirEntry>, order: &[u64]) -> Vec<Option<DirEntry>> {
         let mut by_hash: HashMap<u64, DirEntry> = shown
             .into_iter()
@@ -132,7 +133,7 @@ impl Source {
         order.iter().map(|hash| by_hash.remove(hash)).collect()
     }
 
-    /// The path component that a key or a common prefix is in this directory, if it is one.
+    /// The name of a key or a common prefix in this directory, if it is a legal path component.
     fn name(&self, key: &str, raw: &Raw) -> Option<String> {
         let name = key.strip_prefix(self.prefix.as_str())?;
         let name = match raw {
@@ -152,12 +153,12 @@ impl Source {
     fn skip(&self, key: &str) {
         self.metrics.unnameable.add(1);
         if self.catalog.is_news(format!("unnameable: {}", self.prefix)) {
-            warn!(key, directory = %self.prefix, "keys that cannot be a path are not shown, as this one");
+            warn!(key, directory = %self.prefix, "keys that cannot be a path are not shown, such as this one");
         }
     }
 
-    /// What is shown of the names of a page, now; nothing of an expired one. `more`: other pages
-    /// follow it.
+    /// The entries for the names of a page, without those that have expired. `more`: other pages
+    /// follow.
     async fn entries(&self, raw: Vec<(String, Raw)>, more: bool) -> Result<Vec<DirEntry>> {
         let named: Vec<(String, Raw)> =
             raw.into_iter().filter_map(|(key, raw)| Some((self.name(&key, &raw)?, raw))).collect();
@@ -208,10 +209,10 @@ impl Source {
         Ok(found)
     }
 
-    /// Asks for the headers of these files, and puts each answer in its place.
+    /// Requests the headers of these files, and stores each answer at its index.
     ///
-    /// An object that cannot be asked for does not hide the others: its name is shown alone. Where
-    /// none of a page can be, the page is an error.
+    /// If a request fails, the other objects are still listed, and this one by name only. If all
+    /// requests of a page fail, so does the page.
     async fn ask(&self, unknown: Vec<(usize, Arc<str>)>, answers: &mut [Answer]) -> Result<()> {
         let mut answered = unknown.len() < answers.len();
         let mut pending: BTreeMap<usize, Arc<str>> = unknown.iter().cloned().collect();
@@ -224,7 +225,8 @@ impl Source {
             let stragglers = answered && pending.len() <= self.rules.fan_out;
             let next = match stragglers {
                 false => heads.next().await,
-                // All missing headers are in flight; the other entries wait for them only so long.
+                // All missing headers are in flight; the other entries wait for them for a bounded
+                // time.
                 true => match tokio::time::timeout(self.rules.patience, heads.next()).await {
                     Ok(next) => next,
                     Err(_) => break,
@@ -253,7 +255,7 @@ impl Source {
 
     fn note_unanswered(&self, key: &str, error: &Error) {
         if self.catalog.is_news(format!("unanswered: {key}")) {
-            warn!(key, "listed by its name alone, whether it has expired or not: {error}");
+            warn!(key, "listed without its headers, so it may have expired: {error}");
         }
     }
 }
@@ -266,8 +268,8 @@ enum Answer {
     NameOnly,
 }
 
-/// The files of a page whose end decides whether a directory of the same name is shown (rule N2):
-/// the directory is on this page, or may be on one of those that follow.
+/// The files of a page whose expiry decides whether a directory of the same name is shown (rule
+/// N2): the directory is on this page, or may be on one of those that follow.
 fn clashing(named: &[(String, Raw)], more: bool) -> HashSet<&str> {
     let mut clashing = HashSet::new();
     let mut shadows = Shadows::default();
