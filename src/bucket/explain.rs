@@ -123,7 +123,7 @@ pub struct Belief {
     pub open_handles: usize,
 }
 
-/// Asks the store for `key` and explains its answer. `name` is the name of the bucket.
+/// Requests `key` from the store and explains the response. `name` is the name of the bucket.
 ///
 /// # Errors
 /// Those of the store.

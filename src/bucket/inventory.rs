@@ -19,7 +19,7 @@ pub struct Inventory {
     pub prefix: String,
     /// All keys, instead of one level.
     pub recursive: bool,
-    /// HEAD requests in flight at one time, at most.
+    /// Maximum number of HEAD requests in flight.
     pub fan_out: usize,
 }
 

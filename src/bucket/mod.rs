@@ -1,8 +1,8 @@
 //! A bucket whose objects are judged: its store, its clock, and the policy that decides which
 //! header sets the expiry time.
 //!
-//! Owns the only way from an object to a verdict, shared by the mount, `ls`, `explain` and whatever
-//! deletes expired objects. Knows nothing of the kernel, open files or cached answers.
+//! Owns the only way from an object to a verdict, shared by the mount, `ls` and `explain`. Knows
+//! nothing of the kernel, open files or cached answers.
 
 pub mod explain;
 pub mod honours;

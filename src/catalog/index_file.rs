@@ -41,7 +41,7 @@ const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 const RECENT: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("recent");
 const BEFORE: TableDefinition<'_, [u8; 16], Encoded> = TableDefinition::new("before");
 
-/// An index in a file. A thread of its own writes to it asynchronously.
+/// An index in a file. A separate thread writes to it asynchronously.
 pub struct IndexFile {
     path: PathBuf,
     database: Arc<Database>,
@@ -66,7 +66,7 @@ enum Fault {
     Unusable(String),
 }
 
-/// What fails in a database that has been opened is damaged.
+/// Failures in an opened database mean that it is damaged.
 macro_rules! damaged {
     ($($error:ty),*) => {$(
         impl From<$error> for Fault {
@@ -427,13 +427,13 @@ mod tests {
         a_period_passes();
         {
             let index = opened(&path);
-            assert_eq!(known(&index, 100).await, 100, "of the period before");
+            assert_eq!(known(&index, 100).await, 100, "used in the previous period");
             index.flush();
         }
         a_period_passes();
         {
             let index = opened(&path);
-            assert_eq!(known(&index, 1000).await, 100, "those that were asked for");
+            assert_eq!(known(&index, 1000).await, 100, "those that were used");
         }
         a_period_passes();
         drop(opened(&path));

@@ -2,7 +2,7 @@
 //! may be cached, and when it expires.
 //!
 //! Owns the cached facts, the questions in flight and the index of expiry headers; all of it can be
-//! evicted and asked for again. Knows nothing of inodes, handles, bodies or the kernel.
+//! evicted and requested again. Knows nothing of inodes, handles, bodies or the kernel.
 
 mod fact;
 pub mod index;

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn content_is_asked_for_where_that_spares_requests() {
+    async fn content_is_fetched_if_that_saves_requests() {
         let probes = probes(1000);
         assert_eq!(asked(&probes, 1000, 1, 64).await, 1000);
         assert_eq!(asked(&probes, 1000, REWARD, 64).await, 1000);

@@ -307,8 +307,8 @@ pub struct WriteArgs {
     /// [default: STANDARD]
     #[arg(long, value_name = "CLASS", value_parser = values::storage_class)]
     pub storage_class: Option<String>,
-    /// How the store encrypts what is written, renamed or given a new end [default: as the bucket is
-    /// set]
+    /// Server-side encryption of files that are written, renamed or given a new expiry [default:
+    /// the bucket's]
     #[arg(long, value_name = "HOW")]
     pub sse: Option<Sse>,
     /// AWS KMS key for this encryption: id, alias or ARN [default: the bucket's]

@@ -1,4 +1,4 @@
-//! What the requests that change a bucket do to it, under the conditions that they carry.
+//! The requests that change a bucket, with their conditions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::mutations::{Effect, Operation};
 use super::personality::Conditions;
 use super::{Object, RawExpires, State, Stored, hex};
 
-/// The fewest bytes of a part that is not the last one (Amazon S3 user guide, "multipart upload
+/// The minimum size of a part that is not the last one (Amazon S3 user guide, "multipart upload
 /// limits").
 const SMALLEST_PART: usize = 5 << 20;
 
@@ -40,7 +40,7 @@ pub(super) struct Exactly {
 }
 
 impl Object {
-    /// What a request puts, or a copy that carries nothing of its source.
+    /// The object that a request puts, or a copy that takes no headers from its source.
     pub(super) fn of<T>(req: &S3Request<T>, body: Bytes) -> Object {
         let text = |name| Some(req.headers.get(name)?.to_str().ok()?.to_owned());
         let others = req.headers.iter().filter(|(name, value)| match name.as_str() {
@@ -260,7 +260,7 @@ impl State {
         Ok(())
     }
 
-    /// What a copy copies, and its key.
+    /// The source of a copy, and its key.
     fn source(
         &mut self,
         source: &CopySource,
@@ -277,7 +277,7 @@ impl State {
         Ok((key.to_string(), found))
     }
 
-    /// Holds the conditions of a change against what it would replace or remove.
+    /// Checks the conditions of a change against the object it would replace or remove.
     fn check(
         &mut self,
         conditions: Conditions,

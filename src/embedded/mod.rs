@@ -1,13 +1,13 @@
 //! An S3 server inside this process, for `expirefs demo` and for tests.
 //!
 //! Owns its buckets, in memory, and its listening socket. Knows nothing of the rest of the crate:
-//! no mount depends on it. [`s3s`] speaks the protocol; a layer between s3s and the socket does
-//! what s3s does not:
+//! no mount depends on it. [`s3s`] speaks the protocol; a layer between s3s and the socket adds
+//! what s3s lacks:
 //!
 //! - **`Expires` as raw bytes.** s3s refuses a PUT whose `Expires` is not a date and rewrites those
-//!   that are. Here the header goes around s3s and comes back byte for byte, since the malformed
-//!   ones are what this server is for.
-//! - **No authentication.** A signature covers the header that was removed, so none could be
+//!   that are. Here the header bypasses s3s and is returned byte for byte, since this server exists
+//!   to test malformed ones.
+//! - **No authentication.** A signature covers the header that was removed, so it could not be
 //!   checked. Credentials are ignored, and the server listens on the loopback interface only.
 //! - **Counting** every request, whatever its outcome.
 //!
@@ -64,8 +64,8 @@ impl Server {
     /// Listens on a free loopback port and serves HTTP/1.1 on the current tokio runtime.
     ///
     /// # Errors
-    /// Those of bind(2). Each connection will hold one descriptor of this process, besides the one
-    /// of a client that lives here too.
+    /// Those of bind(2). Each connection uses one descriptor of this process, plus one for the
+    /// client if it is in this process too.
     pub async fn start() -> io::Result<Server> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -80,7 +80,8 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The server's contents and counters. A handle outlives the server; it does not keep it running.
+    /// The server's contents and counters. A handle may outlive the server, and does not keep it
+    /// running.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -88,7 +89,7 @@ impl Server {
     /// Closes the listener and all connections, and returns when that is done.
     pub async fn stop(self) {
         drop(self.running);
-        // It could only fail by a panic, which the panic hook has reported.
+        // It fails only after a panic, which the panic hook has reported.
         let _ = self.accepting.await;
     }
 }
@@ -98,28 +99,28 @@ impl Server {
 #[derive(Clone, Default)]
 pub struct Handle(
     /// One lock over everything, held for map operations only and never across an await; objects
-    /// are handed out as `Arc`s, so no body is sent under it.
+    /// are returned as `Arc`s, so no body is sent while it is held.
     Arc<Mutex<State>>,
 );
 
 #[derive(Default)]
 struct State {
     buckets: BTreeMap<String, Bucket>,
-    /// Multipart uploads under way by id, and how many there have been.
+    /// Multipart uploads in progress by id, and the number of all uploads so far.
     uploads: BTreeMap<String, Upload>,
     created: u64,
     /// Each with its bucket. `None`: no log is kept.
     mutations: Option<Vec<(String, Mutation)>>,
     personality: Personality,
     requests: Requests,
-    /// Requests yet to be refused.
+    /// Number of requests still to be refused.
     throttled: u32,
 }
 
-/// By key; strings order by their UTF-8 bytes, as S3 lists.
+/// By key; strings are ordered by their UTF-8 bytes, as S3 lists.
 type Bucket = BTreeMap<String, Arc<Stored>>;
 
-/// HTTP requests since the start, refused ones included, by operation.
+/// HTTP requests since the start, including refused ones, by operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// GetObject.
@@ -138,7 +139,7 @@ pub struct Requests {
     pub delete: u64,
     /// The steps of multipart uploads.
     pub upload: u64,
-    /// Whatever else came, requests on buckets among it.
+    /// All others, including requests on buckets.
     pub other: u64,
 }
 
@@ -147,23 +148,23 @@ pub struct Requests {
 pub struct Object {
     /// The content; clones and ranges of it share the memory.
     pub body: Bytes,
-    /// Returned byte for byte, a date or not; no such header if `None`.
+    /// Returned byte for byte, whether it is a date or not; no such header if `None`.
     pub expires: Option<HeaderValue>,
     /// `binary/octet-stream` if `None`, as on S3.
     pub content_type: Option<String>,
     /// Returned as it is; no such header if `None`.
     pub cache_control: Option<String>,
-    /// The class STANDARD, which no header tells, if `None`.
+    /// The class STANDARD, which is sent without a header, if `None`.
     pub storage_class: Option<String>,
     /// More headers, returned as they are.
     pub others: HeaderMap,
-    /// Kept to the second, as HTTP tells it; the time of storing if `None`, which a stored object
+    /// Truncated to the second, as in HTTP; the time of storing if `None`, which a stored object
     /// never has.
     pub last_modified: Option<SystemTime>,
 }
 
 impl Object {
-    /// An object of these bytes, which are not copied, with everything else left to the defaults.
+    /// An object of these bytes, which are not copied, with defaults for everything else.
     pub fn new(body: impl AsRef<[u8]> + Send + 'static) -> Object {
         Object { body: Bytes::from_owner(body), ..Object::default() }
     }
@@ -171,7 +172,7 @@ impl Object {
     /// Sets the raw `Expires`.
     ///
     /// # Panics
-    /// On bytes no HTTP header can carry: control characters other than tab (RFC 9110 §5.5).
+    /// On bytes that no HTTP header can contain: control characters other than tab (RFC 9110 §5.5).
     pub fn expires(mut self, raw: impl AsRef<[u8]>) -> Object {
         self.expires = Some(HeaderValue::from_bytes(raw.as_ref()).expect("a legal header value"));
         self
@@ -199,7 +200,7 @@ impl Object {
 /// An object with its defaults filled in.
 struct Stored {
     object: Object,
-    /// The MD5 of the body in hex, as S3 has it for an object uploaded in one part.
+    /// The MD5 of the body in hex, as in S3 for an object uploaded in one part.
     etag: ETag,
     modified: Timestamp,
 }
@@ -218,7 +219,7 @@ impl Stored {
 }
 
 impl Handle {
-    /// Makes an empty bucket; one that exists is left as it is.
+    /// Makes an empty bucket; an existing one is not changed.
     ///
     /// # Panics
     /// If S3 allows no bucket of that name: no HTTP request could reach it.
@@ -227,7 +228,7 @@ impl Handle {
         self.state().buckets.entry(name).or_default();
     }
 
-    /// Stores an object, in place of the one that was there. A missing bucket is made.
+    /// Stores an object, and replaces an existing one. A missing bucket is made.
     ///
     /// # Panics
     /// As [`create_bucket`](Handle::create_bucket) does.
@@ -257,12 +258,12 @@ impl Handle {
         self.state().uploads.values().filter(|upload| upload.bucket == bucket).count()
     }
 
-    /// Departs from S3 in this way from now on.
+    /// Deviates from S3 in this way from now on.
     pub fn behave_as(&self, personality: Personality) {
         self.state().personality = personality;
     }
 
-    /// Refuses the next `n` requests with 503 SlowDown, as S3 does when it is asked too much.
+    /// Refuses the next `n` requests with 503 SlowDown, as S3 does when it throttles.
     pub fn throttle(&self, n: u32) {
         self.state().throttled = n;
     }
@@ -275,7 +276,7 @@ impl Handle {
         refuses
     }
 
-    /// What has been asked over HTTP so far.
+    /// The HTTP requests so far.
     pub fn requests(&self) -> Requests {
         self.state().requests
     }
@@ -342,14 +343,14 @@ async fn accept(listener: TcpListener, handle: Handle, mut stopped: oneshot::Rec
             accepted = listener.accept() => accepted,
             _ = &mut stopped => break,
         };
-        // Forgets those that have ended; the set would only grow otherwise.
+        // Removes those that have ended; otherwise the set would only grow.
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
                 connections.spawn(converse(stream, s3.clone(), handle.clone()));
             }
-            // Out of descriptors, as tests like to be: the connection stays queued in the kernel,
-            // and without a pause `accept` would fail on it in a tight loop.
+            // Out of descriptors, as in some tests: the connection stays queued in the kernel, and
+            // without a pause `accept` would fail in a tight loop.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -358,15 +359,15 @@ async fn accept(listener: TcpListener, handle: Handle, mut stopped: oneshot::Rec
 }
 
 async fn converse(stream: TcpStream, s3: S3Service, handle: Handle) {
-    // Without it the connection is slower, no more.
+    // If it fails, the connection is only slower.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| answer(&s3, &handle, request));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // An error says that the client broke off, as readers that have seen enough do.
+    // An error means that the client closed the connection early, as some readers do.
     let _ = connection.await;
 }
 
-/// The `Expires` of a PUT on its way around s3s to `put_object`.
+/// The `Expires` of a PUT, which bypasses s3s to reach `put_object`.
 #[derive(Clone)]
 struct RawExpires(HeaderValue);
 
@@ -384,7 +385,7 @@ async fn answer(
         *refusal.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         return Ok(refusal);
     }
-    // To a signed request s3s would answer 501, having nothing to check it with.
+    // s3s would answer 501 to a signed request, since it cannot check the signature.
     request.headers_mut().remove(AUTHORIZATION);
     if let Some(expires) = request.headers_mut().remove(EXPIRES) {
         request.extensions_mut().insert(RawExpires(expires));
@@ -392,7 +393,7 @@ async fn answer(
     let response = s3.call(request.map(s3s::Body::from));
     // s3s logs every refusal as an error; here a 404 is an ordinary answer.
     let mut response = response.with_subscriber(Dispatch::none()).await?;
-    // By it clients know that the answer is the store's own.
+    // Shows clients that the response comes from the store itself.
     response.headers_mut().insert("x-amz-request-id", handle.next_request_id());
     Ok(response)
 }

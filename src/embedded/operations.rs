@@ -111,7 +111,7 @@ impl S3 for Handle {
             let size = body.len();
             let asked = range.check(size as u64)?;
             if asked.is_empty() {
-                // The suffix of an empty object, which s3s lets pass.
+                // A suffix range of an empty object, which s3s accepts.
                 return Err(s3_error!(InvalidRange));
             }
             content_range = Some(format!("bytes {}-{}/{size}", asked.start, asked.end - 1));
@@ -126,7 +126,7 @@ impl S3 for Handle {
             storage_class: found.object.storage_class.clone().map(StorageClass::from),
             e_tag: Some(found.etag.clone()),
             last_modified: Some(found.modified.clone()),
-            // One frame, which hyper writes from where it lies, as much as the socket takes.
+            // One frame, which hyper writes without a copy, as much as the socket accepts.
             body: Some(Body::from(body).into()),
             ..Default::default()
         };
@@ -254,14 +254,14 @@ async fn received(body: Option<StreamingBlob>, headers: &HeaderMap) -> S3Result<
     let body = body.map(Body::from).unwrap_or_default();
     let cut = |source| S3Error::with_source(S3ErrorCode::IncompleteBody, source);
     let body = body.collect().await.map_err(cut)?.to_bytes();
-    // s3s decodes aws-chunked bodies only for those who sign.
+    // s3s decodes aws-chunked bodies only for signed requests.
     match headers.contains_key("x-amz-decoded-content-length") {
         true => decode_aws_chunked(&body).ok_or_else(|| s3_error!(IncompleteBody)),
         false => Ok(body),
     }
 }
 
-/// RenameObject, which s3s does not know: it takes it for a PUT.
+/// RenameObject, which s3s does not know and treats as a PUT.
 pub(super) struct RenameObject(pub Handle);
 
 #[async_trait]
@@ -306,7 +306,7 @@ impl Stored {
         headers
     }
 
-    /// Holds a request's conditions against the object, in the order of RFC 9110 §13.2.2.
+    /// Checks a request's conditions against the object, in the order of RFC 9110 §13.2.2.
     fn check(&self, if_match: Option<IfMatch>, if_none_match: Option<IfNoneMatch>) -> S3Result {
         // No ETag in a condition means that it is `*`.
         let same = |tag: &ETag| tag.strong_cmp(&self.etag);
@@ -325,15 +325,15 @@ impl Stored {
     }
 }
 
-/// A line of a listing: a key with its object, or a common prefix with none.
+/// An entry of a listing: a key with its object, or a common prefix without one.
 type Entry<'a> = (&'a str, Option<&'a Stored>);
 
 /// The first `max` entries whose names come after `after`, and whether there are more. An empty
 /// `delimiter` is none.
 ///
-/// Keys and common prefixes are one sequence, and both count against `max`. Names rise strictly, and
-/// that alone keeps a common prefix from being repeated: neither another key under it nor the page
-/// after the one it ended can name it again. A start-after within a common prefix passes over it.
+/// Keys and common prefixes are one sequence, and both count against `max`. Names are strictly
+/// ascending, so a common prefix is never repeated: neither by another key under it, nor on the
+/// next page. A start-after within a common prefix skips it.
 fn list<'a>(
     bucket: &'a Bucket,
     prefix: &str,
@@ -364,7 +364,8 @@ fn list<'a>(
     (page, false)
 }
 
-/// A continuation token is the last entry's name in hex, since names may hold what XML cannot.
+/// A continuation token is the last entry's name in hex, since names may contain characters that
+/// XML cannot.
 fn encode_token(name: &str) -> String {
     hex(name.as_bytes())
 }
@@ -375,7 +376,7 @@ fn decode_token(token: &str) -> Option<String> {
     String::from_utf8(bytes?).ok()
 }
 
-/// For `encoding-type=url`. A space becomes `%20` where S3 writes `+`: every decoder reads that.
+/// For `encoding-type=url`. A space becomes `%20`, where S3 writes `+`: every decoder accepts both.
 fn percent_encode(name: &str) -> String {
     let encode = |byte: u8| match byte {
         b'-' | b'_' | b'.' | b'~' | b'/' => char::from(byte).into(),
@@ -386,8 +387,8 @@ fn percent_encode(name: &str) -> String {
 }
 
 /// Joins the chunks of an `aws-chunked` body: `LENGTH[;SIGNATURE] CRLF DATA CRLF` until a LENGTH,
-/// in hex, of 0; then trailers. Signatures and the checksum in the trailers are not looked at.
-/// `None` if it is cut short or malformed.
+/// in hex, of 0; then trailers. Signatures and the checksum in the trailers are ignored. `None` if
+/// it is truncated or malformed.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html>
 fn decode_aws_chunked(mut body: &[u8]) -> Option<Bytes> {
     let mut decoded = Vec::with_capacity(body.len());

@@ -1,23 +1,23 @@
-//! Where the server departs from S3, as stores do that people use.
+//! Deviations of the server from S3, as in real stores.
 
 use hyper::header::{HeaderMap, HeaderValue};
 use s3s::{S3Result, s3_error};
 
 use super::Stored;
 
-/// What the server makes of conditions and of requests that not every store knows. By default it
-/// honours them all.
+/// How the server treats conditions, and requests that not every store knows. By default it honours
+/// them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Personality {
-    /// Conditions that are taken and not looked at.
+    /// Conditions that are accepted and ignored.
     pub ignores: &'static [Conditions],
-    /// The conditions of changes are compared with ETags as they stand: one in quotes never matches.
+    /// The conditions of changes are compared literally with ETags: one in quotes never matches.
     pub bare_etags: bool,
-    /// RenameObject is not known, and taken for the PUT of an empty object that it looks like.
+    /// RenameObject is not known, and treated as a PUT of an empty object.
     pub takes_rename_for_put: bool,
 }
 
-/// Whose conditions.
+/// The conditions of which request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conditions {
     /// Of PutObject.
@@ -62,12 +62,12 @@ impl Personality {
         takes_rename_for_put: true,
     };
 
-    /// Whether these conditions are looked at.
+    /// Whether these conditions are checked.
     pub(super) fn honours(&self, conditions: Conditions) -> bool {
         !self.ignores.contains(&conditions)
     }
 
-    /// Holds `If-Match` and `If-None-Match` against what is under the key.
+    /// Checks `If-Match` and `If-None-Match` against the object under the key.
     pub(super) fn check(
         &self,
         conditions: Conditions,
@@ -75,14 +75,14 @@ impl Personality {
         found: Option<&Stored>,
     ) -> S3Result {
         self.check_match(conditions, headers.get("if-match"), found)?;
-        // `*` is the only value that S3 knows of the other.
+        // S3 supports only the value `*` for If-None-Match.
         match self.honours(conditions) && headers.contains_key("if-none-match") && found.is_some() {
             true => Err(s3_error!(PreconditionFailed)),
             false => Ok(()),
         }
     }
 
-    /// Holds a condition of the kind of `If-Match` against what is under the key.
+    /// Checks a condition such as `If-Match` against the object under the key.
     pub(super) fn check_match(
         &self,
         conditions: Conditions,

@@ -1,8 +1,8 @@
 //! When an object expires: header values and an instant in, a verdict out.
 //!
-//! Owns the one definition of "expired": every operation and every command asks [`Policy::judge`]
-//! when an object expires and [`Expiry::at`] whether that is now. And when a file that is written is
-//! to end ([`TtlRules`], [`expires`]). Pure: knows no clock, network, kernel, command line or file
+//! Owns the one definition of "expired": every operation and every command uses [`Policy::judge`]
+//! for when an object expires and [`Expiry::at`] for whether it has. Also the expiry of written
+//! files ([`TtlRules`], [`expires`]). Pure: knows no clock, network, kernel, command line or file
 //! format.
 
 mod headers;

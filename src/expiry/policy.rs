@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn cache_control_counts_where_it_is_told_to() {
+    fn cache_control_counts_if_the_option_says_so() {
         use Basis::{CacheControl as Cc, Expires};
         use OnUnparsable::{Error, Expired, Fresh};
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_without_end_does_not_overflow() {
+    fn a_very_long_lifetime_does_not_overflow() {
         let policy = Policy { default_ttl: Some(Duration::MAX), ..Policy::default() };
         assert_eq!(judged(policy, None, None).expiry, Expiry::Never);
     }

@@ -1,5 +1,5 @@
-//! When a file that is written is to end: the rules of `--ttl` and `--ttl-rule`, and the instant
-//! that a TTL comes to.
+//! When a written file expires: the rules of `--ttl` and `--ttl-rule`, and the expiry time of a
+//! TTL.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,17 +13,17 @@ pub enum Ttl {
     Never,
 }
 
-/// What becomes of the end of a file whose times are set to now (`--touch`).
+/// The effect on the expiry of a file when its times are set to now (`--touch`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Touch {
-    /// It stays.
+    /// No effect.
     #[default]
     Ignore,
-    /// The TTL counts from now, if less than half of it is left.
+    /// The TTL restarts now, if less than half of it is left.
     Renew,
 }
 
-/// Which TTL a file gets by its path.
+/// The TTL of files by their path.
 #[derive(Clone, Debug)]
 pub struct TtlRules {
     rules: Vec<(Glob, Ttl)>,
@@ -31,7 +31,7 @@ pub struct TtlRules {
 }
 
 impl TtlRules {
-    /// The first of the rules that matches counts; where none does, `otherwise`.
+    /// The first rule that matches counts; if none does, `otherwise`.
     pub fn new(rules: Vec<(Glob, Ttl)>, otherwise: Ttl) -> TtlRules {
         TtlRules { rules, otherwise }
     }
@@ -41,18 +41,19 @@ impl TtlRules {
         self.rule(path).map_or(self.otherwise, |index| self.rules[index].1)
     }
 
-    /// The rule that counts for this path, by its place among the rules; `None`: none matches, so
-    /// `otherwise` counts. A file that is renamed keeps its end where this stays the same.
+    /// The index of the rule that counts for this path; `None` if none matches and `otherwise`
+    /// counts. A renamed file keeps its expiry if this stays the same.
     pub fn rule(&self, path: &str) -> Option<usize> {
         self.rules.iter().position(|(glob, _)| glob.matches(path))
     }
 }
 
-/// The last second that an HTTP date can name: 9999-12-31 23:59:59.
+/// The last second that an HTTP date can represent: 9999-12-31 23:59:59.
 const LAST: i64 = 253_402_300_799;
 
-/// When an object ends that is put at `now`. Rounded up to a second, for `Expires` has no fractions:
-/// no object ends early. An end that no HTTP date can name is the last one that it can.
+/// The expiry of an object that is put at `now`. Rounded up to a second, since `Expires` has no
+/// fractions and no object may expire early. Limited to the last second that an HTTP date can
+/// represent.
 pub fn expires(ttl: Ttl, now: SystemTime) -> Option<SystemTime> {
     let Ttl::For(ttl) = ttl else { return None };
     instant(now.checked_add(ttl).map_or(LAST, |end| rounded_up(end).min(LAST)))
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_no_date_can_name_is_the_last_one() {
+    fn an_expiry_beyond_the_last_date_is_limited_to_it() {
         assert_eq!(format_http_date(at(LAST)), "Fri, 31 Dec 9999 23:59:59 GMT");
         for ttl in [Duration::MAX, Duration::from_secs(u64::MAX >> 1), Duration::from_secs(1 << 40)]
         {

@@ -1,8 +1,8 @@
-//! The documents of a store, such as listings and errors: read into memory, so bounded; and a
-//! listing only up to its last tag, so that one that was cut off is an error.
+//! The documents of a store, such as listings and errors. They are read into memory, so their size
+//! is limited; and a listing must end with its last tag, so a truncated one is an error.
 //!
-//! A body without Content-Length may end with its connection, and XML cut off between two elements
-//! parses: what is missing of such a listing would look deleted.
+//! A body without Content-Length may end with its connection, and XML that is truncated between two
+//! elements still parses: the missing keys would look deleted.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,17 +14,17 @@ use hyper::body::{Body, Frame, SizeHint};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The longest document that is read into memory, in bytes: a page of 1,000 keys of 1,024 bytes,
-/// each of them escaped, is half of it.
+/// The longest document that is read into memory, in bytes: twice the size of a page of 1,000 keys
+/// of 1,024 escaped bytes.
 const LONGEST: usize = 16 << 20;
 
-/// How a listing ends (S3 API reference, ListObjectsV2); white space may follow.
+/// The end of a listing (S3 API reference, ListObjectsV2); white space may follow.
 const LAST_TAG: &[u8] = b"</ListBucketResult>";
 
 /// The last bytes that are kept: the last tag, and white space after it.
 const TAIL: usize = 64;
 
-/// A document that is no listing.
+/// A document that is not a listing.
 pub fn bounded<B>(body: B) -> SdkBody
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + Unpin + 'static,
@@ -72,7 +72,7 @@ where
                 Poll::Ready(Some(Ok(frame)))
             }
             None if !self.tail.trim_ascii_end().ends_with(LAST_TAG) => {
-                // Reported once: the end of the body follows it.
+                // Reported once: then the body ends.
                 self.tail = LAST_TAG.to_vec();
                 Poll::Ready(Some(Err("the listing is cut off before its end".into())))
             }
@@ -80,7 +80,7 @@ where
         }
     }
 
-    // Not that of the inner body: the end must always be polled.
+    // Not delegated to the inner body: the end must always be polled.
     fn is_end_stream(&self) -> bool {
         false
     }

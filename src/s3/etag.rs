@@ -1,10 +1,10 @@
-//! ETags as a store sends them (RFC 9110 §8.8.3), and what can be relied on.
+//! ETags as a store sends them (RFC 9110 §8.8.3), and whether they can be relied on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::warn;
 
-/// What the ETags of a store have been so far.
+/// Which kinds of ETags a store has sent so far.
 #[derive(Debug, Default)]
 pub struct Etags {
     weak: AtomicBool,
@@ -12,7 +12,7 @@ pub struct Etags {
 }
 
 impl Etags {
-    /// Notes the ETag of an answer, and logs once what follows from its kind.
+    /// Records the ETag of a response, and logs once what its kind means for the mount.
     pub fn note(&self, key: &str, etag: Option<&str>) {
         let once = |seen: &AtomicBool| {
             !seen.load(Ordering::Relaxed) && !seen.swap(true, Ordering::Relaxed)
@@ -42,8 +42,8 @@ fn is_weak(etag: &str) -> bool {
     etag.starts_with("W/")
 }
 
-/// The tag without quotes and `W/`: a proxy that compresses makes a strong tag weak, and it still
-/// stands for the same version, which listings give with the strong one.
+/// The tag without quotes and `W/`: a proxy that compresses makes a strong tag weak, but it still
+/// means the same version, which listings show with the strong tag.
 pub fn opaque(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"')
 }

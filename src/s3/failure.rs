@@ -46,7 +46,7 @@ impl S3 {
         }
     }
 
-    /// The same of a change: `Unclear` unless it is certain that it was not made.
+    /// The same for a change: `Unclear` unless it is certain that it was not made.
     pub(super) fn change_failure<E>(&self, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -56,16 +56,16 @@ impl S3 {
         let is_unread = error.raw_response().is_some_and(|raw| raw.status().is_success());
         let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
         let has_code = code.is_some();
-        // The request did not come in whole (S3 API reference, "Error responses").
+        // S3 did not receive the whole request (S3 API reference, "Error responses").
         let is_cut_off = code == Some("RequestTimeout");
         match self.failure(error) {
             Error::Stale => Error::PreconditionFailed,
             Error::Refused(says) if is_cut_off => Error::Unreachable(says),
             Error::Refused(says) if is_unread => Error::Unclear(says),
-            // There is no such request: of a header that cannot be sent, say.
+            // The request could not be built, for example because of an invalid header.
             Error::Unreachable(says) if !was_built => Error::Refused(says),
             Error::Unreachable(says) if was_sent => Error::Unclear(says),
-            // Not S3's: of a proxy that may have passed the request on.
+            // Not from S3, but from a proxy that may have forwarded the request.
             Error::Throttled(says) if !has_code => Error::Unclear(says),
             Error::Store(says) | Error::Protocol(says) => Error::Unclear(says),
             timeout @ Error::TimedOut(_) => Error::Unclear(timeout.to_string()),
@@ -73,9 +73,9 @@ impl S3 {
         }
     }
 
-    /// The same of a HEAD, whose answer has no document that says `NoSuchKey`: the store's own 404
-    /// is known by the id that S3 gives to each request (S3 API reference, "Common response
-    /// headers"). Some stores give none (Garage, moto).
+    /// The same for a HEAD, whose response has no document with `NoSuchKey`: the store's own 404
+    /// has the id that S3 gives to each request (S3 API reference, "Common response headers"). Some
+    /// stores send no id (Garage, moto).
     pub(super) fn head_failure(&self, error: SdkError<HeadObjectError, HttpResponse>) -> Error {
         let raw = error.raw_response();
         let is_marked = raw.is_some_and(|raw| raw.headers().contains_key("x-amz-request-id"));
@@ -85,7 +85,7 @@ impl S3 {
         }
     }
 
-    /// The same of a LIST, which knows no key that could be missing.
+    /// The same for a LIST, which has no key that could be missing.
     pub(super) fn list_failure(&self, error: SdkError<ListObjectsV2Error, HttpResponse>) -> Error {
         match self.failure(error) {
             Error::NotFound => Error::Unreachable(not_the_store("NoSuchKey (404)")),
@@ -95,7 +95,7 @@ impl S3 {
     }
 }
 
-/// A 404 where a store has no reason to send one: an ingress whose backend restarts, for example.
+/// A 404 that a store has no reason to send: it may come from an ingress whose backend restarts.
 pub fn not_the_store(says: &str) -> String {
     format!("something else answers in its place: {says}")
 }
@@ -124,7 +124,7 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
     match (told_late(raw, error.code()).unwrap_or(status), error.code()) {
         (404, Some("NoSuchKey" | "NoSuchUpload")) => Error::NotFound,
         (404, Some("NoSuchBucket")) => Error::NoSuchBucket,
-        // A proxy answers so too, with a page of its own or with none.
+        // A proxy may send this too, with or without a page of its own.
         (404, _) => Error::Unconfirmed(says),
         (401 | 403, _) => Error::Denied(says),
         (412, _) => Error::Stale,
@@ -136,14 +136,14 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
     }
 }
 
-/// Whether it is the page that nginx or Apache answers to plain HTTP on a port that speaks TLS.
+/// Whether it is the page that nginx or Apache sends for plain HTTP on a TLS port.
 fn wants_tls(raw: &HttpResponse) -> bool {
     let page = String::from_utf8_lossy(raw.body().bytes().unwrap_or_default());
     ["sent to HTTPS port", "plain HTTP to an SSL-enabled"].iter().any(|text| page.contains(text))
 }
 
-/// The status that a failure would have had which came after a 200: S3 sends that before it has done
-/// what takes long (S3 API reference, CopyObject).
+/// The status of a failure that was reported after a 200: S3 sends 200 before it has finished a
+/// slow operation (S3 API reference, CopyObject).
 fn told_late(raw: &HttpResponse, code: Option<&str>) -> Option<u16> {
     let code = code.filter(|_| raw.status().is_success())?;
     Some(match code {

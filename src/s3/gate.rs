@@ -1,8 +1,8 @@
 //! Permits for HEAD and LIST requests: as many in flight as the store accepts.
 //!
-//! A store that throttles (503 SlowDown, 429) is asked by half as many from then on, and by a few
-//! more each time that all of those were answered: additive increase, multiplicative decrease, as
-//! TCP does (RFC 5681 §3.1).
+//! When the store throttles (503 SlowDown, 429), the number of permits is halved; each time that
+//! many requests were answered, it grows by a few: additive increase, multiplicative decrease, as
+//! in TCP (RFC 5681 §3.1).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Throttled answers within this time belong to one burst, and count once.
+/// Throttling responses within this time are one burst and count once.
 const BURST: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub struct Gate {
 struct State {
     /// The target number of permits.
     width: usize,
-    /// The present number of permits: larger than the target while permits in use must go.
+    /// The current number of permits: larger than the target until permits in use are returned and
+    /// removed.
     now: usize,
     answered: usize,
     narrowed: Option<Instant>,
@@ -42,13 +43,13 @@ impl Gate {
         Gate { turns: Semaphore::new(most), most, state: Mutex::new(state) }
     }
 
-    /// Waits for a turn; first come, first served.
+    /// Waits for a permit, in FIFO order.
     pub async fn turn(&self) -> Turn<'_> {
         // The semaphore is never closed.
         Turn { gate: self, permit: self.turns.acquire().await.ok() }
     }
 
-    /// Notes a throttled answer.
+    /// Records a throttling response.
     pub fn throttled(&self) {
         let mut state = self.state();
         if state.narrowed.is_some_and(|at| at.elapsed() < BURST) {
@@ -57,11 +58,11 @@ impl Gate {
         state.narrowed = Some(Instant::now());
         state.answered = 0;
         state.width = (state.width / 2).max(1);
-        // Permits in use are removed when they come back.
+        // Permits in use are removed when they are returned.
         state.now -= self.turns.forget_permits(state.now - state.width);
     }
 
-    /// Notes an answer of any other kind.
+    /// Records any other response.
     pub fn answered(&self) {
         let mut state = self.state();
         if state.width == self.most {
@@ -77,7 +78,7 @@ impl Gate {
         }
     }
 
-    /// Requests that may be in flight at one time now.
+    /// The number of requests that may be in flight now.
     #[cfg(test)]
     fn width(&self) -> usize {
         self.state().width
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    /// Turns that can be had now.
+    /// Free permits.
     fn free(gate: &Gate) -> usize {
         gate.turns.available_permits()
     }
@@ -139,7 +140,7 @@ mod tests {
         assert_eq!((gate.width(), taken.len()), (4, 8));
         for left in (4..8).rev() {
             taken.truncate(left);
-            assert_eq!(free(&gate), 0, "{left} are out still");
+            assert_eq!(free(&gate), 0, "{left} are still in use");
         }
         taken.clear();
         assert_eq!(free(&gate), 4);

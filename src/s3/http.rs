@@ -1,9 +1,8 @@
-//! The HTTP client under the SDK: HTTP/1.1, with a ceiling on sockets that is exact.
+//! The HTTP client under the SDK: HTTP/1.1, with an exact limit on sockets.
 //!
-//! A socket holds a permit from before it connects until it is closed, idle ones in the pool
-//! included, so that no burst of requests can exceed the descriptor budget. It never speaks
-//! HTTP/2, where all bodies would share one connection and one window: a few files that nobody
-//! reads would hold up all others.
+//! A socket holds a permit from before it connects until it is closed, even while idle in the pool,
+//! so no burst of requests can exceed the descriptor budget. HTTP/2 is never used: all bodies would
+//! share one connection and one window, and a few files that nobody reads would block all others.
 
 use std::fmt;
 use std::io;
@@ -40,30 +39,30 @@ use crate::s3::document;
 use crate::s3::tls::{self, NoConnection, TlsWanted};
 use crate::store::CHUNK;
 
-/// What a client is made with.
+/// The limits of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Sockets at one time, idle ones included.
+    /// Maximum number of sockets, including idle ones.
     pub sockets: usize,
-    /// How long a connection is kept for the next request; `None`: not at all.
+    /// How long a connection is kept for the next request; `None`: it is not kept.
     pub idle: Option<Duration>,
     /// For DNS, TCP and TLS together.
     pub connect: Duration,
 }
 
-/// What a successful answer carries, as an extension of the request; content where there is none.
+/// What a successful response contains, as an extension of the request; the default is content.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
-    /// Of any length, and read as it comes.
+    /// Of any length, and read as it arrives.
     Content,
     Listing,
     Document,
 }
 
-/// Clients for the SDK, each with sockets of its own.
+/// Clients for the SDK, each with its own sockets.
 ///
 /// # Errors
-/// Where there are no certificates to trust, in words for the operator.
+/// If there are no trusted certificates, in words for the operator.
 pub fn clients<const N: usize>(
     limits: [Limits; N],
     ca_bundle: Option<&Path>,
@@ -146,8 +145,8 @@ impl HttpConnector for Hyper {
     }
 }
 
-/// The connection of a request, for the SDK: after a failure of the kind that another server
-/// behind the same name may not have, it wants the next try to go over another connection.
+/// The connection of a request, for the SDK: after a failure that another server behind the same
+/// name may not have, the SDK makes the next try on another connection.
 fn condemnable(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     let proxied = captured.connection_metadata().as_ref()?.is_proxied();
     let captured = captured.clone();
@@ -185,7 +184,7 @@ impl Service<hyper::Uri> for Bounded {
             (self.permits.clone(), self.metrics.clone(), self.timeout);
         let connecting = self.inner.call(uri.clone());
         Box::pin(async move {
-            // A request that waits here takes a connection that falls idle, if one does first.
+            // A request that waits here uses a connection that becomes idle, if one does first.
             let permit = permits.acquire_owned().await?;
             let stream = tokio::time::timeout(timeout, connecting)
                 .await
@@ -198,7 +197,7 @@ impl Service<hyper::Uri> for Bounded {
     }
 }
 
-/// Counts the answers of one connection; each answer carries it.
+/// Counts the responses on one connection; each response has a reference to it.
 #[derive(Clone)]
 struct Uses {
     answered: Arc<AtomicBool>,
@@ -215,14 +214,14 @@ impl Uses {
 
 /// A connection and its permit.
 ///
-/// What came is acknowledged before more is waited for, and not by the kernel's delayed ACK, some
-/// 40 ms later: a server that sends the head of an answer and its body apart, under Nagle's
-/// algorithm, keeps the body back until then (RFC 9293 §3.7.4).
+/// Received data is acknowledged at once, and not by the kernel's delayed ACK some 40 ms later: a
+/// server that sends the headers and the body separately under Nagle's algorithm delays the body
+/// until the ACK (RFC 9293 §3.7.4).
 struct Socket {
     stream: Stream,
     uses: Uses,
     metrics: Arc<Metrics>,
-    // Last: it goes back when the descriptor is closed.
+    // Last: it is released after the descriptor is closed.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -255,8 +254,8 @@ impl Read for Socket {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_pending() {
-            // The kernel forgets it with the next segments (tcp(7), TCP_QUICKACK). Where it fails
-            // the connection is broken, which the next read says.
+            // The kernel resets the option later, so it is set each time (tcp(7), TCP_QUICKACK). If
+            // it fails, the connection is broken, and the next read reports that.
             let _ = self.tcp().set_quickack(true);
         }
         read

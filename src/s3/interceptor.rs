@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::expiry;
 use crate::metrics::{Counter, Metrics, Requests};
 
-/// Sees every try of every request: counts it, and reads the clock in its answer.
+/// Sees every try of every request: counts it, and reads the `Date` of its response.
 #[derive(Debug)]
 pub struct Interceptor {
     pub clock: Arc<Clock>,
@@ -33,8 +33,8 @@ impl Storable for SentAt {
     type Storer = StoreReplace<SentAt>;
 }
 
-/// What a request of an operation (S3 API reference, "Actions") counts as, and what a successful
-/// answer to it carries.
+/// The counter of an operation (S3 API reference, "Actions"), and what its successful response
+/// contains.
 fn kind<'a>(operation: &str, requests: &'a Requests<Counter>) -> (&'a Counter, Answer) {
     let counter = match operation {
         "GetObject" => return (&requests.get, Answer::Content),
@@ -81,12 +81,13 @@ impl Intercept for Interceptor {
     ) -> Result<(), BoxError> {
         let partial = context.response().status().as_u16() == 206;
         let headers = context.response_mut().headers_mut();
-        // The SDK panics on an Expires that is not UTF-8 (s3_expires_interceptor.rs, 1.157). It
-        // is no date either way.
+        // The SDK panics on an Expires that is not UTF-8 (s3_expires_interceptor.rs, 1.157). It is
+        // not a date in any case.
         if headers.contains_key("expires") && headers.get("expires").is_none() {
             headers.insert("expires", "(not UTF-8)");
         }
-        // A part that does not tell which one it is (RFC 9110 §15.3.7.1) must not pass for all.
+        // A partial response without its range (RFC 9110 §15.3.7.1) must not be taken for the whole
+        // object.
         if partial && !headers.contains_key("content-range") {
             headers.insert("content-range", "(none)");
         }
@@ -107,7 +108,7 @@ impl Intercept for Interceptor {
             _ => self.gate.answered(),
         }
         let date = context.response().headers().get("date");
-        // An answer out of some cache on the way tells an old time (RFC 9111 §5.1).
+        // A response from a cache on the way has an old date (RFC 9111 §5.1).
         let date = date.filter(|_| !context.response().headers().contains_key("age"));
         if let (Some(date), Some(SentAt(sent))) = (date, bag.load::<SentAt>()) {
             let received = self.clock.local_now();

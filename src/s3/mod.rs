@@ -3,8 +3,8 @@
 //! Owns connections, credentials, retries and throttling. One HTTP client serves the bucket; its
 //! cap on sockets is the number of bodies plus that of metadata requests, each of which acquires a
 //! permit first. So sockets stay within the descriptor budget, and a request waits at most for a
-//! socket to close. A second client with a few sockets serves the hosts that credentials come from.
-//! Knows nothing of expiry rules, paths or the mount.
+//! socket to close. A second client with a few sockets serves the hosts of credentials. Knows
+//! nothing of expiry rules, paths or the mount.
 
 mod document;
 mod etag;
@@ -54,15 +54,15 @@ pub use site::{QUIET, Site};
 /// How long a connection is kept for the next request, unless an [`Endpoint`] says otherwise.
 const POOL_IDLE: Duration = Duration::from_secs(10);
 
-/// How long a store that cannot be reached is retried by commands, and by the check before a mount.
+/// How long commands, and the check before a mount, retry a store that cannot be reached.
 pub const BRIEF_OUTAGE: Duration = Duration::from_secs(3);
 
-/// Tries of one request by the SDK, where the store answers with a failure. The pauses double from
-/// this one on, each cut to a random part: some 4 s in all.
+/// Tries of one request by the SDK if the store reports a failure. The pauses double, each reduced
+/// by a random factor: some 4 s in total.
 const ATTEMPTS: u32 = 6;
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 
-/// How long a lookup that has its headers waits for the content that comes with them.
+/// How long a lookup that has received the headers waits for the content.
 const CONTENT: Duration = Duration::from_secs(1);
 
 /// The location of the bucket, and how to connect to it.
@@ -95,26 +95,26 @@ pub enum Addressing {
 #[derive(Clone)]
 pub struct S3 {
     client: Client,
-    /// For changes: it sends each request once.
+    /// For changes: sends each request once.
     changes: Client,
     bucket: String,
     requester_pays: bool,
-    /// ETags go without quotes into the conditions of changes.
+    /// ETags in the conditions of changes have no quotes.
     bare_etags: bool,
     new_objects: NewObjects,
     retry: Retry,
-    /// HEAD and LIST requests under way are bounded, as bodies are.
+    /// Limits the HEAD and LIST requests in flight.
     gate: Arc<Gate>,
     etags: Arc<Etags>,
     metrics: Arc<Metrics>,
 }
 
 impl S3 {
-    /// A client for the bucket; nothing is sent yet. Each call ends within `timeout`; for that long
-    /// it tries to reach a store that cannot be reached.
+    /// A client for the bucket; nothing is sent yet. Each call ends within `timeout`, and retries a
+    /// store that cannot be reached until then.
     ///
     /// # Errors
-    /// Where no HTTP client can be made, in words for the operator.
+    /// If no HTTP client can be made, in words for the operator.
     pub async fn new(
         site: &Site,
         budget: &Budget,
@@ -127,7 +127,7 @@ impl S3 {
             idle: Some(site.endpoint.pool_idle.unwrap_or(POOL_IDLE)),
             connect: timeout.min(Duration::from_secs(5)),
         };
-        // Credentials come from elsewhere: no number of bodies keeps a refresh waiting.
+        // Credentials have their own sockets: a refresh never waits for bodies.
         let elsewhere = http::Limits { sockets: budget.credentials, idle: None, ..bucket };
         let ca_bundle = site.ca_bundle.as_deref();
         let [bucket, elsewhere] = http::clients([bucket, elsewhere], ca_bundle, metrics.clone())
@@ -136,8 +136,8 @@ impl S3 {
         let Site { endpoint, region, .. } = site.clone();
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(elsewhere);
         if endpoint.region.is_some() || endpoint.endpoint_url.is_some() {
-            // Where the endpoint is named, the region only goes into the signature: the instance
-            // metadata service is not asked for it.
+            // With an explicit endpoint, the region is only used in signatures, so the instance
+            // metadata service is not queried for it.
             let region = RegionProviderChain::first_try(endpoint.region.map(Region::new))
                 .or_else(EnvironmentVariableRegionProvider::new())
                 .or_else(region.map(Region::new))
@@ -159,7 +159,7 @@ impl S3 {
         };
         let gate = Arc::new(Gate::new(budget.metadata));
         let timeouts = TimeoutConfig::builder()
-            // A try that gets no answer leaves time for one more, on another connection.
+            // A try without a response leaves time for one more, on another connection.
             .operation_attempt_timeout(timeout / 2)
             .operation_timeout(timeout)
             .build();
@@ -200,7 +200,7 @@ impl S3 {
         })
     }
 
-    /// The same bucket, for calls that try to reach a store only for so long.
+    /// The same bucket, for calls that retry an unreachable store only for `outage`.
     pub fn with_outage(&self, outage: Duration) -> S3 {
         S3 { retry: Retry { outage, ..self.retry }, ..self.clone() }
     }
@@ -295,9 +295,9 @@ impl Store for S3 {
                 Err(error) => {
                     let archived = archived(&error).is_some();
                     return match self.failure(error) {
-                        // An empty object has no first byte (416), an archived one none that can
-                        // be had now, one under a key we may not use none for us: they all have
-                        // headers.
+                        // The first bytes are missing if the object is empty (416), or cannot be
+                        // read: it is archived, or its encryption key is denied. Its headers are
+                        // still available.
                         Error::Refused(_) | Error::Denied(_) => self.headers(key).await,
                         _ if archived => self.headers(key).await,
                         other => Err(other),
@@ -317,7 +317,7 @@ impl Store for S3 {
             let headers = headers(&mut out);
             let body = received(out.body, self.metrics.clone());
             let first = tokio::time::timeout(CONTENT, first_bytes(body, most.min(size)));
-            // A read requests again what is missing.
+            // A read requests the missing bytes again.
             let first = first.await.unwrap_or_default();
             Ok((Object { version, headers }, first))
         };
@@ -337,7 +337,7 @@ impl Store for S3 {
                 .prefix(request.prefix)
                 .set_delimiter((!request.recursive).then(|| "/".to_owned()))
                 .max_keys(i32::from(request.max_keys))
-                // XML 1.0 cannot hold all keys (S3 API reference, ListObjectsV2).
+                // XML 1.0 cannot represent all keys (S3 API reference, ListObjectsV2).
                 .encoding_type(EncodingType::Url)
                 .set_continuation_token(request.token.map(str::to_owned))
                 .set_start_after(request.start_after.map(str::to_owned))
@@ -348,7 +348,7 @@ impl Store for S3 {
     }
 }
 
-/// Takes the headers out of an answer.
+/// Moves the headers out of a response.
 fn headers(out: &mut GetObjectOutput) -> Headers {
     Headers {
         expires: out.expires_string.take(),
@@ -374,8 +374,9 @@ fn received(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
         .boxed()
 }
 
-/// Up to `most` first bytes of a body, in memory of their own size: a chunk of the HTTP client may
-/// be a small piece of a large buffer. What a broken body brought before it broke is right, too.
+/// Up to `most` first bytes of a body, in a buffer of exactly their size: a chunk of the HTTP
+/// client may be a small part of a large buffer. The bytes received before a body broke are valid,
+/// too.
 async fn first_bytes(mut body: Content, most: u64) -> Bytes {
     let most = most as usize;
     let mut first = BytesMut::with_capacity(most);
@@ -399,7 +400,7 @@ fn version(
     modified: Option<DateTime>,
     size: u64,
 ) -> Result<Version> {
-    // Whole seconds: a header has no more, a listing may have.
+    // Whole seconds, as in headers; a listing may have fractions.
     let seconds = modified.map_or(0, |at| at.secs());
     let at = SystemTime::try_from(DateTime::from_secs(seconds))
         .map_err(|e| Error::Protocol(format!("a Last-Modified of {seconds}: {e}")))?;

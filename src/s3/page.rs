@@ -1,4 +1,4 @@
-//! A page of a listing, as the store sent it: decoded, and checked to be whole.
+//! Decodes a page of a listing, and checks that it is complete.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::store::Page;
 
 /// # Errors
-/// `Protocol` where entries are missing, or the rest of the listing cannot be asked for: what is
-/// missing of a page would look deleted.
+/// `Protocol` if entries are missing, or the rest of the listing cannot be requested: missing
+/// entries would look deleted.
 pub fn read(out: ListObjectsV2Output) -> Result<Page> {
     let encoded = out.encoding_type == Some(EncodingType::Url);
     let contents = out.contents.unwrap_or_default();
@@ -46,7 +46,7 @@ pub fn read(out: ListObjectsV2Output) -> Result<Page> {
 }
 
 /// `KeyCount` counts keys and common prefixes (S3 API reference, ListObjectsV2). A store that
-/// counts the keys alone is understood too; one that leaves it out is believed.
+/// counts only the keys is accepted, too; so is one that omits the count.
 fn check_count(count: Option<i32>, keys: usize, prefixes: usize) -> Result<()> {
     let agrees = |n: usize| count.is_none_or(|count| usize::try_from(count) == Ok(n));
     match agrees(keys + prefixes) || agrees(keys) {
@@ -58,8 +58,8 @@ fn check_count(count: Option<i32>, keys: usize, prefixes: usize) -> Result<()> {
     }
 }
 
-/// A key or prefix of a page. As in a query, `+` stands for a space: S3 encodes
-/// so, and botocore decodes so. `Err` with what was sent where that is no UTF-8, which keys have to be.
+/// A key or prefix of a page. As in a query, `+` stands for a space: S3 encodes and botocore
+/// decodes it so. `Err` with the original text if it is not UTF-8, as keys must be.
 fn decode(text: &str, encoded: bool) -> Result<Cow<'_, str>, &str> {
     if !encoded {
         return Ok(text.into());
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_prefixes_are_decoded_where_the_store_says_that_it_encoded_them() {
+    fn keys_and_prefixes_are_decoded_if_the_store_encoded_them() {
         let out = || one("d/a%01+%2B%25", "d/%EF%BF%BE/");
         let plain = read(out().build()).unwrap();
         assert_eq!(&*plain.objects[0].key, "d/a%01+%2B%25");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_not_whole_is_an_error() {
+    fn an_incomplete_page_is_an_error() {
         for (count, right) in [(2, true), (1, true), (3, false), (0, false), (-1, false)] {
             let page = read(one("a", "b/").key_count(count).build());
             assert_eq!(page.is_ok(), right, "{count}: {page:?}");

@@ -1,9 +1,9 @@
 //! The retry policy of requests.
 //!
-//! The SDK tries again what was answered with a failure (5xx, throttling), a few times. Above it
-//! [`Retry`] tries again what may pass by itself and takes longer: a store that restarts, or
-//! throttles. Failures to reach the store are left to it alone, and so are all changes, of which some
-//! must not be made twice (see [`super::write`]).
+//! The SDK retries failures that the store reports (5xx, throttling) a few times. Above it,
+//! [`Retry`] retries failures that may pass by themselves but take longer: a store that restarts or
+//! throttles. Only [`Retry`] retries failures to reach the store, and changes, some of which must
+//! not be made twice (see [`super::write`]).
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::error::{Error, Result};
 
-/// Pauses double from the first one to the last, each with up to as much again at random.
+/// Pauses double from the first one to the last, each with random jitter of up to its own length.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(8);
 
-/// The longest pause between tries to reach a store: one costs the store nothing, and readers wait
-/// for its restart.
+/// The longest pause between tries to reach a store: a try costs the store nothing, and readers
+/// wait for its restart.
 const LAST_PAUSE_OF_AN_OUTAGE: Duration = Duration::from_secs(1);
 
 /// How long a call is retried.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
-    /// All tries of a call together.
+    /// For all tries of a call together.
     pub timeout: Duration,
-    /// For how long a store that cannot be reached is tried again, at most `timeout`.
+    /// How long to retry a store that cannot be reached, at most `timeout`.
     pub outage: Duration,
 }
 
 impl Retry {
-    /// Sends a request, and again after a pause while it fails in a way that may pass.
+    /// Sends a request, and retries it after a pause while the failure may be temporary.
     ///
     /// # Errors
-    /// The last failure; `TimedOut` where there was none before the timeout.
+    /// The last failure; `TimedOut` if there was none before the timeout.
     pub async fn run<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -55,7 +55,7 @@ impl Retry {
             let Err(error) = answer else { return answer };
             let (bound, longest) = match error {
                 Error::Throttled(_) | Error::Conflict(_) => (self.timeout, Duration::MAX),
-                // Descriptors are short for moments, be it here or on the whole host.
+                // A shortage of descriptors, here or on the whole host, is usually short.
                 Error::Unreachable(_) | Error::Unclear(_) | Error::OutOfDescriptors(_) => {
                     (self.outage, LAST_PAUSE_OF_AN_OUTAGE)
                 }
@@ -97,8 +97,8 @@ mod tests {
     const RETRY: Retry =
         Retry { timeout: Duration::from_secs(30), outage: Duration::from_secs(10) };
 
-    /// Runs a request that fails with `error` until so much time has passed. The outcome, the time
-    /// and the number of tries.
+    /// Runs a request that fails with `error` until `lasting` has passed. Returns the outcome, the
+    /// time and the number of tries.
     async fn run(error: Error, lasting: Duration) -> (Result<()>, Duration, u32) {
         let (start, tries) = (Instant::now(), Cell::new(0));
         let outcome = RETRY.run(|| {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_waited_out_with_a_try_every_second_or_so() {
+    async fn an_outage_is_retried_about_every_second_until_it_ends() {
         for error in [Error::Unreachable("refused".into()), Error::OutOfDescriptors("".into())] {
             let (outcome, took, tries) = run(error, Duration::from_secs(8)).await;
             assert_eq!(outcome, Ok(()));

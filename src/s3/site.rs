@@ -12,23 +12,23 @@ use super::Endpoint;
 /// [`Endpoint::locate`] has checked that there is no password in them.
 pub const QUIET: &str = "aws_runtime::env_config=debug";
 
-/// A bucket at the place where it is asked for.
+/// A bucket and its endpoint.
 #[derive(Clone, Debug)]
 pub struct Site {
     pub(super) endpoint: Endpoint,
-    /// Certificates to trust in place of the system's (`AWS_CA_BUNDLE`, `ca_bundle`).
+    /// Certificates to trust instead of the system's (`AWS_CA_BUNDLE`, `ca_bundle`).
     pub(super) ca_bundle: Option<PathBuf>,
     /// The profile's region.
     pub(super) region: Option<String>,
 }
 
 impl Endpoint {
-    /// Adds what the environment and the profile say, as for the AWS CLI. Nothing is sent.
+    /// Adds the settings of the environment and the profile, as the AWS CLI does. Sends nothing.
     ///
     /// # Errors
-    /// Where the endpoint's URL is none that can be used, in words for the operator.
+    /// If the endpoint's URL cannot be used, in words for the operator.
     pub async fn locate(mut self) -> Result<Site, String> {
-        // With a region and without credentials, so that no provider of either is asked.
+        // With a region and without credentials, so that no provider of either is queried.
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::from_static("us-east-1"))
             .no_credentials();
@@ -55,19 +55,19 @@ impl Site {
         &self.endpoint.bucket
     }
 
-    /// What an index is of: a bucket, at the place where it is asked for.
+    /// The identity of the bucket for an index: its name and endpoint.
     pub fn identity(&self) -> String {
         let at = self.endpoint.endpoint_url.as_deref().unwrap_or("AWS");
         format!("{} at {}", self.endpoint.bucket, at.trim_end_matches('/'))
     }
 
-    /// For messages: ` at URL`, or nothing where that is AWS.
+    /// For messages: ` at URL`, or nothing for AWS.
     pub fn at(&self) -> String {
         self.endpoint.endpoint_url.as_ref().map(|url| format!(" at {url}")).unwrap_or_default()
     }
 }
 
-/// A URL with a password is refused, and not shown: it would be in each message and each log.
+/// A URL with a password is refused and not shown: it would appear in messages and logs.
 fn check(url: &str) -> Result<(), String> {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();

@@ -13,10 +13,10 @@ use rustls::{CertificateError, ClientConfig, RootCertStore};
 
 use crate::error::chain;
 
-/// Trusts the certificates in a file of PEM, as the AWS CLI does, or without one the system's.
+/// Trusts the certificates in a PEM file, as the AWS CLI does, or else the system's.
 ///
 /// # Errors
-/// Where there are none, in words for the operator.
+/// If there are none, in words for the operator.
 pub fn config(ca_bundle: Option<&Path>) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder();
     let trusting = match ca_bundle {
@@ -47,7 +47,7 @@ fn roots(file: &Path) -> Result<RootCertStore, String> {
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// A connection that failed, or that brought no HTTP: host, port, cause and a hint.
+/// A connection that failed, or did not return HTTP: host, port, cause and a hint.
 #[derive(Debug)]
 pub struct NoConnection {
     host: String,
@@ -100,18 +100,18 @@ impl StdError for NoConnection {
     }
 }
 
-/// How servers written in Go answer HTTP where they speak TLS.
+/// How TLS servers written in Go answer plain HTTP.
 #[derive(Debug, thiserror::Error)]
 #[error("it answers 400 in HTTP/1.0")]
 pub struct TlsWanted;
 
-/// Whether the answer to a request says that the server does not speak plain HTTP.
+/// Whether the response to a request shows that the server does not speak plain HTTP.
 pub fn is_no_http(error: &(dyn StdError + 'static)) -> bool {
     let is_wanted = find::<TlsWanted>(error).is_some();
     is_wanted || find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse)
 }
 
-/// The first cause of this type. An `io::Error` hides the one it was made of.
+/// The first cause of this type. An `io::Error` hides the error inside it.
 fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut cause = Some(error);
     while let Some(error) = cause {

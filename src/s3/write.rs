@@ -1,4 +1,4 @@
-//! The writing half over aws-sdk-s3. The SDK sends each request once; all retries are made here.
+//! Changes over aws-sdk-s3. The SDK sends each request once; all retries are made here.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,10 +45,10 @@ macro_rules! with_headers {
     };
 }
 
-/// When a change may be sent again.
+/// When a change may be retried.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Resend {
-    /// The change is idempotent: retried after each failure that may pass.
+    /// The change is idempotent: retried after each failure that may be temporary.
     Always,
     /// A repetition would fail because of the first success: retried only if the answer, or the lack of
     /// a connection, shows that the change was not made.
@@ -56,7 +56,7 @@ enum Resend {
 }
 
 impl Resend {
-    /// For a change that is the same when made twice, but for its condition.
+    /// For a change that is idempotent except for its condition.
     fn under(condition: &Condition) -> Resend {
         match condition {
             Condition::Any => Resend::Always,
@@ -66,8 +66,8 @@ impl Resend {
 }
 
 impl S3 {
-    /// The same bucket, for a store that compares the ETags of a condition as they stand with its
-    /// own, which have no quotes (Ceph RGW 16).
+    /// The same bucket, for a store that compares the ETags of a condition literally with its own,
+    /// which have no quotes (Ceph RGW 16).
     pub fn with_bare_etags(&self) -> S3 {
         S3 { bare_etags: true, ..self.clone() }
     }
@@ -102,7 +102,7 @@ impl S3 {
         (format!("{}/{key}", self.bucket), source.tag().map(|tag| self.if_match(&tag)))
     }
 
-    /// Sends a change that carries no content, when its turn comes among the metadata requests.
+    /// Sends a change without content, once it has a permit for metadata requests.
     async fn change<T, F>(&self, resend: Resend, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -119,8 +119,8 @@ impl S3 {
         self.send(resend, in_turn).await
     }
 
-    /// Sends a change, and again where that is allowed and it failed in a way that may pass. The
-    /// error is `Unclear` if it may have been made by any of the tries.
+    /// Sends a change, and retries it if that is allowed and the failure may be temporary. The
+    /// error is `Unclear` if any of the tries may have made the change.
     async fn send<T, F>(&self, resend: Resend, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
@@ -128,7 +128,7 @@ impl S3 {
         let unclear = AtomicBool::new(false);
         let tried = self.retry.run(|| async {
             let before = unclear.swap(true, Ordering::Relaxed);
-            // Where the time is over this ends here.
+            // At the timeout, this ends here.
             let answer = ask().await;
             match answer {
                 // Ends the tries.
@@ -306,7 +306,7 @@ impl WriteStore for S3 {
                 Err(error) => Err(error),
             }
         };
-        // Of an upload that has been completed there is none any more.
+        // A completed upload no longer exists.
         self.change(Resend::IfNotMade, ask).await.flatten()
     }
 
@@ -375,18 +375,18 @@ impl WriteStore for S3 {
         let ask = || async {
             rename.clone().send().await.map(|_| ()).map_err(|e| self.change_failure(e))
         };
-        // Once it is made there is no source any more.
+        // Once it is made, the source no longer exists.
         self.change(Resend::IfNotMade, ask).await
     }
 }
 
-/// A change that has no answer by then may have been made.
+/// A change without a response by then may have been made.
 async fn within<T>(patience: Duration, change: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| Err(Error::Unclear(Error::TimedOut(patience).to_string()));
     timeout(patience, change).await.unwrap_or_else(late)
 }
 
-/// The SDK writes dates without fractions of a second, which would end an object early.
+/// The SDK writes dates without fractions of a second, which would let an object expire early.
 fn rounded_up(at: SystemTime) -> DateTime {
     let at = DateTime::from(at);
     DateTime::from_secs(at.secs() + i64::from(at.subsec_nanos() > 0))
@@ -413,8 +413,8 @@ fn part_of(number: u16, etag: Option<&str>) -> Result<Part> {
     Ok(Part { number, tag })
 }
 
-/// What a document says that came after the head of its answer, which says nothing: S3 sends 200
-/// before it is done (S3 API reference, CompleteMultipartUpload and CopyObject).
+/// The result in the document of a response; the status alone means nothing: S3 sends 200 before it
+/// is done (S3 API reference, CompleteMultipartUpload and CopyObject).
 fn written(etag: Option<&str>, modified: Option<DateTime>) -> Result<Written> {
     let tag = tag(etag).ok_or_else(|| says_too_little("an answer cut off before the ETag"))?;
     let last_modified =

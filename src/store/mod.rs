@@ -21,13 +21,13 @@ use crate::expiry::Stamps;
 pub use absence::{any_below, head_of_listed, settle};
 pub use pages::{Guard, Pages};
 
-/// One version of one object. Where ETag or Last-Modified differ it is another version.
+/// One version of one object. If ETag or Last-Modified differ, it is another version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Version {
     pub key: Arc<str>,
-    /// The opaque tag (RFC 9110 §8.8.3), without quotes and `W/`; empty where the store has none.
+    /// The opaque tag (RFC 9110 §8.8.3), without quotes and `W/`; empty if the store sends none.
     pub etag: Arc<str>,
-    /// To the second, which is all that headers carry: listings of some stores have more.
+    /// Truncated to the second, as in headers: listings of some stores have fractions.
     pub last_modified: SystemTime,
     /// How far `last_modified` may be from what the store has: zero, unless this process wrote the
     /// version and has not asked since. Answers to PUT do not tell it.
@@ -47,14 +47,14 @@ impl Version {
             && (apart.is_zero() || (apart <= self.slack && self.is_resumable()))
     }
 
-    /// Whether a later request can be held to this version. Without an ETag, only size and Last-Modified
-    /// distinguish versions, and the bytes of two could be mixed.
+    /// Whether a later request can be limited to this version. Without an ETag, only size and
+    /// Last-Modified distinguish versions, and the bytes of two could be mixed.
     pub fn is_resumable(&self) -> bool {
         !self.etag.is_empty()
     }
 }
 
-/// What only the headers of an object tell, as they were sent.
+/// The headers that listings do not contain, as they were sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     pub expires: Option<String>,
@@ -67,7 +67,7 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Those that tell when the object ends.
+    /// Those that set the expiry time.
     pub fn stamps(&self) -> Stamps<'_> {
         Stamps {
             expires: self.expires.as_deref(),
@@ -84,10 +84,10 @@ pub struct Object {
     pub headers: Headers,
 }
 
-/// The most bytes that come from the wire in one piece.
+/// The largest chunk received from the network, in bytes.
 pub const CHUNK: usize = 256 << 10;
 
-/// The bytes of a response, as they come from the wire. Dropping it closes the response.
+/// The bytes of a response, as they arrive. Dropping it closes the response.
 pub type Content = BoxStream<'static, Result<Bytes>>;
 
 /// What to list under a prefix, from a continuation token on.
@@ -97,7 +97,7 @@ pub struct ListRequest<'a> {
     /// All keys under the prefix, instead of one level and the common prefixes below it.
     pub recursive: bool,
     pub token: Option<&'a str>,
-    /// Only names that come after this one, where there is no token.
+    /// Only names after this one; used without a token.
     pub start_after: Option<&'a str>,
     /// At most 1,000 (ListObjectsV2, `MaxKeys`).
     pub max_keys: u16,
@@ -119,14 +119,14 @@ pub struct Page {
     pub objects: Vec<Version>,
     /// Common prefixes, each ending in `/`.
     pub prefixes: Vec<String>,
-    /// Keys and prefixes, as they were sent, that are no UTF-8: nothing can be asked of them.
+    /// Keys and prefixes that are not UTF-8, as they were sent: they cannot be requested.
     pub undecodable: Vec<String>,
     /// The token of the next page, if there is one.
     pub next: Option<String>,
 }
 
 impl Page {
-    /// The first name in byte order, keys and prefixes alike.
+    /// The first name in byte order, of keys and prefixes.
     fn first_name(&self) -> Option<&str> {
         let keys = self.objects.iter().map(|version| &*version.key);
         let others = self.prefixes.iter().chain(&self.undecodable);
@@ -134,25 +134,26 @@ impl Page {
     }
 }
 
-/// Implementations bound every call by the timeout they were built with, retries included.
+/// Implementations limit every call, including retries, by the timeout they were built with.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// # Errors
-    /// `NotFound` on the store's word only; `Unconfirmed` where a 404 may be another's.
+    /// `NotFound` only if the store itself reports it; `Unconfirmed` if something else may have
+    /// sent the 404.
     async fn head(&self, key: &str) -> Result<Object>;
 
-    /// The same, and the first bytes of the object with it: `most` of them, or fewer.
+    /// The same, with up to `most` first bytes of the object.
     async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)>;
 
-    /// Asks for the bytes `range` of exactly this version, a range that is not empty and lies
-    /// within its size. The content yields exactly these bytes or an error.
+    /// Requests the bytes `range` of exactly this version; the range must not be empty, and must be
+    /// within the size. The content yields exactly these bytes or an error.
     ///
     /// # Errors
     /// `Stale` if the key holds another version, or none.
     async fn get(&self, version: &Version, range: Range<u64>) -> Result<(Object, Content)>;
 
     /// # Errors
-    /// Never `NotFound`: nothing below a prefix is an empty page. `Protocol` where the page is not
-    /// whole.
+    /// Never `NotFound`: without names below the prefix the page is empty. `Protocol` if the page
+    /// is incomplete.
     async fn list(&self, request: ListRequest<'_>) -> Result<Page>;
 }

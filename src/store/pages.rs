@@ -1,4 +1,4 @@
-//! The one way through a listing, page by page, that refuses a listing which does not end.
+//! Iterates over the pages of a listing, and refuses a listing that never ends.
 
 use futures_util::{Stream, stream};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// The pages of a listing, one after the other.
 pub struct Pages<'a> {
     store: &'a dyn Store,
-    /// With the token of the first page, if that is not where the listing begins.
+    /// Has the token of the first page, unless it is the start of the listing.
     first: ListRequest<'a>,
     next: Next,
     guard: Guard,
@@ -29,8 +29,8 @@ impl<'a> Pages<'a> {
     /// The next page; `None` after the last one.
     ///
     /// # Errors
-    /// Of the store, and then the same page is the next one still; `Protocol` where the listing does
-    /// not end, see [`Guard`].
+    /// Those of the store: the next call requests the same page again. `Protocol` if the listing
+    /// does not end, see [`Guard`].
     pub async fn next(&mut self) -> Result<Option<Page>> {
         let token = match &self.next {
             Next::First => self.first.token,
@@ -53,11 +53,12 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Notices that a listing goes round: the token of a page leads to that page, tokens come again, or
-/// names come again under new tokens.
+/// Detects a listing that goes round in a circle: the token of a page leads to the same page, or
+/// tokens repeat, or names repeat under new tokens.
 ///
-/// In constant memory. A page that leads to itself is noticed at once; a circle is noticed after at most
-/// three times as many pages as it has, or as come before it, whichever is more.
+/// Needs constant memory. A page that leads to itself is detected at once; a circle is detected
+/// after at most three times the number of its pages or of the pages before it, whichever is
+/// larger.
 #[derive(Debug, Default)]
 pub struct Guard {
     tokens: Cycle,
@@ -65,11 +66,11 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Notes a page that was asked for with `token`, begins with the name `first`, if it has any, and
-    /// says that the page of the token `next` follows. To be called for each page, in order.
+    /// Records a page that was requested with `token`, has the first name `first`, if any, and is
+    /// followed by the page of the token `next`. To be called for each page, in order.
     ///
     /// # Errors
-    /// `Protocol` where the listing does not end. The page does not count as noted then.
+    /// `Protocol` if the listing does not end. The page is not recorded then.
     pub fn pass(&mut self, token: Option<&str>, first: Option<&str>, next: &str) -> Result<()> {
         if token == Some(next) {
             return Err(Error::Protocol("a listing that does not go on".into()));
@@ -77,7 +78,7 @@ impl Guard {
         if self.tokens.has_met(next) {
             return Err(Error::Protocol("a listing that goes round in a circle".into()));
         }
-        // A page without names tells nothing: several of them may follow each other.
+        // A page without names is ignored: there may be several in a row.
         if first.is_some_and(|first| self.first_names.has_met(first)) {
             return Err(Error::Protocol("a page that begins as one before".into()));
         }
@@ -88,11 +89,11 @@ impl Guard {
 }
 
 /// Brent's cycle detection ("An improved Monte Carlo factorization algorithm", BIT 20, 1980): each
-/// item is compared with the last one whose place was a power of two.
+/// item is compared with the last one whose position was a power of two.
 #[derive(Debug, Default)]
 struct Cycle {
     kept: Option<String>,
-    /// Items noted so far.
+    /// Items recorded so far.
     count: u64,
 }
 
@@ -120,7 +121,7 @@ mod tests {
 
     use crate::store::{Content, Object, Version};
 
-    /// The listing of a store: its page number `i` is what `page` makes of `i`, whatever is asked.
+    /// A store whose listing has the page `page(i)` at position `i`, whatever is requested.
     struct Listed<F>(F, std::sync::atomic::AtomicUsize);
 
     #[async_trait]
@@ -147,7 +148,7 @@ mod tests {
         Ok(Page { prefixes: more.into_iter().chain(first).collect(), next, ..Page::default() })
     }
 
-    /// How many pages of the listing come before its end, or its refusal.
+    /// The number of pages before the listing ends (`Ok`) or is refused (`Err`).
     fn walk(page: impl Fn(usize) -> Result<Page> + Send + Sync + 'static) -> Result<usize, usize> {
         let store = Listed(page, 0.into());
         let mut pages = Pages::new(&store, ListRequest::level(""));
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_walked_to_its_end_empty_pages_included() {
+    fn a_listing_is_read_to_its_end_including_empty_pages() {
         for pages in [1, 2, 3, 1000] {
             let name = |i: usize| i.is_multiple_of(3).then(|| i.to_string());
             let token = move |i| (i + 1 < pages).then(|| format!("after {i}"));
@@ -201,7 +202,7 @@ mod tests {
                     walk(move |i| page(same(i), same(i))),
                 ];
                 for (kind, refused) in walks.into_iter().enumerate() {
-                    let pages = refused.expect_err("it has no end");
+                    let pages = refused.expect_err("a listing without end is refused");
                     assert!(
                         (before + around..=bound).contains(&pages),
                         "kind {kind}, {around} pages after {before}: {pages}"
@@ -211,16 +212,16 @@ mod tests {
         }
     }
 
-    /// Names come again, and every second page has none.
+    /// Names repeat, and every second page has none.
     #[test]
-    fn empty_pages_between_hide_no_circle() {
+    fn empty_pages_do_not_hide_a_circle() {
         let name = |i: usize| i.is_multiple_of(2).then(|| "a".to_owned());
         let pages = walk(move |i| page(name(i), Some(i.to_string())));
         assert_eq!(pages, Err(2));
     }
 
     #[test]
-    fn a_page_that_failed_is_asked_for_again() {
+    fn a_failed_page_is_requested_again() {
         let store = Listed(
             |i| match i {
                 0 => page(Some("a".into()), Some("b".into())),

@@ -1,11 +1,11 @@
-//! What the store of a writable mount honours, proved before the mount serves.
+//! Which conditions the store of a writable mount honours, proved before the mount serves.
 //!
-//! A store that does not know a condition makes the change all the same, some never find that an
-//! ETag in quotes matches, and some take RenameObject for the PUT of an empty object. None says so.
-//! So each condition is tried on scratch objects, see [`proof`].
+//! A store that does not know a condition makes the change anyway, some never match an ETag in
+//! quotes, and some treat RenameObject as a PUT of an empty object. None of them reports this. So
+//! each condition is tried on scratch objects, see [`proof`].
 //!
-//! Owns the table of what was shown, and its words. Knows nothing of files, nor of how a HEAD stands
-//! in for a condition that is ignored.
+//! Owns the table of results, and its texts. Knows nothing of files, or of how a HEAD replaces a
+//! condition that is ignored.
 
 mod proof;
 
@@ -20,11 +20,12 @@ use crate::error::Error;
 use crate::name::Prefix;
 use crate::store::write::WriteStore;
 
-/// Which conditions a store was seen to honour: one that does not hold is refused, and one that
-/// holds is not. `false` also where the request is denied, not known, or never clearly answered.
+/// Which conditions a store was seen to honour: a change whose condition does not hold is refused,
+/// and one whose condition holds is made. `false` also if the request is denied, not known, or gets
+/// no clear response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Honours {
-    /// ETags go without quotes into the conditions of changes: in quotes they never match.
+    /// ETags in the conditions of changes must have no quotes: in quotes they never match.
     pub bare_etags: bool,
     /// `If-None-Match: *` of PutObject.
     pub put_if_absent: bool,
@@ -64,16 +65,16 @@ impl Honours {
         may_delete: true,
     };
 
-    /// A warning for the operator, in one line: what is lacking, and what is less safe for it.
+    /// A warning for the operator, in one line: what is missing, and what is less safe without it.
     ///
-    /// RenameObject alone is not missed: a copy and a DELETE, each under its condition, take its
-    /// place.
+    /// RenameObject alone is not reported: a copy and a DELETE, each with its condition, replace
+    /// it.
     pub fn lacking(&self) -> Option<String> {
         let copied = self.rename || self.copy_if_absent && self.copy_if_match;
         let edited = self.put_if_match && self.complete_if_match;
-        // Where an expired object lies, a new file replaces it under If-Match.
+        // A new file replaces an expired object with If-Match.
         let new = self.put_if_absent && self.complete_if_absent && edited && copied;
-        // Of what is denied it is not known.
+        // Unknown if DELETE is denied.
         let deleted = self.delete_if_match || !self.may_delete;
         let ignored = [
             (self.put_if_absent, "If-None-Match of PutObject"),
@@ -112,22 +113,22 @@ impl Honours {
     }
 }
 
-/// The texts of what is not so.
+/// The texts of the entries that are false.
 fn missing<'a>(table: &[(bool, &'a str)]) -> Vec<&'a str> {
     table.iter().filter(|(is_so, _)| !is_so).map(|(_, text)| *text).collect()
 }
 
-/// A store in both spellings of the ETags that its changes are held to.
+/// A store in both spellings of the ETags in conditions.
 #[derive(Clone)]
 pub struct Spellings {
     pub quoted: Arc<dyn WriteStore>,
     pub bare: Arc<dyn WriteStore>,
 }
 
-/// Why a bucket cannot be mounted to be written to.
+/// Why a bucket cannot be mounted writable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotWritable {
-    /// A key, and what the store says.
+    /// A key, and the error of the store.
     #[error("s3:PutObject is not permitted on {0}: {1}")]
     Denied(String, Error),
     #[error("what the store honours cannot be proved: {0}")]
@@ -135,7 +136,7 @@ pub enum NotWritable {
 }
 
 impl Spellings {
-    /// The store in the spelling that was seen to match.
+    /// The store in the spelling that matched.
     pub fn fitting(&self, honours: &Honours) -> Arc<dyn WriteStore> {
         match honours.bare_etags {
             true => self.bare.clone(),
@@ -143,16 +144,17 @@ impl Spellings {
         }
     }
 
-    /// Proves that objects can be put under `prefix`, and what the store honours. `random` tells the
-    /// scratch objects of two mounts apart. Up to `bodies` requests at one time carry content.
+    /// Proves that objects can be put under `prefix`, and what the store honours. `random`
+    /// distinguishes the scratch objects of two mounts. At most `bodies` requests in flight carry
+    /// content.
     ///
-    /// A store that honours everything is sent 50 requests: seven one after the other, if `bodies`
-    /// does not keep them waiting. All of it ends `within` that time, of which the probes have half
-    /// and the removal of their objects the rest.
+    /// A store that honours everything gets 50 requests, at most seven of them in sequence if
+    /// `bodies` is large enough. All ends `within` that time: the probes have half of it, and the
+    /// removal of their objects the rest.
     ///
     /// # Errors
-    /// `Denied` where the first PUT is. `Unproved` where the store refuses it otherwise, cannot be
-    /// reached, throttles or does not answer.
+    /// `Denied` if the first PUT is denied. `Unproved` if the store refuses it for another reason,
+    /// cannot be reached, throttles or does not answer.
     pub async fn prove(
         &self,
         prefix: &Prefix,
@@ -164,7 +166,7 @@ impl Spellings {
         let proof = proof::run(self.clone(), base, bodies, Deadline::after(within));
         #[expect(
             clippy::disallowed_methods,
-            reason = "it ends within a bound, and removes its objects even if nobody waits for it"
+            reason = "it ends within a time limit, and removes its objects even if nobody waits for it"
         )]
         let proof = tokio::spawn(proof);
         let defect = |e: JoinError| Err(NotWritable::Unproved(Error::Defect(e.to_string())));
@@ -177,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_warning_says_what_is_lacking_and_what_is_less_safe_for_it() {
+    fn a_warning_names_missing_conditions_and_their_risks() {
         for complete in [Honours::ALL, Honours { rename: false, ..Honours::ALL }] {
             assert_eq!(complete.lacking(), None);
         }
@@ -191,7 +193,7 @@ mod tests {
                  stands in, and between the two unlink and rename may delete a newer version"
             )
         );
-        // Copies with a condition on the target are made only where there is no RenameObject.
+        // Copies with a condition on the target are made only without RenameObject.
         let no_copy = Honours { copy_if_absent: false, ..Honours::ALL };
         assert_eq!(no_copy.lacking(), None);
         let no_copy = Honours { rename: false, ..no_copy }.lacking().unwrap();
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn where_delete_is_denied_its_condition_is_not_known() {
+    fn if_delete_is_denied_its_condition_is_unknown() {
         let denied = Honours { delete_if_match: false, may_delete: false, ..Honours::ALL };
         let lacking = denied.lacking().unwrap();
         assert!(lacking.starts_with("DELETE is denied (s3:DeleteObject): "), "{lacking}");

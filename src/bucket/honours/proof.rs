@@ -1,11 +1,11 @@
-//! The proof of what a store honours: each condition is tried, once where it does not hold and has
-//! to be refused, and once where it holds and must not be.
+//! Proves which conditions a store honours: each is tried twice, once when it does not hold and the
+//! change must be refused, and once when it holds and the change must be made.
 //!
-//! Scratch objects lie directly under the mount's prefix, as `.expirefs-probe-RANDOM-N`. They are
-//! expired from birth, so that no mount that reads `Expires` shows them, and whatever deletes
-//! expired objects finishes what is left. All are removed in the end, also where a probe fails.
-//! What may stay: objects where DELETE is denied; what is under way when the process ends; an upload
-//! whose id was lost with its answer; and on a versioned bucket the versions.
+//! Scratch objects are directly under the mount's prefix, as `.expirefs-probe-RANDOM-N`. They are
+//! created expired, so that no mount that reads `Expires` shows them, and any tool that deletes
+//! expired objects removes leftovers. All are removed at the end, even if a probe fails. What may
+//! stay: objects if DELETE is denied; those in use when the process ends; an upload whose id was
+//! lost with its response; and in a versioned bucket the versions.
 //!
 //! Owns the scratch objects and uploads until they are removed.
 
@@ -28,7 +28,7 @@ use crate::store::write::{
     Written,
 };
 
-/// How often a probe is made whose changes get no clear answer.
+/// How often a probe is tried if its changes get no clear response.
 const TRIES: u32 = 3;
 
 /// How often a removal is tried.
@@ -37,11 +37,11 @@ const REMOVALS: u32 = 2;
 /// What most scratch objects contain.
 const CONTENT: Bytes = Bytes::from_static(b"expirefs");
 
-/// What the target of a rename contains, which is of another size than the source.
+/// Content of the target of a rename, with another size than the source.
 const REPLACED: Bytes = Bytes::from_static(b"replaced by a rename");
 
-/// Proves it on objects whose keys begin with `base`, with so many requests at one time that carry
-/// content.
+/// Runs the proof on objects whose keys begin with `base`, with at most `bodies` requests in flight
+/// that carry content.
 pub async fn run(
     stores: Spellings,
     base: String,
@@ -76,11 +76,11 @@ enum Spelling {
 
 /// Why a probe does not show that a condition is honoured.
 enum Not {
-    /// It is not; or the request is not known, or denied.
+    /// It is not honoured, or the request is not known, or denied.
     Honoured,
-    /// No clear answer: some stores fail (500) on what they do not know.
+    /// No clear response: some stores fail (500) on requests they do not know.
     Clear,
-    /// No request gets an answer now.
+    /// No request is answered now.
     Answered(Error),
 }
 
@@ -110,7 +110,7 @@ fn refused<T>(outcome: Result<T>) -> Result<(), Not> {
     }
 }
 
-/// Makes a probe, and again where it gets no clear answer. `None`: not honoured.
+/// Makes a probe, and repeats it while the response is unclear. `None`: not honoured.
 async fn repeated<T, F>(probe: impl Fn() -> F) -> Result<Option<T>>
 where
     F: Future<Output = Result<T, Not>>,
@@ -126,12 +126,12 @@ where
     Ok(None)
 }
 
-/// The ETag of no scratch object.
+/// An ETag that no scratch object has.
 fn other() -> Tag {
     Tag::new("0123456789abcdef0123456789abcdef").expect("it is not empty")
 }
 
-/// The headers of all scratch objects: they are expired from birth.
+/// The headers of all scratch objects: they are created expired.
 fn headers() -> NewHeaders {
     NewHeaders { expires: Some(SystemTime::UNIX_EPOCH), ..NewHeaders::default() }
 }
@@ -143,12 +143,12 @@ struct Object {
 }
 
 impl Object {
-    /// As the source of a change, held to this ETag, if to any.
+    /// As the source of a change that requires this ETag, if any.
     fn version(&self, tag: Option<&Tag>) -> Version {
         Version {
             key: self.key.as_str().into(),
             etag: tag.map_or("", Tag::as_str).into(),
-            // Nothing is held to it.
+            // No condition uses it.
             last_modified: SystemTime::UNIX_EPOCH,
             slack: Duration::ZERO,
             size: CONTENT.len() as u64,
@@ -165,18 +165,18 @@ struct Ready {
 /// The scratch objects of one proof.
 struct Scratch {
     stores: Spellings,
-    /// All keys begin so.
+    /// The prefix of all keys.
     base: String,
     /// Permits for requests that carry content.
     bodies: Semaphore,
-    /// Never held over a wait.
+    /// Never held while waiting.
     made: Mutex<Made>,
 }
 
-/// What may exist and is to be removed.
+/// Objects and uploads that may exist and must be removed.
 #[derive(Default)]
 struct Made {
-    /// Keys given out so far.
+    /// Keys used so far.
     count: u32,
     keys: BTreeSet<String>,
     uploads: Vec<Upload>,
@@ -201,7 +201,7 @@ impl Scratch {
         let (put_absent, put, complete_absent, complete, source, absent, copy, delete, rename) =
             proofs;
         let by_tag = [put?, complete?, source?, copy?, delete?, rename?];
-        // There is one spelling for all requests; a store that has two is used with that of PUT.
+        // All requests use the same spelling; if a store needs two, that of PUT is used.
         let spelling = by_tag.iter().flatten().next().copied();
         let [put, complete, source, copy, delete, rename] =
             by_tag.map(|shown| shown.is_some() && shown == spelling);
@@ -285,8 +285,8 @@ impl Scratch {
             .await
     }
 
-    /// Where RenameObject is taken for a PUT, either the wrong ETag of the source does not matter,
-    /// or the target is empty in the end.
+    /// If RenameObject is treated as a PUT, either the wrong ETag of the source is ignored, or the
+    /// target is empty at the end.
     async fn rename(&self) -> Result<Spelling, Not> {
         let (from, to) = join!(self.object(CONTENT), self.object(REPLACED));
         let (from, to) = (&from?, &to?);
@@ -303,7 +303,7 @@ impl Scratch {
             store.rename(&from.version(Some(&tag)), &to.key, onto).await
         });
         let spelling = rename.await?;
-        // A HEAD of what is gone is not always answered in the store's own words.
+        // Not every store marks its 404 to the HEAD of a deleted object as its own.
         let (new, old) = join!(self.store().head(&to.key), self.store().probe(&from.key, 1));
         match (new?.version.size == CONTENT.len() as u64, old) {
             (true, Err(Error::NotFound)) => Ok(spelling),
@@ -312,8 +312,7 @@ impl Scratch {
         }
     }
 
-    /// In which spelling a change is refused that is held to another ETag, and made if it is held to
-    /// `tag`.
+    /// The spelling in which a change is refused with another ETag, and made with `tag`.
     async fn matching<'a, F>(
         &'a self,
         tag: &Tag,
@@ -326,7 +325,7 @@ impl Scratch {
         for (spelling, store) in [(Spelling::Quoted, quoted), (Spelling::Bare, bare)] {
             refused(change(&**store, other()).await)?;
             match change(&**store, tag.clone()).await {
-                // It never matches so.
+                // It never matches in this spelling.
                 Err(Error::PreconditionFailed) => {}
                 made => {
                     made?;
@@ -342,7 +341,7 @@ impl Scratch {
         &*self.stores.quoted
     }
 
-    /// A key for an object that is to be removed.
+    /// A new key, recorded for removal.
     fn key(&self) -> String {
         let mut made = self.made();
         made.count += 1;
@@ -367,7 +366,7 @@ impl Scratch {
     async fn object(&self, content: Bytes) -> Result<Object, Not> {
         let key = self.key();
         let written = self.put(self.store(), &key, content, &Condition::Any).await?;
-        // A store without ETags has nothing that a condition could name.
+        // Without ETags, no condition can be used.
         let tag = written.tag.ok_or(Not::Honoured)?;
         Ok(Object { key, tag })
     }
@@ -391,7 +390,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Removes all of it, where that is possible.
+    /// Removes everything, as far as possible.
     async fn remove(&self) -> Result<()> {
         let mut outcome = Ok(());
         for _ in 0..REMOVALS {
@@ -429,7 +428,7 @@ impl Scratch {
     }
 }
 
-/// A copy that carries all headers along.
+/// Makes a copy with all headers.
 async fn copy(
     store: &dyn WriteStore,
     source: &Version,
