@@ -1,10 +1,10 @@
-//! The fuzz targets without a fuzzer: each input that a corpus of `tests/fuzz` keeps, and random
-//! ones.
+//! Runs the fuzz targets without a fuzzer, on each input of the corpora in `tests/fuzz` and on
+//! random ones.
 
-// The targets name the modules they try by these paths, here and in the fuzz crate.
+// The targets refer to the modules under test by these paths, here and in the fuzz crate.
 use expirefs::{expiry, name};
 
-#[expect(dead_code, reason = "a target uses a part of it")]
+#[expect(dead_code, reason = "each target uses only a part of it")]
 #[path = "../src/body/pattern.rs"]
 mod pattern;
 #[path = "fuzz/targets/mod.rs"]
@@ -45,7 +45,7 @@ fn the_corpus_of_window() {
     run("window", targets::window);
 }
 
-/// Lines of what headers and keys are made of.
+/// Lines of text that headers and keys may contain.
 fn text() -> impl Strategy<Value = String> {
     let words = [
         "Sun",
@@ -91,7 +91,7 @@ fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(words.to_vec()), 0..24).prop_map(|w| w.concat())
 }
 
-/// Dates of the three forms, right and nearly right.
+/// Dates of the three forms, valid and almost valid.
 fn date() -> impl Strategy<Value = String> {
     let (day, month) = (0usize..7, 0usize..13);
     let time = (0u32..25, 0u32..61, 0u32..62);

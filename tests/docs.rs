@@ -1,4 +1,5 @@
-//! The part of docs/CONFIGURATION.md that is made from the definition of the command line.
+//! Checks the part of docs/CONFIGURATION.md that is generated from the definition of the command
+//! line.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes it.
 
@@ -9,7 +10,7 @@ use std::{env, fs};
 use clap::{Arg, Command, CommandFactory};
 use expirefs::config::args::Cli;
 
-/// What comes after this line is made here.
+/// The text after this line is generated here.
 const MARK: &str = "<!-- Below this line: made by `UPDATE_DOCS=1 cargo test --test docs`. -->\n";
 
 #[test]
@@ -22,7 +23,10 @@ fn configuration_lists_every_option_of_every_command() {
         fs::write(&path, made).expect("docs/CONFIGURATION.md is written");
     } else {
         let different = page.lines().zip(made.lines()).find(|(is, should)| is != should);
-        assert!(page == made, "docs/CONFIGURATION.md is old; set UPDATE_DOCS=1: {different:#?}");
+        assert!(
+            page == made,
+            "docs/CONFIGURATION.md is outdated; set UPDATE_DOCS=1: {different:#?}"
+        );
     }
 }
 

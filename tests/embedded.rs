@@ -1,4 +1,4 @@
-//! The embedded server, asked by the AWS SDK and, where raw bytes matter, over a bare socket.
+//! The embedded server, tested by the AWS SDK and, if raw bytes matter, over a plain socket.
 #![cfg(feature = "demo")]
 
 #[path = "embedded/changes.rs"]
@@ -38,7 +38,7 @@ struct Rig {
     signed: Client,
 }
 
-/// An HTTP response as it came: the head is status line and headers, up to the empty line.
+/// A raw HTTP response: the head is status line and headers, up to the empty line.
 struct Answer {
     head: Vec<u8>,
     body: Vec<u8>,
@@ -181,7 +181,7 @@ async fn aws_chunked_bodies_are_decoded() {
         let put = rig.raw("PUT /bkt/raw", &chunked, body.as_bytes()).await;
         assert_eq!(put.status(), expected, "{body:?}");
         let got = rig.raw("GET /bkt/raw", &[], b"").await;
-        assert_eq!(got.body, b"hello", "a refused body replaces nothing");
+        assert_eq!(got.body, b"hello", "a refused body does not replace the object");
     }
 }
 
@@ -221,7 +221,7 @@ async fn raw_expires_comes_back_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn every_answer_is_dated_and_none_has_an_expires_of_its_own() {
+async fn every_response_has_a_date_and_none_an_expires_of_its_own() {
     let rig = Rig::new().await;
     rig.handle.put("bkt", "k", Object::new("x"));
     for (line, expected) in [
@@ -239,7 +239,7 @@ async fn every_answer_is_dated_and_none_has_an_expires_of_its_own() {
 }
 
 #[tokio::test]
-async fn objects_put_inside_keep_what_they_were_given() {
+async fn objects_put_in_process_keep_their_headers() {
     let rig = Rig::new().await;
     let at = UNIX_EPOCH + Duration::from_millis(1_600_000_000_900);
     let object = Object::new(vec![7; 3]).last_modified(at);
@@ -351,7 +351,7 @@ async fn conditions_on_writing() {
 }
 
 #[tokio::test]
-async fn requests_are_counted_by_kind_and_calls_from_inside_are_not() {
+async fn http_requests_are_counted_by_kind_and_direct_calls_are_not() {
     let rig = Rig::new().await;
     rig.handle.put("bkt", "inside", Object::new("x"));
     rig.handle.delete("bkt", "inside");
@@ -369,7 +369,7 @@ async fn requests_are_counted_by_kind_and_calls_from_inside_are_not() {
     let both = Delete::builder().set_objects(Some(keys.into())).build();
     let delete = rig.signed.delete_objects().bucket("bkt").delete(both.unwrap());
     let deleted = delete.send().await.unwrap();
-    assert_eq!(deleted.deleted().len(), 2, "S3 says the same of absent keys");
+    assert_eq!(deleted.deleted().len(), 2, "S3 reports absent keys as deleted, too");
     assert_eq!(names(rig.list(), 1000).await, ["3"]);
     let copy = rig.signed.copy_object().bucket("bkt").key("4").copy_source("bkt/3");
     copy.send().await.unwrap();
@@ -408,7 +408,7 @@ async fn stopping_or_dropping_closes_listener_and_connections() {
         let mut rest = Vec::new();
         let closed = tokio::time::timeout(Duration::from_secs(5), idle.read_to_end(&mut rest));
         closed.await.expect("a closed connection").unwrap();
-        // The listener goes before the connections.
+        // The listener is closed before the connections.
         assert!(TcpStream::connect(address).await.is_err());
         rig.handle.put("bkt", "k", Object::new("a handle outlives its server"));
     }
@@ -416,12 +416,12 @@ async fn stopping_or_dropping_closes_listener_and_connections() {
 
 /// It checks no signatures, so no other host may reach it.
 #[tokio::test]
-async fn it_listens_on_loopback_alone() {
+async fn server_listens_on_loopback_only() {
     let server = Server::start().await.unwrap();
     let address = server.endpoint().strip_prefix("http://").unwrap().parse::<SocketAddr>().unwrap();
     assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
     assert!(TcpStream::connect(address).await.is_ok());
-    // Would be answered by a server that listens on all addresses.
+    // A server that listens on all addresses would answer.
     let other = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), address.port()));
     let error = TcpStream::connect(other).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

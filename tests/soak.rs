@@ -1,7 +1,8 @@
-//! Many minutes of everything at once (`scripts/soak`): a mount on SeaweedFS through a proxy that
-//! does harm to 2 % of all requests, under a limit of 128 descriptors. Objects are replaced and
-//! expire; readers read whole, here and there, in part, and hold files open. Every byte is checked;
-//! what the daemon holds is looked at each second. Nothing may grow, hang, or be wrong.
+//! A long test with all kinds of load (`scripts/soak`): a mount on SeaweedFS through a proxy that
+//! causes faults in 2 % of all requests, with a limit of 128 descriptors. Objects are replaced and
+//! expire; readers read whole files, random pieces and parts, and hold files open. Every byte is
+//! checked; the resources of the daemon are sampled each second. Nothing may grow, hang, or be
+//! wrong.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -27,12 +28,12 @@ const KEYS: usize = 80;
 const READERS: u64 = 16;
 /// Handles that each reader keeps open.
 const HELD: usize = 16;
-/// One request in so many meets a fault.
+/// One request in this many gets a fault.
 const ONE_IN: u64 = 50;
-/// Longer than any call of a program may take: the kernel asks once more for the pages whose
-/// read-ahead failed, and each time there may be a wait for a body, and the store's time.
+/// Longer than any system call may take: the kernel requests pages again if their read-ahead
+/// failed, and each request may wait for a body and for the store.
 const BOUND: Duration = Duration::from_secs(35);
-/// An expiry is a whole second, and the store's clock is known to less than one.
+/// An expiry is a whole second, and the store's clock is known to less than a second.
 const SLACK: Duration = Duration::from_millis(1500);
 const SIZES: [usize; 8] =
     [16, 5 * KIB, 60 * KIB, 200 * KIB, MIB + 1, 3 * MIB, 5 * MIB + 12345, 8 * MIB];
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     let outcomes = world.outcomes.lock().unwrap();
     let all: u64 = outcomes.values().sum();
     let failed: u64 = outcomes.iter().filter(|(k, _)| k.contains("EIO")).map(|(_, n)| n).sum();
-    // A body that breaks, and again each time it is resumed, is an error in the end.
+    // A body that breaks each time it is resumed finally is an error.
     if failed * 100 > all {
         wrong.push(format!("{failed} of {all} operations ended with EIO"));
     }
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A version of an object: its seed tells its content.
+/// A version of an object: its seed determines its content.
 #[derive(Clone, Copy)]
 struct Version {
     len: usize,
@@ -108,7 +109,7 @@ struct World {
     wrong: Mutex<Vec<String>>,
 }
 
-/// Numbers that look like chance (xorshift64).
+/// Pseudo-random numbers (xorshift64).
 struct Chance(u64);
 
 impl Chance {
@@ -120,7 +121,7 @@ impl Chance {
     }
 }
 
-/// A file held open, of which version it is, and its key.
+/// An open file, with its version and key.
 struct Open {
     file: File,
     key: usize,
@@ -148,7 +149,7 @@ impl World {
         world
     }
 
-    /// Puts a new version, which lives for ever, for some seconds, or not at all.
+    /// Puts a new version, which never expires, expires in some seconds, or has expired.
     fn put(&self, key: usize, chance: &mut Chance) {
         let seed = self.seeds.fetch_add(1, Ordering::Relaxed);
         let len = SIZES[chance.below(SIZES.len())];
@@ -223,7 +224,7 @@ impl World {
         }
     }
 
-    /// Opens a key, and reads of which version it is.
+    /// Opens a key, and finds out its version.
     fn open(&self, mount: &Mount, key: usize) -> Option<Open> {
         let asked = SystemTime::now();
         let file = self.told("open", self.timed(|| File::open(mount.path(name(key)))))?;
@@ -303,7 +304,7 @@ impl World {
         self.wrong.lock().unwrap().push(what);
     }
 
-    /// What is still held once all files are closed and idle connections have been closed, too.
+    /// Resources that are still held after all files and idle connections were closed.
     fn at_rest(&self, mount: &Mount, fds_before: usize) -> Vec<String> {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
@@ -337,7 +338,7 @@ fn list(mount: &Mount, key: usize) -> io::Result<usize> {
     entries.map(|entry| entry.map(|_| 1)).sum()
 }
 
-/// What the daemon holds at one moment.
+/// The resources of the daemon at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     at: f64,
@@ -394,19 +395,19 @@ fn most(samples: &[Sample], value: fn(&Sample) -> f64) -> f64 {
     samples.iter().map(value).fold(0.0, f64::max)
 }
 
-/// The first third, without its start, and the last one.
+/// The first third, without its start, and the last third.
 fn thirds(samples: &[Sample]) -> (&[Sample], &[Sample]) {
     let n = samples.len();
     (&samples[n / 6..n / 2], &samples[2 * n / 3..])
 }
 
-/// What grew from early on to the end, or was over its limit.
+/// Resources that grew from the first third to the last, or exceeded their limit.
 fn growth(samples: &[Sample]) -> Vec<String> {
     let (early, late) = thirds(samples);
     let mut wrong = Vec::new();
     for (name, value) in SERIES {
         let (before, after) = (median(early, value), median(late, value));
-        // Of what is held while it works a third more is chance; memory settles slowly.
+        // Under load a third more may be chance; memory settles slowly.
         let slack = if name.starts_with("memory") { 16.0 } else { 12.0 };
         if after > 1.34 * before + slack {
             wrong.push(format!("{name} grew from {before:.0} to {after:.0}"));
@@ -440,7 +441,7 @@ fn listed(outcomes: &BTreeMap<String, u64>) -> String {
     parts.join(", ")
 }
 
-/// The series above each other, over time.
+/// The time series, one above the other.
 fn svg(samples: &[Sample]) -> String {
     const WIDTH: f64 = 900.0;
     const HEIGHT: f64 = 70.0;

@@ -1,4 +1,4 @@
-//! The store over S3, as the file system sees it, against the server in this process.
+//! The store over S3, as the file system sees it, with the server in this process.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ async fn the_embedded_server_keeps_the_contract() {
     reading::keeps_the_contract(&rig.store, &rig.server.handle()).await;
     writing::keeps_the_contract(&rig.store).await;
     assert_eq!(rig.server.handle().uploads(BUCKET), 0);
-    assert_eq!(rig.clock.offset_ms(), 0, "both clocks are one");
+    assert_eq!(rig.clock.offset_ms(), 0, "both clocks are the same");
     let (counted, asked) = (rig.metrics.requests.now(), rig.server.handle().requests());
     let metrics::Requests { create_upload, upload_part, copy_part, complete_upload, .. } = counted;
     let steps = create_upload + upload_part + copy_part + complete_upload + counted.abort_upload;
@@ -99,7 +99,8 @@ async fn the_embedded_server_keeps_the_contract() {
     assert_eq!((create_upload, copy_part, complete_upload, counted.other), (2, 1, 2, 0));
 }
 
-/// A listing without a length ends with its connection: cut off at any byte, it is an error or whole.
+/// A listing without a length ends with its connection: truncated at any byte, it is an error or
+/// complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_cut_off_at_any_byte_is_an_error() {
     let (rig, _) = rig(Duration::from_secs(10)).await;
@@ -112,7 +113,7 @@ async fn a_listing_cut_off_at_any_byte_is_an_error() {
     let site = open_to_all(proxy.endpoint().url.clone()).locate().await.unwrap();
     let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
     let clock = Arc::new(Clock::server());
-    // A try is repeated while there is time; one is enough here.
+    // A request is retried until the timeout; one try is enough here.
     let timeout = Duration::from_millis(200);
     let store = S3::new(&site, &budget, timeout, clock, Arc::default()).await.unwrap();
     let mut cut = 0;
@@ -138,17 +139,17 @@ async fn a_listing_cut_off_at_any_byte_is_an_error() {
 
 #[test]
 fn seaweedfs_keeps_the_contract() {
-    keeps_the_contract_in_a_process_of_its_own("seaweedfs");
+    keeps_the_contract_in_another_process("seaweedfs");
 }
 
 #[test]
 fn moto_keeps_the_contract() {
-    keeps_the_contract_in_a_process_of_its_own("moto");
+    keeps_the_contract_in_another_process("moto");
 }
 
-/// Runs the test once more inside of `scripts/s3-server run`, which gives it a server and, in its
+/// Runs the test once more inside of `scripts/s3-server run`, which provides a server and, in the
 /// environment, credentials.
-fn keeps_the_contract_in_a_process_of_its_own(name: &str) {
+fn keeps_the_contract_in_another_process(name: &str) {
     if given().as_deref() != Some(name) {
         let me = env::current_exe().expect("this program");
         let mut again = Command::new(SCRIPT);
@@ -187,9 +188,9 @@ fn in_bucket_of(name: &str, runtime: &Runtime) -> (S3, Bucket) {
     (store.unwrap(), bucket)
 }
 
-/// A store that is asked too much is asked again, by fewer at a time, and answers in the end.
+/// A throttling store gets retries, with fewer requests at a time, and finally answers.
 #[tokio::test]
-async fn what_is_throttled_is_asked_again() {
+async fn throttled_requests_are_retried() {
     const KEYS: usize = 60;
     let (rig, _) = rig(Duration::from_secs(30)).await;
     let bucket = rig.server.handle();
@@ -216,7 +217,7 @@ async fn a_store_that_throttles_for_ever_is_an_error_within_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_probe_brings_headers_and_the_first_bytes() {
+async fn a_probe_returns_headers_and_the_first_bytes() {
     let (rig, _) = rig(Duration::from_secs(10)).await;
     let bucket = rig.server.handle();
     bucket.put(BUCKET, "f", Object::new("0123456789").expires("never"));
@@ -226,7 +227,7 @@ async fn a_probe_brings_headers_and_the_first_bytes() {
         let probed = rig.store.probe("f", most).await.unwrap();
         assert_eq!(probed, (head.clone(), Bytes::from(first)));
     }
-    // An empty object has no first byte, which S3 says with a 416: its headers come with a HEAD.
+    // An empty object has no first byte, so S3 answers 416: its headers come with a HEAD.
     let (empty, first) = rig.store.probe("empty", 100).await.unwrap();
     assert_eq!(
         (empty.version.size, empty.headers.expires.as_deref(), first.len()),
@@ -235,7 +236,7 @@ async fn a_probe_brings_headers_and_the_first_bytes() {
     assert_eq!(rig.store.probe("nothing", 100).await, Err(Error::NotFound));
     let asked = (rig.metrics.requests.head.get(), rig.metrics.requests.get.get());
     assert_eq!(asked, (2, 5));
-    // All of them were read to their ends, so one connection was enough.
+    // All of them were read to the end, so one connection was enough.
     assert_eq!(rig.metrics.connections_opened.get(), 1);
     assert_eq!(rig.metrics.connections_reused.get(), 6);
 }
@@ -254,7 +255,7 @@ async fn an_expires_of_any_bytes_is_accepted() {
 }
 
 #[tokio::test]
-async fn sockets_stay_under_the_ceiling() {
+async fn sockets_stay_under_the_limit() {
     let (rig, budget) = rig(Duration::from_secs(2)).await;
     rig.server.handle().put(BUCKET, "f", Object::new(vec![7; 8 << 20]));
     let version = rig.store.head("f").await.unwrap().version;
@@ -271,7 +272,7 @@ async fn sockets_stay_under_the_ceiling() {
     assert_eq!(sockets(), budget.connections() as u64);
 }
 
-/// Reads the head of a request. False where none comes any more.
+/// Reads the head of a request. False if the connection was closed.
 async fn read_request(client: &mut BufReader<TcpStream>) -> io::Result<bool> {
     let mut line = String::new();
     while line != "\r\n" {
@@ -283,8 +284,8 @@ async fn read_request(client: &mut BufReader<TcpStream>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// A server that writes the head of an answer and its body apart, under Nagle's algorithm, as Ceph's
-/// gateway does: the kernel holds the body back until the head has been acknowledged.
+/// A server that writes the head of a response and its body separately, under Nagle's algorithm, as
+/// Ceph's gateway does: the kernel delays the body until the head was acknowledged.
 async fn nagling() -> String {
     const HEAD: &str = "HTTP/1.1 206 Partial Content\r\n\
         Content-Length: 10\r\nContent-Range: bytes 0-9/10\r\nETag: \"e\"\r\n\
@@ -308,7 +309,7 @@ async fn nagling() -> String {
 }
 
 #[tokio::test]
-async fn a_server_under_nagle_is_not_kept_waiting_for_delayed_acks() {
+async fn a_server_with_nagle_does_not_wait_for_delayed_acks() {
     const REQUESTS: u32 = 200;
     let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
     let (endpoint, clock) = (open_to_all(nagling().await), Arc::new(Clock::server()));
@@ -328,7 +329,7 @@ async fn a_server_under_nagle_is_not_kept_waiting_for_delayed_acks() {
     assert!(took < REQUESTS * Duration::from_millis(25), "{REQUESTS} requests took {took:?}");
 }
 
-/// A server of an object that it does not send: all its answers are heads.
+/// A server that sends only the headers of an object, never its body.
 async fn withholding() -> String {
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nETag: \"e\"\r\n\
         Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
@@ -346,7 +347,8 @@ async fn withholding() -> String {
     url
 }
 
-/// Gives out credentials that are to be refreshed at each use. The number of times it did.
+/// Serves credentials that must be refreshed at each use. Returns its URL and the number of times
+/// it was used.
 fn short_lived_credentials() -> (String, Arc<AtomicUsize>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -370,7 +372,7 @@ fn short_lived_credentials() -> (String, Arc<AtomicUsize>) {
     (url, given)
 }
 
-/// Runs once more in a process of its own, where the environment says whence credentials come.
+/// Runs again in another process, whose environment sets the source of credentials.
 #[test]
 fn credentials_are_refreshed_while_bodies_hold_all_sockets() {
     const FROM: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
@@ -386,7 +388,7 @@ fn credentials_are_refreshed_while_bodies_hold_all_sockets() {
             again.env(file, "/dev/null");
         }
         assert!(again.status().expect("it runs").success(), "see above");
-        // For each body, and for one request more, which no socket is left for.
+        // For each body, and for one more request, for which no socket is left.
         let given = given.load(Ordering::Relaxed);
         assert!(given > budget.connections(), "{given} of {}", budget.connections());
         return;

@@ -1,4 +1,4 @@
-//! What requests that change a bucket do, and under which conditions.
+//! Requests that change a bucket, and their conditions.
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
@@ -15,7 +15,7 @@ const MIB: usize = 1 << 20;
 const OLD: &str = "\"149603e6c03516362a8da23f624db945\"";
 
 impl Rig {
-    /// What is under a key now.
+    /// The current content of a key.
     async fn content(&self, key: &str) -> Vec<u8> {
         self.raw(&format!("GET /bkt/{key}"), &[], b"").await.body
     }
@@ -90,7 +90,7 @@ async fn an_upload_is_an_object_once_it_is_complete() {
 }
 
 #[tokio::test]
-async fn a_copy_carries_all_headers_or_none() {
+async fn a_copy_takes_all_headers_or_none() {
     let rig = Rig::new().await;
     let put = rig.put("k").content_type("a/b").content_encoding("br").metadata("who", "me");
     put.send().await.unwrap();
@@ -115,7 +115,7 @@ async fn a_copy_carries_all_headers_or_none() {
 }
 
 #[tokio::test]
-async fn conditions_of_copies_uploads_and_deletes() {
+async fn copies_uploads_and_deletes_check_their_conditions() {
     let rig = Rig::new().await;
     let reset = || {
         rig.handle.put("bkt", "old", Object::new("old"));
@@ -204,9 +204,9 @@ async fn a_rename_moves_the_object_or_makes_an_empty_one() {
     assert_eq!((rig.content("to").await, rig.content("a%20b").await), (vec![], b"hello".to_vec()));
 }
 
-/// As it is measured on Ceph RGW and Garage.
+/// As measured on Ceph RGW and Garage.
 #[tokio::test]
-async fn conditions_can_be_ignored_and_want_etags_without_quotes() {
+async fn conditions_can_be_ignored_or_require_etags_without_quotes() {
     let rig = Rig::new().await;
     rig.handle.put("bkt", "old", Object::new("old"));
     rig.handle.behave_as(Personality { bare_etags: true, ..Personality::S3 });

@@ -9,7 +9,7 @@ use expirefs::embedded::Object;
 
 use super::{HELLO, Rig};
 
-/// The names of a whole listing in the order they came, every page but the last being full.
+/// All names of a listing in the order received; every page except the last must be full.
 pub async fn names(list: ListObjectsV2FluentBuilder, size: usize) -> Vec<String> {
     let (mut names, mut token) = (Vec::new(), None);
     loop {
@@ -18,13 +18,13 @@ pub async fn names(list: ListObjectsV2FluentBuilder, size: usize) -> Vec<String>
         let keys = page.contents().iter().map(|object| object.key());
         let prefixes = page.common_prefixes().iter().map(|common| common.prefix());
         let mut entries: Vec<_> = keys.chain(prefixes).map(|name| name.unwrap().into()).collect();
-        // XML has them in two lists, each in order; together they are a contiguous stretch.
+        // XML has them in two lists, each in order; together they are a contiguous range.
         entries.sort();
         assert_eq!(page.key_count(), Some(entries.len() as i32));
         token = page.next_continuation_token().map(Into::into);
         assert_eq!(page.is_truncated(), Some(token.is_some()));
         assert!(entries.len() == size || token.is_none());
-        assert!(names.is_empty() || names.last() < entries.first(), "a page goes on");
+        assert!(names.is_empty() || names.last() < entries.first(), "pages are in order");
         names.extend(entries);
         if token.is_none() {
             return names;
@@ -33,7 +33,7 @@ pub async fn names(list: ListObjectsV2FluentBuilder, size: usize) -> Vec<String>
 }
 
 #[tokio::test]
-async fn listings_agree_with_an_independent_computation_whatever_the_page() {
+async fn listings_match_an_independent_computation_for_any_page_size() {
     let rig = Rig::new().await;
     let keys = "a|a b|a/|a/1|a/1/x|a/1/y|a/2|a/b/c/d|a0|a.txt|b//c|b//d|b/e|é/1|é/2|z&<>'\"|dir/f1|\
                 dir/f2|dir/f3|dir/sub/f|dir/sub2/f|dir-x|日本/語|😀|\u{fffd}|/root|//two";
@@ -65,10 +65,10 @@ async fn listings_agree_with_an_independent_computation_whatever_the_page() {
 }
 
 #[tokio::test]
-async fn listings_tell_size_etag_and_time_and_encode_names_if_asked() {
+async fn listings_have_size_etag_and_time_and_encode_names_on_request() {
     let rig = Rig::new().await;
     let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    // Neither bell nor carriage return survives XML, in a key or in a token.
+    // XML cannot carry a bell or a carriage return, in a key or in a token.
     let object = Object::new("hello").last_modified(at);
     rig.handle.put("bkt", "bell\u{7}\r x/a", object);
     rig.handle.put("bkt", "bell\u{7}\r x/b", Object::new(""));

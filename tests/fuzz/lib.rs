@@ -1,4 +1,4 @@
-//! The pure modules of expirefs, and what holds of each for any input.
+//! The pure modules of expirefs, and their properties for any input.
 
 #![allow(dead_code)]
 

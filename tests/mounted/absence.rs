@@ -1,4 +1,4 @@
-//! Rule R5 as programs meet it: what something between here and the store says makes no file vanish.
+//! Rule R5 as programs see it: no response of something between here and the store hides a file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::mount::{Mount, Setup};
 use crate::support::proxy::{Answer, Fault, Proxy, Request, at_random};
 use crate::support::wait::within;
 
-/// Longer than any call may take here.
+/// Longer than any system call may take here.
 const HANGS: Duration = Duration::from_secs(60);
 
 const FILES: [&str; 7] = ["d/f0", "d/f1", "d/sub/f2", "d-e", "e/f3", "top", "top-2"];
@@ -56,7 +56,7 @@ impl Rig {
     }
 }
 
-/// The files below a folder, and what they hold.
+/// The files below a folder, and their content.
 fn files(folder: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
@@ -73,9 +73,9 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
     found
 }
 
-/// A server that restarts behind an ingress, at each request of a run of `rsync --delete`.
+/// A server behind an ingress restarts, at each request of a run of `rsync --delete`.
 #[test]
-fn a_mirror_survives_a_store_that_turns_to_404_at_any_moment() {
+fn a_mirror_survives_404s_that_start_at_any_request() {
     const THREADS: u64 = 6;
     let at_every = |first: u64| {
         let rig = Rig::new();
@@ -83,7 +83,7 @@ fn a_mirror_survives_a_store_that_turns_to_404_at_any_moment() {
         let before = rig.proxy.requests();
         let sound = rig.rsync(&mount);
         assert!(sound.status.success(), "{sound:?}");
-        rig.assert_mirror_is_whole("with a sound store", &sound);
+        rig.assert_mirror_is_whole("with a working store", &sound);
         let requests = rig.proxy.requests() - before;
         for moment in (first..=requests).step_by(THREADS as usize) {
             let last = rig.proxy.requests() + moment;
@@ -98,11 +98,12 @@ fn a_mirror_survives_a_store_that_turns_to_404_at_any_moment() {
         let last = rig.rsync(&mount);
         assert!(last.status.success(), "{last:?}");
     };
-    // They wait for the retries of the daemon for the most part.
+    // Most of the time is spent waiting for retries of the daemon.
     thread::scope(|scope| (0..THREADS).for_each(|first| _ = scope.spawn(move || at_every(first))));
 }
 
-/// Two servers behind a balancer, one of which is no S3 server: first only listings work, then nothing.
+/// Two servers behind a balancer, one of which is not an S3 server: first only listings work
+/// always, then no request does.
 #[test]
 fn occasional_404s_hide_no_file() {
     let rig = Rig::new();
@@ -131,13 +132,14 @@ fn occasional_404s_hide_no_file() {
     }
 }
 
-/// Listings that end with their connection, at each byte.
+/// Listings that are truncated when their connection closes.
 #[test]
-fn a_listing_that_is_cut_off_hides_no_file() {
+fn a_truncated_listing_hides_no_file() {
     let rig = Rig::new();
     let mount = rig.mount("--timeout 2s");
     assert!(rig.rsync(&mount).status.success());
-    // Each cut costs the tries of a request: so every so many bytes, and all of them in tests/store.rs.
+    // Each cut costs all tries of a request, so only some lengths are tested here, and all of them
+    // in tests/store.rs.
     for bytes in (0..1400).step_by(200) {
         rig.proxy.script(move |request: &Request| match request.is_list() {
             true => Fault::Cut(bytes),
@@ -150,7 +152,7 @@ fn a_listing_that_is_cut_off_hides_no_file() {
 
 /// A proxy with some wrong answers: a failure of one object does not affect the others.
 #[test]
-fn one_object_that_fails_hides_no_other() {
+fn a_failing_object_hides_no_other() {
     let rig = Rig::new();
     let mount = rig.mount("--timeout 4s");
     for status in [500, 503, 403, 400, 404] {
@@ -162,7 +164,7 @@ fn one_object_that_fails_hides_no_other() {
             let names = fs::read_dir(mount.path("d")).expect("d");
             names.map(|name| name.expect("a name").file_name()).collect::<Vec<_>>()
         });
-        // A 404 that says NoSuchKey is the store's own word, and the listing has the key all the same.
+        // A 404 with NoSuchKey comes from the store itself, but the listing still has the key.
         assert_eq!(names, ["f0", "f1", "sub"], "{status}");
         assert!(fs::read(mount.path("d/f1")).is_ok(), "{status}");
     }
@@ -170,9 +172,9 @@ fn one_object_that_fails_hides_no_other() {
     assert!(said.iter().any(|line| line.contains("key=\"d/f0\"")), "{said:#?}");
 }
 
-/// A bucket that is deleted while it is mounted is no bucket without files.
+/// A bucket that is deleted while it is mounted does not look like an empty one.
 #[test]
-fn a_bucket_that_is_gone_is_an_error() {
+fn a_deleted_bucket_is_an_error() {
     let rig = Rig::new();
     let mount = rig.mount("--timeout 2s");
     let gone = "<Error><Code>NoSuchBucket</Code><Message>none</Message></Error>";

@@ -1,4 +1,4 @@
-//! M5: what stat(2) and statfs(2) say; and what getxattr(2) tells of an object.
+//! M5: the results of stat(2) and statfs(2), and of getxattr(2) for an object.
 
 use std::ffi::CString;
 use std::fs;
@@ -29,7 +29,7 @@ fn bucket() -> Bucket {
 }
 
 #[test]
-fn a_file_tells_its_size_times_mode_and_owner() {
+fn stat_shows_size_times_mode_and_owner() {
     let bucket = bucket();
     let modified = bucket.head("folder/file").last_modified.expect("Last-Modified").secs();
     let mount = bucket.mounting().start();
@@ -58,8 +58,8 @@ fn options_set_owner_and_modes() {
     assert_eq!(stat, "folder 550 1234 2345\nfolder/file 440 1234 2345\n");
 }
 
-/// Asked for or listed, and after the metadata lifetime: while the version is the same, so is its
-/// number. `--metadata-ttl 0s` makes the kernel ask each time.
+/// Looked up or listed, and after the metadata TTL: the same version has the same inode number.
+/// `--metadata-ttl 0s` makes the kernel send a lookup each time.
 #[test]
 fn the_inode_number_is_fixed_for_a_version() {
     let mount = bucket().mounting().with("--metadata-ttl 0s").start();
@@ -100,16 +100,16 @@ fn described() -> Embedded {
     store
 }
 
-/// What getfattr(1) finds of a file, without the prefix that is ours.
+/// The output of getfattr(1) for a file, without our prefix.
 fn described_as(folder: &Path, name: &str) -> String {
     let found = shell(folder, &format!("stat '{name}' > /dev/null; getfattr -d '{name}'"));
     let lines = found.lines().filter_map(|line| line.strip_prefix("user.expirefs."));
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// Attributes tell what the store said of an object, and ask it nothing.
+/// Attributes show cached headers of an object, without a request.
 #[test]
-fn extended_attributes_tell_what_is_known_of_an_object() {
+fn extended_attributes_show_the_headers_of_an_object() {
     let store = described();
     let mount = store.mounting().with("--metadata-ttl 60s --on-unparsable fresh").start();
     let etag = "9dd4e461268c8034f5c8564e155c67a6"; // md5 of `x`
@@ -140,9 +140,9 @@ fn extended_attributes_tell_what_is_known_of_an_object() {
     assert_eq!(shell(mount.dir(), "getfattr -d . d"), "", "directories");
 }
 
-/// `ls` that colours, `cp -a` and the kernel ask for others, and go on without.
+/// `ls --color`, `cp -a` and the kernel request other attributes, and work without them.
 #[test]
-fn other_extended_attributes_are_not_there() {
+fn other_extended_attributes_do_not_exist() {
     let store = described();
     let mount = store.mounting().start();
     for path in [mount.path("d/imf"), mount.path("d"), mount.dir().to_owned()] {
@@ -162,9 +162,9 @@ fn other_extended_attributes_are_not_there() {
     shell(&mount.path("d"), &format!("cp -a imf {0}/; ls -l --color {0}", copy.path().display()));
 }
 
-/// getxattr(2): a size of 0 asks for the length, one that is too small is an error.
+/// getxattr(2): a size of 0 returns the length, a size that is too small is an error.
 #[test]
-fn the_length_of_an_attribute_can_be_asked_for() {
+fn the_length_of_an_attribute_can_be_queried() {
     let store = described();
     let mount = store.mounting().start();
     let get = |room: usize| {
@@ -184,20 +184,20 @@ fn the_length_of_an_attribute_can_be_asked_for() {
     assert_eq!(shell(mount.dir(), &format!("python3 -c \"{script}\"")), listed);
 }
 
-/// getxattr(2) with room for so many bytes: the length it returns, and what it has written.
+/// getxattr(2) with room for `room` bytes: the length it returns, and the bytes it wrote.
 fn getxattr(path: &Path, name: &str, room: usize) -> io::Result<(usize, Vec<u8>)> {
     let path = CString::new(path.as_os_str().as_bytes()).expect("a path without NUL");
     let name = CString::new(name).expect("a name without NUL");
     let mut value = vec![0; room];
     let into = if room == 0 { ptr::null_mut() } else { value.as_mut_ptr().cast() };
-    // SAFETY: both strings end in NUL, and `into` has room for as many bytes as are said.
+    // SAFETY: both strings end in NUL, and `into` has room for that many bytes.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), into, room) };
     let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
     value.truncate(length.min(room));
     Ok((length, value))
 }
 
-/// What a program compiled for 32 bits does without `_FILE_OFFSET_BITS`: numbers of 32 bits, or
+/// A program compiled for 32 bits without `_FILE_OFFSET_BITS`: it gets 32-bit numbers, or
 /// EOVERFLOW.
 const PROGRAM: &str = r#"
 #include <dirent.h>
@@ -235,7 +235,7 @@ int main(int argc, char **argv) {
 "#;
 
 #[test]
-fn a_32_bit_program_sees_what_others_see() {
+fn a_32_bit_program_sees_the_same_as_others() {
     let store = Embedded::start();
     (0..300).for_each(|i| store.put(&format!("d{}/e/{i}", i % 7), "x"));
     let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");

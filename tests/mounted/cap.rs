@@ -31,7 +31,8 @@ fn name(i: usize) -> String {
     format!("{i:02}")
 }
 
-/// Open the first `count` files, each read before the next is opened: so each has had a body.
+/// Opens the first `count` files, and reads each before the next is opened, so that each has had a
+/// body.
 fn open_and_read_a_little(mount: &Mount, count: usize) -> Vec<File> {
     let open = |i| {
         let file = File::open(mount.path(name(i))).unwrap_or_else(|e| panic!("open {i}: {e}"));
@@ -43,7 +44,7 @@ fn open_and_read_a_little(mount: &Mount, count: usize) -> Vec<File> {
     (0..count).map(open).collect()
 }
 
-/// Read all of them in turn, a slice of each and then the next slice of each, up to `end`.
+/// Reads all of them in turn, one slice of each and then the next slice of each, up to `end`.
 fn read_in_turn(files: &[File], end: usize) {
     let mut slice = vec![0; SLICE];
     for offset in (0..end).step_by(SLICE) {
@@ -56,8 +57,8 @@ fn read_in_turn(files: &[File], end: usize) {
     }
 }
 
-/// B4: bodies never exceed the cap, and no reader notices. B5: one that has been read to its end is
-/// closed, though its handle lives on.
+/// B4: bodies never exceed the cap, and no reader notices. B5: a body that was read to its end is
+/// closed, while its handle stays open.
 #[test]
 fn a_hundred_handles_share_eight_bodies() {
     let mount = BUCKET.mounting().with("--max-open-bodies 8").start();
@@ -76,8 +77,8 @@ fn a_hundred_handles_share_eight_bodies() {
     assert!((1..=8).contains(&peak), "bodies_peak is {peak}");
 }
 
-/// B3: what the daemon chooses for itself lies below its limit, so nothing ever fails for want of a
-/// descriptor; and `stat` and `ls` work while all bodies are taken.
+/// B3: the default cap is below the descriptor limit, so nothing ever runs out of descriptors; and
+/// `stat` and `ls` work while all bodies are in use.
 #[test]
 fn the_default_cap_lies_below_the_descriptor_limit() {
     let mount = BUCKET.mounting().nofile(64).start();
@@ -104,12 +105,12 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
     assert!(kept < raised, "cap {kept} of 128, {raised} of 512");
 }
 
-/// B4 with `--no-parking`: the ninth open waits for its second and fails; metadata does not wait; and
-/// a close lets the next open in.
+/// B4 with `--no-parking`: the ninth open waits for `--open-wait` and fails; metadata requests do
+/// not wait; and after a close the next open succeeds.
 #[test]
-fn without_parking_the_ninth_open_fails_and_metadata_goes_on() {
-    // The bound itself is tested on a clock that is moved by hand. Here it leaves time for others
-    // to be answered meanwhile, on a busy machine too.
+fn without_parking_the_ninth_open_fails_and_metadata_requests_succeed() {
+    // The exact limit is tested with a manual clock. Here it leaves time for other requests, even
+    // on a busy machine.
     let args = "--max-open-bodies 8 --no-parking --open-wait 3s";
     let mount = BUCKET.mounting().with(args).start();
     let mut files = open_and_read_a_little(&mount, 8);
@@ -140,9 +141,9 @@ fn without_parking_the_ninth_open_fails_and_metadata_goes_on() {
     assert_same_bytes("the ninth", &start, &part(8, 0..start.len()));
 }
 
-/// B4: an open that waits is let in by a close, not by the end of its wait.
+/// B4: a waiting open succeeds at a close, before its wait ends.
 #[test]
-fn a_close_lets_a_waiting_open_in() {
+fn a_waiting_open_succeeds_after_a_close() {
     let args = "--max-open-bodies 2 --no-parking --open-wait 20s";
     let mount = BUCKET.mounting().with(args).start();
     let mut files = open_and_read_a_little(&mount, 2);
@@ -159,9 +160,9 @@ fn a_close_lets_a_waiting_open_in() {
     });
 }
 
-/// B6: closed halfway or at the end, bodies leave no descriptor behind.
+/// B6: bodies that are closed halfway or at the end leave no descriptor behind.
 #[test]
-fn descriptors_return_when_handles_are_closed() {
+fn descriptors_are_freed_when_handles_are_closed() {
     let mount = BUCKET.mounting().with("--pool-idle 1s").start();
     let daemon = mount.process();
     let before = daemon.fds();
@@ -178,7 +179,7 @@ fn timed<T>(action: impl FnOnce() -> T) -> (T, Duration) {
     (action(), start.elapsed())
 }
 
-/// B4: handles that were opened and not read give up their bodies, and later reads are right.
+/// B4: handles that were opened and not read release their bodies, and later reads are correct.
 #[test]
 fn five_hundred_opens_without_a_read_share_eight_bodies() {
     const OPENS: usize = 500;
@@ -200,7 +201,7 @@ fn five_hundred_opens_without_a_read_share_eight_bodies() {
 
 /// B4: a program that opens and reads at once keeps its body, however many others wait.
 #[test]
-fn many_threads_that_open_and_read_ask_once_for_a_file() {
+fn many_threads_that_open_and_read_send_one_request_per_file() {
     const THREADS: usize = 32;
     const EACH: usize = 12;
     let store = Embedded::start();

@@ -1,4 +1,4 @@
-//! M2 and M3: one mount point with several daemons, and one that is moved.
+//! M2 and M3: several daemons on one mount point, and a mount point that is moved.
 
 use std::fs;
 use std::io::Read;
@@ -18,7 +18,7 @@ const BOUND: Duration = Duration::from_secs(60);
 const DAEMONS: usize = 5;
 const ROUNDS: usize = 5;
 
-/// Daemons that are killed, and a mount point that is cleared, whatever comes of a test.
+/// Daemons and a mount point, killed and cleared at the end of a test, even if it fails.
 struct Rivals<'a>(Vec<Child>, &'a Path);
 
 impl Drop for Rivals<'_> {
@@ -33,7 +33,7 @@ impl Drop for Rivals<'_> {
     }
 }
 
-/// How many mounts there are on exactly this directory.
+/// The number of mounts on exactly this directory.
 fn mounts(dir: &Path) -> usize {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
     let dir = dir.to_str();
@@ -52,7 +52,7 @@ fn said(child: &mut Child) -> String {
     said
 }
 
-/// Several are started at once: one mounts, the others say why they do not, and it is mounted once.
+/// Starts several at once: one mounts, the others report why they do not, and it is mounted once.
 #[track_caller]
 fn assert_one_wins(setup: &Setup, dir: &Path, runtime: &Path) -> Child {
     let daemons = (0..DAEMONS).map(|_| start(setup, dir, runtime)).collect();
@@ -102,7 +102,8 @@ fn one_of_several_concurrent_mounts_on_a_directory_succeeds() {
     }
 }
 
-/// M3: a mount moves with the directory it lies in. It is unmounted there, and leaves no dead mount.
+/// M3: a mount moves with its parent directory. It is unmounted at its new place, and leaves no
+/// dead mount.
 #[test]
 fn a_mount_below_a_renamed_directory_is_unmounted() {
     let server = Embedded::start();

@@ -25,7 +25,7 @@ fn bucket() -> Bucket {
 }
 
 #[test]
-fn status_tells_what_the_daemon_holds() {
+fn status_shows_what_the_daemon_holds() {
     let bucket = bucket();
     let mount = bucket.mounting().nofile(200).with("--max-open-bodies 7").start();
     let numbers = |names: &[&str]| {
@@ -60,9 +60,9 @@ fn status_tells_what_the_daemon_holds() {
     drop(file);
 }
 
-/// A process that holds a body open without reading it is logged once.
+/// A process that holds a body open without a read is logged once.
 #[test]
-fn a_body_that_nobody_reads_is_reported_once() {
+fn an_unread_body_is_reported_once() {
     let bucket = bucket();
     let mount = bucket.mounting().with("--idle-warn 1s").start();
     let file = fs::File::open(mount.path("folder/file")).expect("open");
@@ -79,7 +79,7 @@ fn a_body_that_nobody_reads_is_reported_once() {
         assert!(report.contains(part), "no {part} in {report}");
     }
     assert_eq!(mount.status().number("bodies_forgotten"), 1);
-    // After a read it is not idle any more, and may be logged again later.
+    // After a read it is no longer idle, and may be logged again later.
     file.read_exact_at(&mut [0; 4096], 8 * MIB as u64).expect("read on");
     assert_eq!(mount.status().number("bodies_forgotten"), 0);
     assert_eq!(reports().len(), 1, "{:#?}", reports());
@@ -88,7 +88,7 @@ fn a_body_that_nobody_reads_is_reported_once() {
 
 /// For people: the same figures as a text.
 #[test]
-fn status_without_json_is_a_text() {
+fn status_without_json_is_text() {
     let mount = bucket().mounting().with("--max-open-bodies 7").start();
     let output = mount.control("status", &[]);
     let text = String::from_utf8(output.stdout).expect("text");
@@ -97,7 +97,7 @@ fn status_without_json_is_a_text() {
 }
 
 #[test]
-fn the_socket_is_private_and_goes_with_the_mount() {
+fn the_socket_is_private_and_removed_with_the_mount() {
     let mut mount = bucket().mounting().start();
     let sockets = sockets_under(mount.runtime_dir());
     assert_eq!(sockets.len(), 1, "{sockets:?}");
@@ -110,9 +110,9 @@ fn the_socket_is_private_and_goes_with_the_mount() {
     mount.assert_nothing_left();
 }
 
-/// Both commands say what is wrong with a folder on which nothing is mounted.
+/// Both commands report that nothing is mounted on the folder.
 #[test]
-fn a_folder_that_is_no_mount_is_refused() {
+fn a_folder_that_is_not_a_mount_is_refused() {
     let mut mount = bucket().mounting().start();
     assert!(mount.control("umount", &[]).status.success());
     assert!(mount.ended().success());
@@ -129,8 +129,8 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("text")
 }
 
-/// A daemon that cannot be asked may be serving: it keeps its mount, hung or not, unless `--force`
-/// is given.
+/// A daemon that cannot be reached may still serve: its mount stays, whether it hangs or not,
+/// without `--force`.
 #[test]
 fn umount_leaves_the_mount_of_a_daemon_that_may_be_alive() {
     let mut mount = bucket().mounting().start();
@@ -161,7 +161,7 @@ fn umount_leaves_the_mount_of_a_daemon_that_may_be_alive() {
 #[test]
 fn umount_clears_a_dead_mount() {
     let mut mount = bucket().mounting().start();
-    // The kernel still has what it was told of the root.
+    // The kernel still caches the attributes of the root.
     fs::metadata(mount.dir()).expect("stat");
     mount.signal(Signal::SIGKILL);
     mount.ended();
@@ -170,9 +170,9 @@ fn umount_clears_a_dead_mount() {
     assert!(!is_mounted(mount.dir()));
 }
 
-/// Clients that connect and say nothing, more than there are places and descriptors for.
+/// Clients that connect and send nothing, more than there are places and descriptors.
 #[test]
-fn silent_clients_do_not_keep_status_from_its_answer() {
+fn silent_clients_do_not_block_status() {
     let mount = bucket().mounting().start();
     let sockets = sockets_under(mount.runtime_dir());
     let [socket] = sockets.as_slice() else { panic!("{sockets:?}") };
@@ -183,7 +183,7 @@ fn silent_clients_do_not_keep_status_from_its_answer() {
     drop(silent);
 }
 
-/// A client finds the socket whichever place its daemon has taken.
+/// A client finds the socket in whichever place its daemon uses.
 #[test]
 fn the_environments_of_daemon_and_client_may_differ() {
     let bucket = bucket();
@@ -198,7 +198,7 @@ fn the_environments_of_daemon_and_client_may_differ() {
     assert!(mount.ended().success());
 }
 
-/// What another version asks is not taken for something else, and is answered by a line of text.
+/// A request of another version is not misread, and is answered with a line of text.
 #[test]
 fn a_request_of_another_version_is_refused() {
     let store = Embedded::start();
@@ -216,15 +216,15 @@ fn a_request_of_another_version_is_refused() {
     assert!(is_mounted(mount.dir()));
 }
 
-/// The same of answers: each command fails with one line that says why, and prints nothing else.
+/// The same for replies: each command fails with one line that says why, and prints nothing else.
 #[test]
-fn an_answer_of_another_version_is_not_shown() {
+fn a_reply_of_another_version_is_not_shown() {
     let store = Embedded::start();
     let mount = store.mounting().start();
     let socket = sockets_under(mount.runtime_dir()).pop().expect("a socket");
     let aside = socket.with_extension("aside");
     fs::rename(&socket, &aside).expect("rename");
-    // What a daemon says that knows no versions of the protocol, and what later ones might.
+    // Replies of a daemon without protocol versions, and of possible later ones.
     let answers =
         ["not a request: unknown variant `protocol`\n", r#"{"version":"9"}"#, r#"{"Ok":9}"#];
     for answer in answers {
@@ -254,9 +254,9 @@ fn an_answer_of_another_version_is_not_shown() {
     fs::rename(&aside, &socket).expect("rename");
 }
 
-/// Several clients that ask to unmount at one time all get the outcome.
+/// Several clients that request to unmount at the same time all get the outcome.
 #[test]
-fn everybody_who_asks_to_unmount_is_told() {
+fn every_client_that_unmounts_gets_the_outcome() {
     let store = Embedded::start();
     store.put("f", content(1, MIB));
     let mut mount = store.mounting().start();

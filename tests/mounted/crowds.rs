@@ -14,8 +14,8 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::tools::shell;
 use crate::support::wait::{at_most, eventually, within};
 
-/// Directories do not take the place of files: with more directories known than there may be files
-/// that nobody has opened, files stay with the kernel.
+/// Directories do not evict files: with more directories known than the limit of unopened files,
+/// files stay in the kernel's cache.
 #[test]
 fn files_stay_cached_beside_many_directories() {
     const DIRECTORIES: usize = 33_000;
@@ -39,21 +39,22 @@ fn files_stay_cached_beside_many_directories() {
     assert!(mount.status().number("inodes") >= DIRECTORIES as i64);
 }
 
-/// Files read again whose pages the kernel may have dropped by itself, being short of memory.
+/// Files that may need a GET in the second pass, since the kernel may drop pages when memory is
+/// short.
 fn slack(files: usize) -> u64 {
     files as u64 / 20
 }
 
-/// Objects that are fresh are read a second time without a GET, however many there are, in however
-/// many directories. `EXPIREFS_TEST_CROWD=100000:65536` asks for so many files and directories.
+/// Fresh objects are read a second time without a GET, however many files and directories there
+/// are. `EXPIREFS_TEST_CROWD=100000:65536` sets the numbers of files and directories.
 #[test]
-fn a_second_reading_of_many_files_in_many_directories_sends_no_get() {
+fn a_second_read_of_many_files_in_many_directories_sends_no_get() {
     let size = env::var("EXPIREFS_TEST_CROWD").unwrap_or_else(|_| "3000:2000".into());
     let (files, directories) = size.split_once(':').expect("FILES:DIRECTORIES");
     let [files, directories]: [usize; 2] =
         [files, directories].map(|n| n.parse().expect("a number"));
     let store = Embedded::start();
-    // The directories that get no file have one that nobody reads.
+    // Directories without such a file get one that is not read.
     let key = |i: usize| format!("{:02x}/{:02x}/{i}", i % directories / 256, i % directories % 256);
     for i in 0..files.max(directories) {
         store.put_expiring(&key(i), i.to_string(), FUTURE);
@@ -94,10 +95,11 @@ fn a_second_reading_of_many_files_in_many_directories_sends_no_get() {
     assert!(peak <= 192, "{peak} MiB");
 }
 
-/// A lookup that waits for the store holds its directory's lock in the kernel, as a shared one; to
-/// drop a name of that directory the kernel wants it exclusively, and lets no lookup past that wish.
+/// A lookup that waits for the store holds a shared lock on its directory in the kernel; to drop a
+/// name of that directory the kernel needs it exclusively, and while it waits, it blocks new
+/// lookups.
 #[test]
-fn lookups_beside_a_stalled_one_do_not_wait_while_names_are_dropped() {
+fn lookups_do_not_wait_for_a_stalled_one_while_names_are_dropped() {
     const NAMES: usize = 40_000;
     const STALL: Duration = Duration::from_secs(20);
     let store = Embedded::start();
@@ -115,13 +117,13 @@ fn lookups_beside_a_stalled_one_do_not_wait_while_names_are_dropped() {
             false => Fault::None,
         }
     });
-    // Listings know all names live, so that listing them takes no HEADs.
+    // All names are live by the listing, which therefore needs no HEADs.
     let args = "--metadata-ttl 60s --expires-from list --default-ttl 3650d";
     let mount = Setup::new(proxy.endpoint(), Embedded::BUCKET).with(args).start();
     thread::scope(|scope| {
         let stuck = scope.spawn(|| fs::metadata(mount.path("d/stalled")).map(drop));
         eventually(STALL, || {
-            stalled.load(Ordering::Relaxed).then_some(()).ok_or("nobody asks".to_owned())
+            stalled.load(Ordering::Relaxed).then_some(()).ok_or("no request yet".to_owned())
         });
         assert_eq!(shell(mount.dir(), "ls -l d | wc -l"), format!("{}\n", NAMES + 1));
         // Long enough for names to be dropped.

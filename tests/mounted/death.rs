@@ -1,5 +1,5 @@
-//! How a mount ends when that is not convenient: M3 under load, at the wrong moment, and where
-//! nobody listens. Each time with a stated outcome.
+//! How a mount ends in difficult situations: M3 under load, at the wrong moment, and without a
+//! reader of its output. Each with a defined outcome.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -45,10 +45,10 @@ fn assert_ended_well(mount: &mut Mount) {
     mount.assert_nothing_left();
 }
 
-/// M3: a signal that comes while files are being read lets those be read to their ends, and opens
-/// no more of them.
+/// M3: after a signal while files are being read, these are read to their ends, and no more files
+/// are opened.
 #[test]
-fn a_signal_under_load_lets_what_is_open_be_read_to_its_end() {
+fn a_signal_under_load_lets_open_files_be_read_to_their_end() {
     const READERS: u64 = 4;
     const FILES: u64 = 32;
     let bucket = bucket(FILES);
@@ -83,7 +83,7 @@ fn a_signal_under_load_lets_what_is_open_be_read_to_its_end() {
     }
 }
 
-/// M3: the first signal gives running reads 5 s; a second one ends it at once.
+/// M3: the first signal gives reads in flight 5 s; a second one ends the mount at once.
 #[test]
 fn a_second_signal_does_not_wait_for_reads() {
     let bucket = bucket(1);
@@ -111,7 +111,8 @@ fn a_second_signal_does_not_wait_for_reads() {
     assert_ended_well(&mut mount);
 }
 
-/// M3: a call that hangs in a lookup or a listing keeps neither the mount nor the process.
+/// M3: a system call that hangs in a lookup or a listing keeps neither the mount nor the process
+/// alive.
 #[test]
 fn a_signal_while_requests_hang_ends_them() {
     let bucket = bucket(1);
@@ -126,7 +127,7 @@ fn a_signal_while_requests_hang_ends_them() {
         mount.signal(Signal::SIGTERM);
         assert_ended_well(&mut mount);
         for hung in [stat, list] {
-            hung.join().expect("a thread").expect_err("nobody can have answered");
+            hung.join().expect("a thread").expect_err("it cannot have been answered");
         }
     });
 }
@@ -151,10 +152,10 @@ fn a_signal_during_start_up_mounts_nothing() {
     }
 }
 
-/// M2 and M3: what was open when the daemon was killed says ENOTCONN, for good; a new mount takes
-/// the place of the dead one though it is open still.
+/// M2 and M3: files that were open when the daemon was killed get ENOTCONN for ever; a new mount
+/// replaces the dead one while they are open.
 #[test]
-fn a_killed_daemon_is_replaced_under_its_open_files() {
+fn a_killed_daemon_is_replaced_while_its_files_are_open() {
     let bucket = bucket(1);
     let mut mount = bucket.mounting().start();
     let file = File::open(mount.path("0")).expect("open");
@@ -169,10 +170,10 @@ fn a_killed_daemon_is_replaced_under_its_open_files() {
     assert_eq!(far(), Err(Some(libc::ENOTCONN)), "the old handle");
 }
 
-/// M3: after `umount -l`, even with the mount point gone, what is open is served until it is
+/// M3: after `umount -l`, even if the mount point was removed, open files are served until they are
 /// closed; then the daemon ends, as after any other unmount.
 #[test]
-fn a_lazy_unmount_ends_it_with_the_last_close() {
+fn a_lazy_unmount_ends_the_daemon_at_the_last_close() {
     let bucket = bucket(1);
     for remove_the_directory in [false, true] {
         let mut mount = bucket.mounting().start();
@@ -194,16 +195,16 @@ fn a_lazy_unmount_ends_it_with_the_last_close() {
     }
 }
 
-/// Without streams it serves and ends as ever.
+/// Without standard streams it serves and ends normally.
 #[test]
-fn it_serves_with_its_streams_closed() {
+fn daemon_serves_with_its_streams_closed() {
     assert_serves(">&- 2>&-");
     assert_serves("<&- >&- 2>&-");
 }
 
-/// So it does where its log ends in a full disk, or in a pipe that nobody reads any more.
+/// So it does if its log goes to a full disk, or to a pipe without a reader.
 #[test]
-fn it_serves_where_its_log_cannot_be_written() {
+fn daemon_serves_if_its_log_cannot_be_written() {
     assert_serves("2> >(:)");
     assert_serves(">/dev/full 2>/dev/full");
 }
@@ -231,15 +232,15 @@ fn assert_serves(redirection: &str) {
     assert!(!is_mounted(&dir), "{redirection}");
 }
 
-/// A daemon without the comforts of [`Mount`]: nobody waits for it to be ready, or reads what it
-/// says meanwhile.
+/// A daemon without [`Mount`]: the test neither waits until it is ready nor reads its output
+/// meanwhile.
 struct Bare {
     child: Child,
     folder: TempDir,
 }
 
 impl Bare {
-    /// With a redirection of its streams, as bash takes it.
+    /// With a redirection of its streams, in bash syntax.
     fn start(setup: &Setup, redirection: &str) -> Bare {
         let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
         let [dir, runtime] = ["mnt", "run"].map(|name| folder.path().join(name));
@@ -273,7 +274,7 @@ impl Bare {
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // Has no effect on one that has ended and been waited for.
+        // Has no effect if it has ended and was waited for.
         _ = self.child.kill();
         _ = self.child.wait();
         detach(&self.dir());

@@ -1,5 +1,5 @@
-//! Where the store is asked, as for the AWS CLI: by options, environment and profile; over TLS; and
-//! what is said where it cannot be reached.
+//! The endpoint, as for the AWS CLI: from options, environment and profile; over TLS; and the
+//! errors if it cannot be reached.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ fn aws_config(text: &str) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// One line that names all of this.
+/// The mount is refused with one line that contains all of `names`.
 #[track_caller]
 fn assert_refused(setup: &Setup, names: &[&str]) -> String {
     let folder = tempfile::tempdir().expect("a folder");
@@ -53,7 +53,7 @@ fn assert_works(mount: &Mount) {
     assert_eq!(fs::read_to_string(mount.path("file")).expect("read"), "x");
 }
 
-/// The AWS CLI's own: AWS_CA_BUNDLE, and ca_bundle of the profile.
+/// As for the AWS CLI: AWS_CA_BUNDLE, and ca_bundle of the profile.
 #[test]
 fn a_private_authority_is_trusted_by_its_bundle() {
     let server = server();
@@ -71,7 +71,7 @@ fn a_private_authority_is_trusted_by_its_bundle() {
     assert_refused(&absent, &["/no/such/bundle.pem", "AWS_CA_BUNDLE"]);
 }
 
-/// Path style, messages and the index go by an endpoint wherever it is set.
+/// Addressing style, messages and the index use the endpoint wherever it is set.
 #[test]
 fn an_endpoint_is_taken_from_environment_or_profile() {
     let server = server();
@@ -87,14 +87,14 @@ fn an_endpoint_is_taken_from_environment_or_profile() {
     for variable in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
         assert_works(&plain.clone().env(variable, url).start());
     }
-    // Two places, two indexes: one that is of another is set aside.
+    // Two endpoints need two indexes: that of another endpoint is set aside.
     let index = folder.path().join("index");
     let with_index = format!("--index {}", index.display());
     assert_works(&by_profile.clone().with(&with_index).start());
     let aside = |of: &Path| fs::read_dir(of).expect("ls").count();
     let before = aside(folder.path());
     assert_works(&plain.clone().env("AWS_ENDPOINT_URL", url).with(&with_index).start());
-    assert_eq!(aside(folder.path()), before, "the index is of this place");
+    assert_eq!(aside(folder.path()), before, "the index belongs to this endpoint");
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let nobody = format!("http://{}", free.local_addr().expect("its address"));
     drop(free);
@@ -118,7 +118,8 @@ fn the_error_for_an_unreachable_store_says_what_to_try() {
     assert_refused(&at("http://no-such-host.invalid:9000"), &["no-such-host.invalid:9000", "dns"]);
 }
 
-/// M4: a password in a URL comes from nowhere into any output, at the most talkative.
+/// M4: a password in a URL appears in no output, wherever the URL comes from, even at the most
+/// verbose level.
 #[test]
 fn a_password_in_a_url_is_refused_and_shown_nowhere() {
     const URL: &str = "http://user:secret-word@127.0.0.1:9";

@@ -1,4 +1,4 @@
-//! The instant at which an object is gone: E1, E7, E8, E9, E10 and the options of E3 and E4.
+//! The instant at which an object expires: E1, E7, E8, E9, E10 and the options of E3 and E4.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,18 +21,18 @@ use crate::support::{FUTURE, PAST};
 const LATE: Duration = Duration::from_millis(50);
 const EARLY: Duration = Duration::from_millis(100);
 
-/// A whole second, as `Expires` cannot say it finer, and time enough until then to put an object
-/// and to open it on a busy machine.
+/// A whole second, since `Expires` has no fractions, with enough time to put an object and to open
+/// it on a busy machine.
 pub(crate) fn soon() -> SystemTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
     UNIX_EPOCH + Duration::from_secs(since.as_secs() + 6)
 }
 
-/// E1, E7: `stat`, `ls` and `open` lose the object at its instant, though the kernel may keep what it
-/// knows for a minute. E8: open handles can still be read. E9: the store still has it. E10: its folder
-/// stays.
+/// E1, E7: `stat`, `ls` and `open` lose the object at its instant, although the kernel may cache
+/// metadata for a minute. E8: open handles can still be read. E9: the store still has it. E10: its
+/// folder stays.
 #[test]
-fn an_object_vanishes_at_its_instant() {
+fn an_object_vanishes_at_its_expiry() {
     let bytes = content(1, 24 * MIB); // more than all buffers on the way hold
     let bucket = seaweedfs().bucket("vanish");
     let mount = bucket.mounting().with("--metadata-ttl 60s").start();
@@ -66,8 +66,8 @@ fn an_object_vanishes_at_its_instant() {
     assert_eq!(bucket.head("folder/short").content_length(), Some(bytes.len() as i64));
 }
 
-/// E1: opened anew by its descriptor or where it is bound to, it has no name that the kernel could
-/// look up again: it is absent there, too, and not stale.
+/// E1: reopened through its descriptor or a bind mount, it has no name that the kernel could look
+/// up again: the error is ENOENT there, too, and not ESTALE.
 #[test]
 fn an_expired_file_is_absent_through_its_descriptor_and_its_bind_mount() {
     let store = Embedded::start();
@@ -87,7 +87,7 @@ fn an_expired_file_is_absent_through_its_descriptor_and_its_bind_mount() {
     assert!(!is_there(File::open(bound)), "where it is bound");
 }
 
-/// Takes a bind mount away when it goes out of scope.
+/// Removes a bind mount on drop.
 struct Unbound<'a>(&'a Path);
 
 impl Drop for Unbound<'_> {
@@ -96,7 +96,7 @@ impl Drop for Unbound<'_> {
     }
 }
 
-/// Ask again and again whether the object is there. It must be until its instant, and not after.
+/// Checks repeatedly whether the object is there. It must be until its instant, and not after.
 #[track_caller]
 pub(crate) fn watch(what: &str, instant: SystemTime, is_there: impl Fn() -> bool) {
     let mut seen = 0;
@@ -127,7 +127,7 @@ fn after(time: SystemTime, instant: SystemTime) -> String {
     format!("{ms:.1} ms after its instant")
 }
 
-/// Absent means ENOENT; any other error is a failure of its own.
+/// Absent means ENOENT; any other error fails the test.
 #[track_caller]
 fn is_there<T>(answer: io::Result<T>) -> bool {
     match answer {
@@ -137,9 +137,9 @@ fn is_there<T>(answer: io::Result<T>) -> bool {
     }
 }
 
-/// With `--negative-ttl 0`, the default, nobody remembers that it was absent.
+/// With `--negative-ttl 0`, the default, the absence is not cached.
 #[test]
-fn an_expired_object_that_is_renewed_is_there_at_once() {
+fn a_renewed_object_is_visible_at_once() {
     let bucket = seaweedfs().bucket("renewed");
     bucket.put("cache", object("old").expires(PAST));
     let mount = bucket.mounting().with("--metadata-ttl 60s").start();
@@ -148,9 +148,9 @@ fn an_expired_object_that_is_renewed_is_there_at_once() {
     assert_eq!(fs::read_to_string(mount.path("cache")).expect("the new one"), "new");
 }
 
-/// E2: of the three forms of RFC 9110 §5.6.7, SeaweedFS and the SDK know but the first.
+/// E2: of the three forms of RFC 9110 §5.6.7, SeaweedFS and the SDK know only the first.
 #[test]
-fn all_three_forms_of_a_date_count() {
+fn all_three_date_forms_count() {
     let forms = [
         (PAST, FUTURE),
         ("Wednesday, 01-Jan-20 00:00:00 GMT", "Tuesday, 01-Jan-69 00:00:00 GMT"),
@@ -166,7 +166,7 @@ fn all_three_forms_of_a_date_count() {
     assert_eq!(mount.status().number("unparsable"), 0);
 }
 
-/// The values that people write, none of which is a date of RFC 9110.
+/// Values found in practice, none of which is a date of RFC 9110.
 const UNPARSABLE: [&str; 5] =
     ["0", "-1", "never", "2100-01-01T00:00:00Z", "Fri, 01 Jan 2100 00:00:00 CET"];
 
@@ -202,7 +202,7 @@ fn an_expires_that_cannot_be_parsed_means_expired() {
 
 /// E3: `--on-unparsable fresh`.
 #[test]
-fn on_unparsable_fresh_shows_it() {
+fn on_unparsable_fresh_shows_the_object() {
     let store = unparsable();
     let mount = store.mounting().with("--on-unparsable fresh").start();
     assert_eq!(names(&mount).len(), 1 + UNPARSABLE.len());

@@ -1,4 +1,4 @@
-//! `expirefs explain`: what it says of a name is what the mount does with it.
+//! `expirefs explain`: its verdict on a name matches what the mount does.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +26,7 @@ fn bucket() -> Embedded {
     store
 }
 
-/// The answer of a command that explains something, without a word on standard error.
+/// The output of an `explain` command, which must leave standard error empty.
 #[track_caller]
 fn said(output: Output) -> String {
     let Output { status, stdout, stderr } = output;
@@ -49,7 +49,7 @@ fn explain(mount: &Mount, name: &str) -> Value {
     json(mount.control_at("explain", &mount.path(name), &["--json"]))
 }
 
-/// The same of a key, without a mount.
+/// The same for a key, without a mount.
 #[track_caller]
 fn explain_key(store: &Embedded, key: &str, args: &[&str]) -> Value {
     let url = format!("s3://{}/{key}", Embedded::BUCKET);
@@ -57,7 +57,7 @@ fn explain_key(store: &Embedded, key: &str, args: &[&str]) -> Value {
     json(command.output().expect("it runs"))
 }
 
-/// What it says of a header.
+/// Its statement about a header.
 #[track_caller]
 fn header<'a>(explanation: &'a Value, name: &str) -> &'a Value {
     let headers = explanation["headers"].as_array().expect("headers");
@@ -65,7 +65,7 @@ fn header<'a>(explanation: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {name} in {explanation:#}"))
 }
 
-/// Panics, with all of it, unless these fields of an explanation have these values.
+/// Panics, with the whole explanation, unless these fields have these values.
 #[track_caller]
 fn assert_says(explanation: &Value, fields: &Value) {
     for (name, value) in fields.as_object().expect("an object") {
@@ -115,7 +115,7 @@ fn a_live_object() {
     drop(file);
 }
 
-/// What the mount says it believes is what it believed: the question itself makes it meet no name.
+/// `explain` shows what the mount had cached: the request itself looks no name up.
 #[test]
 fn explaining_a_name_does_not_look_it_up() {
     let store = bucket();
@@ -126,9 +126,9 @@ fn explaining_a_name_does_not_look_it_up() {
     }
 }
 
-/// A version that was replaced, for as long as the mount may believe in it.
+/// A version that was replaced, while the mount may still have it cached.
 #[test]
-fn what_the_mount_believes_is_not_what_the_store_has() {
+fn explain_shows_cached_and_current_version() {
     let store = bucket();
     let mount = store.mounting().with("--metadata-ttl 60s").start();
     fs::metadata(mount.path("live")).expect("it is there");
@@ -138,11 +138,11 @@ fn what_the_mount_believes_is_not_what_the_store_has() {
     let mount_says = &live["mount"];
     assert_says(mount_says, &json!({ "believes": "file", "instant": "2100-01-01T00:00:00Z" }));
     assert_ne!(mount_says["etag"], live["object"]["etag"]);
-    fs::metadata(mount.path("live")).expect("it is believed in");
+    fs::metadata(mount.path("live")).expect("it is cached");
 }
 
 #[test]
-fn an_expired_and_an_unparsable_object() {
+fn explain_of_an_expired_and_an_unparsable_object() {
     let store = bucket();
     let mount = store.mounting().start();
     let expired = explain(&mount, "expired");
@@ -162,7 +162,7 @@ fn an_expired_and_an_unparsable_object() {
 }
 
 #[test]
-fn a_name_that_is_absent_and_a_directory() {
+fn explain_of_an_absent_name_and_a_directory() {
     let store = bucket();
     let mount = store.mounting().start();
     let nothing = json!({
@@ -191,7 +191,7 @@ fn the_mount_point_is_a_directory() {
     }
 }
 
-/// N2: the live file of its name hides what is below.
+/// N2: a live file hides the keys below its name.
 #[test]
 fn a_name_behind_a_live_file_is_hidden() {
     let store = bucket();
@@ -205,7 +205,7 @@ fn a_name_behind_a_live_file_is_hidden() {
     assert_says(&explain(&mount, "expired/below"), &json!({ "verdict": "live", "hidden": null }));
 }
 
-/// No live file is in the way of what is absent below an expired one.
+/// An expired file does not hide the keys below its name.
 #[test]
 fn an_expired_file_hides_nothing() {
     let store = bucket();
@@ -245,7 +245,7 @@ fn the_default_ttl_decides_where_no_header_does() {
 
 /// E5: `--cache-control last-modified` comes before `Expires`.
 #[test]
-fn cache_control_counts_where_it_is_told_to() {
+fn cache_control_counts_if_the_option_says_so() {
     let store = bucket();
     let an_hour = Duration::from_secs(3600);
     let put = |key: &str, expires: &str, cache_control: &str| {
@@ -294,7 +294,7 @@ fn cache_control_counts_where_it_is_told_to() {
     assert_eq!(ignored, "--cache-control ignore");
 }
 
-/// Without a mount, by the options given: the same answer, less what a mount believes.
+/// Without a mount, with the given options: the same answer, without the part about the mount.
 #[test]
 fn a_key_is_explained_without_a_mount() {
     let store = bucket();
@@ -319,9 +319,9 @@ fn a_key_is_explained_without_a_mount() {
     assert!(why.contains("component"), "N1: {why}");
 }
 
-/// For people: a line for each thing, and a verdict in words.
+/// For people: one line for each item, and a verdict in words.
 #[test]
-fn without_json_it_is_a_text() {
+fn explain_without_json_is_text() {
     let store = bucket();
     let mount = store.mounting().start();
     let line = |name: &str, of: &str| {
@@ -342,9 +342,9 @@ fn without_json_it_is_a_text() {
     }
 }
 
-/// One line says what is wrong, and the status is 1.
+/// One line reports the error, and the status is 1.
 #[test]
-fn what_cannot_be_explained_is_refused() {
+fn paths_that_cannot_be_explained_are_refused() {
     let store = bucket();
     let mut mount = store.mounting().start();
     let refused = |what: &str, output: Output, names: &str| {
@@ -370,9 +370,9 @@ fn what_cannot_be_explained_is_refused() {
     refused("a dead mount", mount.control_at("explain", &path, &[]), mount.dir().to_str().unwrap());
 }
 
-/// 0 where the mount shows the name, 4 where it says ENOENT, 1 where it says EIO.
+/// 0 if the mount shows the name, 4 if it returns ENOENT, 1 if it returns EIO.
 #[test]
-fn the_status_tells_whether_the_name_is_there() {
+fn exit_status_shows_whether_the_name_is_visible() {
     let store = bucket();
     store.put_expiring("gone", "x", PAST);
     store.put("gone/below", "x");

@@ -1,5 +1,5 @@
-//! A store that breaks off, stalls, lies, refuses or is gone: R1, R3, R4, R5 and B6. The harm is
-//! done by a proxy between the daemon and a real server (`support/proxy.rs`).
+//! A store that breaks connections, stalls, lies, refuses or is down: R1, R3, R4, R5 and B6. A
+//! proxy between the daemon and a real server causes the faults (`support/proxy.rs`).
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -20,7 +20,8 @@ use crate::support::wait::{HANGS, at_most, equal, eventually, within};
 
 const SIZE: usize = 24 * MIB;
 
-/// A bucket with `file` and `small` on SeaweedFS, and a proxy in front of it that does no harm yet.
+/// A bucket with `file` and `small` on SeaweedFS, and a proxy in front of it that causes no faults
+/// yet.
 fn faulty() -> (Bucket, Proxy) {
     let bucket = seaweedfs().bucket("faults");
     bucket.put("file", object(content(1, SIZE)));
@@ -33,12 +34,12 @@ fn through(proxy: &Proxy, bucket: &Bucket) -> Setup {
     Setup::new(proxy.endpoint(), &bucket.name).with("--pool-idle 1s")
 }
 
-/// The request for a body of `file`, and not for the first bytes that come with a lookup.
+/// Whether it is a request for a body of `file`, and not for the first bytes fetched by a lookup.
 fn is_body(request: &Request) -> bool {
     request.is_body_of("file")
 }
 
-/// The bytes of an open file from its start on, and how reading them came to an end.
+/// The bytes of an open file from its start, and the result of the last read.
 fn read_all(file: &File) -> (Vec<u8>, io::Result<()>) {
     let (mut bytes, mut slice) = (Vec::new(), vec![0; 256 * KIB]);
     loop {
@@ -54,11 +55,11 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().map(|e| e.raw_os_error().unwrap_or_else(|| panic!("no errno: {e}")))
 }
 
-/// R3: wherever a body breaks, and however, it goes on from its last good byte, and no reader sees
-/// anything of it.
+/// R3: wherever and however a body breaks, it is resumed after its last good byte, and no reader
+/// notices.
 #[test]
-fn a_body_that_breaks_is_resumed_and_nobody_sees() {
-    // A short one now and then, but never so many that one read would have to be patient.
+fn a_body_that_breaks_is_resumed_unnoticed() {
+    // Some are short, but not so many that one read would run out of retries.
     const BREAKS: [u64; 12] =
         [300_001, 0, 1048575, 1, 1048576, 4095, 2097153, 4096, 3149825, 65535, 4194304, 12345];
     let bucket = seaweedfs().bucket("breaks");
@@ -90,9 +91,10 @@ fn a_body_that_breaks_is_resumed_and_nobody_sees() {
     mount.assert_all_given_back(fds);
 }
 
-/// R1: a body that breaks is resumed as the version it was, or not at all: no byte of another one.
+/// R1: a body that breaks is resumed with the same version or not at all: no byte comes from
+/// another version.
 #[test]
-fn a_body_that_breaks_once_its_object_is_replaced_or_deleted_says_estale() {
+fn a_broken_body_of_a_replaced_or_deleted_object_gets_estale() {
     for deleted in [false, true] {
         let (bucket, proxy) = faulty();
         proxy.script(|request| match is_body(request) {
@@ -118,10 +120,10 @@ fn a_body_that_breaks_once_its_object_is_replaced_or_deleted_says_estale() {
     }
 }
 
-/// R4 and R5: a store that is gone is EIO for all that needs it, in time, and never ENOENT. When it
-/// is back, what was open reads on.
+/// R4 and R5: while the store is down, all calls that need it return EIO in time, and never ENOENT.
+/// When it is back, open files can be read on.
 #[test]
-fn a_store_that_is_gone_is_eio_until_it_is_back() {
+fn a_store_that_is_down_means_eio_until_it_is_back() {
     let (bucket, mut proxy) = faulty();
     let mount = through(&proxy, &bucket).with("--timeout 3s --metadata-ttl 0s").start();
     let file = File::open(mount.path("file")).expect("open");
@@ -151,10 +153,10 @@ fn a_store_that_is_gone_is_eio_until_it_is_back() {
     assert_eq!(errno(fs::metadata(mount.path("absent"))), Some(libc::ENOENT));
 }
 
-/// R3 and R4: who reads, looks a name up, lists or opens while the store restarts waits for it, within
-/// `--timeout`, and sees nothing else of it.
+/// R3 and R4: reads, lookups, listings and opens during a restart of the store wait for it, within
+/// `--timeout`, and then succeed.
 #[test]
-fn a_restart_of_the_store_costs_its_readers_the_time_it_takes() {
+fn calls_during_a_restart_of_the_store_wait_and_succeed() {
     let (bucket, mut proxy) = faulty();
     bucket.put("folder/file", object("x"));
     let mount = through(&proxy, &bucket).with("--metadata-ttl 0s").start();
@@ -170,11 +172,11 @@ fn a_restart_of_the_store_costs_its_readers_the_time_it_takes() {
         let stat = scope.spawn(|| fs::metadata(mount.path("small")));
         let absent = scope.spawn(|| fs::metadata(mount.path("absent")));
         let list = scope.spawn(|| fs::read_dir(mount.dir())?.collect::<io::Result<Vec<_>>>());
-        // So many tries of one request take some 8 s.
+        // This many tries of one request take some 8 s.
         eventually(HANGS, || at_most("tries to come", 8, lists() - before));
         let explain =
             within(HANGS / 3, "explain", || mount.control_at("explain", &mount.path("small"), &[]));
-        assert!(!explain.status.success(), "there is nobody to ask: {explain:?}");
+        assert!(!explain.status.success(), "the store is down: {explain:?}");
         proxy.up();
         let (bytes, end) = read.join().expect("the reader");
         end.expect("the read under way");
@@ -199,8 +201,8 @@ fn range_told(change: impl Fn([u64; 3]) -> [u64; 3] + Send + Sync + 'static) -> 
     })
 }
 
-/// R1: an answer that is not what was asked for is never passed on, be it the first one about a
-/// file or a later one.
+/// R1: a response that does not match the request is never passed on, whether it is the first one
+/// about a file or a later one.
 #[test]
 fn lies_about_the_range_are_detected() {
     assert_detected([
@@ -209,7 +211,7 @@ fn lies_about_the_range_are_detected() {
         ("a range that ends early", range_told(|[first, _, size]| [first, first + 9, size])),
         ("a range that goes on", range_told(|[first, _, size]| [first, size + 9, size])),
         ("a range that ends where it starts", range_told(|[first, _, size]| [first, 0, size])),
-        // One and the same wrong size for all would be the store's word for it.
+        // The same wrong size in all responses could not be detected.
         ("sizes", range_told(|[first, last, size]| [first, last, size - 1 - first.min(1)])),
         ("a range of lines", Fault::header("content-range", "lines 1-2/3")),
         ("two ranges", Fault::header("content-type", "multipart/byteranges; boundary=x")),
@@ -217,14 +219,14 @@ fn lies_about_the_range_are_detected() {
     ]);
 }
 
-/// The same of a 206 that does not tell its range, which is none (RFC 9110 §15.3.7.1): its length
-/// is not the object's.
+/// The same for a 206 without its range, which is invalid (RFC 9110 §15.3.7.1): its length is not
+/// the object's.
 #[test]
-fn a_range_that_is_not_told_is_not_taken_for_the_whole() {
+fn a_206_without_a_range_is_not_taken_for_the_whole_object() {
     assert_detected([("no range", Fault::rewrite(|head| head.remove("content-range")))]);
 }
 
-/// The same of a version: ETag and Last-Modified count, as far as they are told.
+/// The same for the version: ETag and Last-Modified are compared, if they are sent.
 #[test]
 fn lies_about_the_version_are_detected() {
     assert_detected([
@@ -235,7 +237,7 @@ fn lies_about_the_version_are_detected() {
     ]);
 }
 
-/// The same of a length: it must be that of the range.
+/// The same for the length: it must be that of the range.
 #[test]
 fn lies_about_the_length_are_detected() {
     assert_detected([
@@ -245,7 +247,7 @@ fn lies_about_the_length_are_detected() {
     ]);
 }
 
-/// Panics if a reader gets any byte that is wrong, or is told of the end too early, for this lie.
+/// Panics if, with any of these lies, a reader gets a wrong byte or an early end of file.
 fn assert_detected<const N: usize>(lies: [(&'static str, Fault); N]) {
     let store = Embedded::start();
     let contents = [1, 2].map(|seed| content(seed, 3 * MIB));
@@ -256,7 +258,7 @@ fn assert_detected<const N: usize>(lies: [(&'static str, Fault); N]) {
     let told = |proxy: &Proxy| proxy.did("rewrite") + proxy.did("whole");
     for (what, lie) in lies {
         // The first bytes come with the lookup, and all the rest in one body; that of `later`
-        // breaks, and it is the next one about which the store lies.
+        // breaks, and the store lies about the next one.
         proxy.script(move |request| match request {
             request if !request.is_get() => Fault::None,
             request if request.is_of("first") => lie.clone(),
@@ -280,7 +282,7 @@ fn assert_detected<const N: usize>(lies: [(&'static str, Fault); N]) {
                 Some(other) => panic!("{what}: {}", io::Error::from_raw_os_error(other)),
             };
             println!("{what}, {name}: {outcome}");
-            assert!(told(&proxy) > before, "{what}, {name}: nobody was lied to");
+            assert!(told(&proxy) > before, "{what}, {name}: no lie was told");
         }
         proxy.behave();
         for (name, want) in ["first", "later"].into_iter().zip(&contents) {
@@ -290,15 +292,15 @@ fn assert_detected<const N: usize>(lies: [(&'static str, Fault); N]) {
     }
 }
 
-/// R4: whatever a store keeps back, the call that waits for it ends with EIO in time, and nothing
-/// is held on its account; when the store answers again, so does the handle.
+/// R4: whatever part of a response stalls, the waiting call ends with EIO in time, and holds
+/// nothing afterwards; when the store answers again, the handle works again.
 #[test]
-fn a_body_that_stalls_is_given_up_in_time() {
+fn a_body_that_stalls_fails_in_time() {
     let (bucket, proxy) = faulty();
     for (what, fault) in [
         ("the headers", (|_| Fault::Delay(Duration::MAX)) as fn(u64) -> Fault),
         ("the first byte", |_| Fault::Stall(0)),
-        // However often it is asked again from wherever.
+        // At every retry, from any offset.
         ("a later byte", |from| Fault::Stall((3_u64 << 20).saturating_sub(from))),
         ("all but a byte a second", |from| Fault::Dribble((3_u64 << 20).saturating_sub(from))),
     ] {
@@ -324,7 +326,7 @@ fn a_body_that_stalls_is_given_up_in_time() {
                 None
             }
         };
-        assert!(proxy.did(kind) > before, "{what}: nothing was kept back");
+        assert!(proxy.did(kind) > before, "{what}: nothing stalled");
         drop(opened);
         mount.assert_all_given_back(fds);
 
@@ -336,10 +338,10 @@ fn a_body_that_stalls_is_given_up_in_time() {
     }
 }
 
-/// R4 for names: a lookup that hangs ends with EIO, and others go on meanwhile; a listing shows the
-/// names of objects that do not answer.
+/// R4 for names: a lookup that hangs ends with EIO, and others work meanwhile; a listing shows the
+/// names of objects whose HEAD hangs.
 #[test]
-fn a_name_that_stalls_is_given_up_in_time() {
+fn a_lookup_that_stalls_fails_in_time() {
     let (bucket, proxy) = faulty();
     bucket.put("folder/file", object("x"));
     proxy.script(|request| {
@@ -368,10 +370,9 @@ fn a_name_that_stalls_is_given_up_in_time() {
     mount.assert_all_given_back(fds);
 }
 
-/// R4: a process that is killed while the store keeps its read waiting is gone in time, and leaves
-/// nothing.
+/// R4: a process that is killed while its read stalls ends in time, and leaves nothing behind.
 #[test]
-fn a_reader_that_is_killed_while_its_read_stalls_is_gone() {
+fn a_reader_killed_while_its_read_stalls_ends() {
     let (bucket, proxy) = faulty();
     let mount = through(&proxy, &bucket).with("--timeout 4s").start();
     let fds = mount.process().fds();
@@ -401,7 +402,7 @@ fn a_mount_whose_store_is_dead_is_unmounted() {
     assert!(!end_of(&mut reader).success(), "it cannot have read it all");
     mount.assert_nothing_left();
 
-    // And one whose store refuses connections, with nobody in it.
+    // And one whose store refuses connections, without a reader.
     proxy.behave();
     let mut mount = through(&proxy, &bucket).start();
     assert_eq!(fs::read_to_string(mount.path("small")).expect("read"), "small");
@@ -411,8 +412,8 @@ fn a_mount_whose_store_is_dead_is_unmounted() {
     assert_eq!(mount.ended().code(), Some(0));
 }
 
-/// B6: a server that half closes its connections after each answer, or midway, leaves none of them
-/// in CLOSE_WAIT; and no caller sees that they are of no more use.
+/// B6: connections that a server half closes after each response, or midway, do not stay in
+/// CLOSE_WAIT; and no caller notices that they are closed.
 #[test]
 fn half_closed_connections_are_closed() {
     const FILES: usize = 40;
@@ -435,10 +436,10 @@ fn half_closed_connections_are_closed() {
     mount.assert_all_given_back(fds);
 }
 
-/// R5: what the store refuses for now is asked again, and is there. What it refuses for good is
-/// EIO: only its own word makes a name absent.
+/// R5: a temporary refusal is retried, and succeeds. A permanent one is EIO: only the store itself
+/// can report an absence.
 #[test]
-fn refusals_are_tried_again_and_never_mean_absent() {
+fn refusals_are_retried_and_never_mean_absent() {
     const FILES: usize = 8;
     let faults = [
         ("503", Fault::status(503, None)),
@@ -456,7 +457,7 @@ fn refusals_are_tried_again_and_never_mean_absent() {
     let setup = Setup::new(proxy.endpoint(), Embedded::BUCKET).with("--metadata-ttl 0s");
     let mount = setup.clone().start();
     for (seed, (what, fault)) in (0..).zip(faults.clone()) {
-        // The first two of each request.
+        // The first two tries of each request.
         let seen = Mutex::new(HashMap::<_, u32>::new());
         proxy.script(move |Request { method, path, query, .. }| {
             let mut seen = seen.lock().unwrap();
@@ -486,7 +487,7 @@ fn refusals_are_tried_again_and_never_mean_absent() {
         proxy.script(move |_| fault.clone());
         for (name, there) in [("500/3", true), ("500", true), ("absent", false)] {
             match within(HANGS, what, || fs::metadata(mount.path(name))) {
-                // A file needs no more than headers, which a body that breaks may have.
+                // A lookup needs only headers, which a broken response may still have.
                 Ok(_) => assert!(there, "{what}: {name} is not there"),
                 Err(e) => assert_eq!(e.raw_os_error(), Some(libc::EIO), "{what}: {name}: {e}"),
             }

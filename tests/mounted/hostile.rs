@@ -1,5 +1,5 @@
-//! Stores that mean harm. Whatever they answer: no crash, no hang, nothing shown that is not there,
-//! no memory without bound, no credentials for others; and once they behave, so does the mount.
+//! Malicious stores. Whatever they answer: no crash, no hang, no wrong names or bytes, no unlimited
+//! memory, no credentials for other hosts; and once they behave, the mount works again.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,11 +21,11 @@ const SIZE: usize = 200 * KIB;
 /// More names than any listing here has.
 const MANY: usize = 1_000;
 
-/// More than what the daemon needs by far, and less than what a store could make it take.
+/// Far more than the daemon needs, and less than a store could make it use.
 const MEMORY_MIB: usize = 100;
 
-/// A store with `good` and `folder/file`, and a new `bad` for each harm; the proxy in front of it
-/// does the harm.
+/// A store with `good` and `folder/file`, and a new `bad` for each fault; the proxy in front of it
+/// causes the faults.
 struct Hostile {
     proxy: Proxy,
     store: Embedded,
@@ -46,8 +46,8 @@ impl Hostile {
         setup.with("--timeout 4s --metadata-ttl 0s")
     }
 
-    /// From now on this is done to all that is asked about a new object. In a folder of its own it
-    /// is not met by any listing before.
+    /// From now on, all requests for a new object get this fault. It is in its own folder, so no
+    /// listing has seen it before.
     fn harms_bad(&self, fault: Fault) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let key = format!("{}/bad", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -56,7 +56,7 @@ impl Hostile {
         self.harms(|request| request.path.ends_with("/bad"), fault);
     }
 
-    /// From now on this is done to listings of `folder`; that it is there is told all the same.
+    /// From now on, listings of `folder` get this fault, except those that check whether it exists.
     fn harms_folder(&self, fault: Fault) {
         self.harms(is_listing_of_folder, fault);
     }
@@ -65,7 +65,7 @@ impl Hostile {
         self.proxy.script(move |request| if chosen(request) { fault.clone() } else { Fault::None });
     }
 
-    /// What reading `bad` comes to, in time: all its bytes, or one of these errors.
+    /// Reading `bad` must return all its bytes or one of these errors, in time.
     #[track_caller]
     fn assert_read(&self, what: &str, mount: &Mount, errors: &[i32]) {
         let before = self.proxy.harm();
@@ -81,7 +81,7 @@ impl Hostile {
     #[track_caller]
     fn names(&self, what: &str, mount: &Mount) -> Option<BTreeSet<String>> {
         let before = self.proxy.harm();
-        // So many that there is no end to them.
+        // As many as mean that there is no end.
         let names = within(HANGS, what, || {
             let names = fs::read_dir(mount.path("folder"))?.take(MANY);
             names.map(|name| Ok(name?.file_name().into_string().expect("UTF-8"))).collect()
@@ -93,7 +93,7 @@ impl Hostile {
                 println!("{what}: {} names", names.len());
                 assert!(names.len() < MANY, "{what}: there is no end to it");
                 let set: BTreeSet<String> = names.iter().cloned().collect();
-                assert_eq!(set.len(), names.len(), "{what}: names that come twice in {names:?}");
+                assert_eq!(set.len(), names.len(), "{what}: duplicate names in {names:?}");
                 Some(set)
             }
             Err(error) => {
@@ -103,7 +103,7 @@ impl Hostile {
         }
     }
 
-    /// Once it behaves, all is as it should be; and no memory has been lost to it.
+    /// Once the store behaves, everything works, and memory is not exhausted.
     #[track_caller]
     fn assert_lives_on(&self, what: &str, mount: &Mount) {
         self.proxy.behave();
@@ -122,7 +122,7 @@ impl Hostile {
     }
 }
 
-/// And not the question whether there is any such name.
+/// A listing of `folder`, not the check whether it exists.
 fn is_listing_of_folder(request: &Request) -> bool {
     let Request { query, .. } = request;
     let asks = |what: &str| query.split('&').any(|part| part == what);
@@ -158,7 +158,7 @@ fn xml(status: u16, body: impl Into<bytes::Bytes>) -> Fault {
     Fault::Answer(Answer::new(status).header("content-type", "application/xml").body(body))
 }
 
-/// Headers without end, in one piece and in many, about an object and about a listing.
+/// Very long headers, one or many, for an object and for a listing.
 #[test]
 fn headers_of_a_mebibyte() {
     let hostile = Hostile::new();
@@ -175,8 +175,7 @@ fn headers_of_a_mebibyte() {
     }
 }
 
-/// Header values that are no text. Only an `Expires` that nobody can read makes an object absent
-/// (E3).
+/// Header values that are not text. Only an unreadable `Expires` makes an object absent (E3).
 #[test]
 fn headers_that_are_not_text() {
     let hostile = Hostile::new();
@@ -209,7 +208,7 @@ fn headers_that_are_not_text() {
     let values = [&b"\xff\xfe"[..], b"\xc3\x28", b"", b"\"", b"-"];
     let controls = [&b"a\x01b"[..], b"a\x7fb", b"a\0b"];
     let cases = names.iter().flat_map(|name| values.map(|value| (*name, value)));
-    // Those have no place in any header (RFC 9110 §5.5), so it is no matter in which.
+    // These are not allowed in any header (RFC 9110 §5.5), so any header will do.
     let cases = cases.chain(controls.map(|value| ("x-amz-meta-x", value)));
     for (name, value) in cases {
         let what = format!("{name}: {}", value.escape_ascii());
@@ -220,7 +219,7 @@ fn headers_that_are_not_text() {
     }
 }
 
-/// Answers that are no HTTP, or of an unknown version.
+/// Responses that are not HTTP, or of an unknown version.
 #[test]
 fn answers_that_are_not_http() {
     let hostile = Hostile::new();
@@ -251,8 +250,8 @@ fn answers_that_are_not_http() {
     }
 }
 
-/// A listing that goes round is given up: one token again and again, and two in turn, with names
-/// and without; and ever new tokens without names.
+/// A listing that loops ends with an error: one token repeated, two tokens in turn, with and
+/// without names; and ever new tokens without names.
 #[test]
 fn listings_that_loop() {
     let file = object("folder/file", &format!("{AN_OBJECT}<Size>1</Size>"));
@@ -263,14 +262,14 @@ fn listings_that_loop() {
     assert_ends("new tokens and no names", u64::MAX, "");
 }
 
-/// The same under ever new tokens: it is the names that come again.
+/// The same with ever new tokens: the names repeat.
 #[test]
-fn a_listing_that_begins_again_under_new_tokens() {
+fn a_listing_that_restarts_under_new_tokens() {
     let file = object("folder/file", &format!("{AN_OBJECT}<Size>1</Size>"));
     assert_ends("new tokens", u64::MAX, &file);
 }
 
-/// Of pages with these entries and with so many tokens in turn.
+/// A listing of pages with these entries and with `tokens` tokens in turn must end.
 #[track_caller]
 fn assert_ends(what: &str, tokens: u64, entries: &str) {
     let hostile = Hostile::new();
@@ -289,7 +288,7 @@ fn assert_ends(what: &str, tokens: u64, entries: &str) {
     hostile.assert_lives_on(what, &mount);
 }
 
-/// A page without names is no word that there are none, while it says that others follow it.
+/// An empty page that is not the last one does not mean an empty directory.
 #[test]
 fn a_directory_that_begins_with_an_empty_page() {
     let hostile = Hostile::new();
@@ -311,8 +310,8 @@ fn a_directory_that_begins_with_an_empty_page() {
     hostile.assert_lives_on("an empty page", &mount);
 }
 
-/// N1: names from outside the directory, and such as are none, are not shown; nor is what is listed
-/// and not there.
+/// N1: names outside the directory and invalid names are not shown; nor are keys that are listed
+/// but do not exist.
 #[test]
 fn keys_that_do_not_belong() {
     let hostile = Hostile::new();
@@ -377,7 +376,7 @@ fn lengths_that_cannot_be() {
         if let Err(error) = &stat {
             assert_is_one_of(&what, error, &[libc::EIO]);
         }
-        // To its end there might be too much: a piece from here and there.
+        // It may be too long to read to its end: reads some pieces.
         if let Ok(file) = File::open(&bad) {
             for offset in [0, SIZE as u64, 1 << 40, i64::MAX as u64 - 4096] {
                 let mut bytes = [0; 4096];
@@ -403,9 +402,9 @@ fn lengths_that_cannot_be() {
     hostile.assert_lives_on("no key", &mount);
 }
 
-/// Where a listing and the headers of an object contradict each other, the headers are right.
+/// If a listing and the headers of an object contradict each other, the headers count.
 #[test]
-fn a_listing_that_has_other_sizes() {
+fn a_listing_with_wrong_sizes() {
     let hostile = Hostile::new();
     let mount = hostile.mounting().start();
     let listed = object("folder/file", &format!("{AN_OBJECT}<Size>5</Size>"));
@@ -418,7 +417,7 @@ fn a_listing_that_has_other_sizes() {
     hostile.assert_lives_on("another size", &mount);
 }
 
-/// Dates beyond all calendars, in headers and in listings; `--default-ttl` counts on from them.
+/// Dates beyond all calendars, in headers and in listings; `--default-ttl` is added to them.
 #[test]
 fn dates_in_the_far_future() {
     let hostile = Hostile::new();
@@ -440,9 +439,9 @@ fn dates_in_the_far_future() {
     }
 }
 
-/// What an object is encoded with is the reader's business: its bytes come as they are stored.
+/// A Content-Encoding is never decoded: the bytes are returned as stored.
 #[test]
-fn encodings_that_nobody_asked_for() {
+fn unrequested_content_encodings() {
     let hostile = Hostile::new();
     let mount = hostile.mounting().start();
     for encoding in ["gzip", "deflate", "br", "aws-chunked", "gzip, gzip"] {
@@ -452,8 +451,7 @@ fn encodings_that_nobody_asked_for() {
     }
 }
 
-/// M4: a redirect to another host is not followed: nothing at all is asked there, with credentials
-/// or without.
+/// M4: a redirect to another host is not followed: it gets no request, with credentials or without.
 #[test]
 fn redirects_to_another_host() {
     let hostile = Hostile::new();
@@ -492,7 +490,7 @@ fn redirects_to_another_host() {
     assert!(signed.load(Ordering::Relaxed) > 0, "no request was signed, so this proves nothing");
 }
 
-/// Entities that expand without end, documents of no depth's end, and such as break off: as
+/// Entities that expand without limit, documents nested without end, and truncated ones: as
 /// listings, and as errors.
 #[test]
 fn malicious_xml() {
@@ -533,7 +531,7 @@ fn malicious_xml() {
     }
 }
 
-/// Answers of 100 MiB where a few hundred bytes are due, and such as never end.
+/// Errors of 100 MiB instead of a few hundred bytes, and errors that never end.
 #[test]
 fn errors_of_a_hundred_mebibytes() {
     let hostile = Hostile::new();
@@ -550,7 +548,7 @@ fn errors_of_a_hundred_mebibytes() {
     }
 }
 
-/// The same of a listing, which has up to 1,000 names of up to 1,024 bytes.
+/// The same for a listing, which may have up to 1,000 names of up to 1,024 bytes.
 #[test]
 fn a_listing_of_a_hundred_mebibytes() {
     let hostile = Hostile::new();

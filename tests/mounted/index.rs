@@ -1,5 +1,5 @@
-//! `--index FILE`: what was learnt of object versions outlives the mount, and whatever state the
-//! file is in, the listing is right.
+//! `--index FILE`: cached expiry headers outlive the mount, and whatever state the file is in,
+//! listings are right.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -39,7 +39,7 @@ fn live() -> Vec<String> {
     (0..KEYS).filter(|i| !i.is_multiple_of(3)).map(name).collect()
 }
 
-/// Where an index is kept, in a folder of its own.
+/// The place of an index, in its own folder.
 struct Place(TempDir);
 
 impl Place {
@@ -65,7 +65,7 @@ fn with_index(store: &Embedded, file: &Path) -> Setup {
     store.mounting().with(&format!("--index {}", file.display()))
 }
 
-/// The names in the mount, which must be the live ones, and the HEADs that took.
+/// Lists the mount, checks that the names are the live ones, and returns the number of HEADs.
 #[track_caller]
 fn heads_of_ls(store: &Embedded, mount: &Mount) -> u64 {
     let before = store.requests().head;
@@ -74,7 +74,7 @@ fn heads_of_ls(store: &Embedded, mount: &Mount) -> u64 {
     store.requests().head - before
 }
 
-/// An index of all keys of a bucket, made by a mount that is gone.
+/// Makes an index of all keys of a bucket, with a mount that ends.
 #[track_caller]
 fn learn(store: &Embedded, file: &Path) {
     let mount = with_index(store, file).start();
@@ -82,13 +82,13 @@ fn learn(store: &Embedded, file: &Path) {
     assert_eq!(warnings(&mount), [""; 0]);
 }
 
-/// What the daemon has said beyond that it has mounted.
+/// The output of the daemon, except the line that it has mounted.
 fn warnings(mount: &Mount) -> Vec<String> {
     let said = mount.said().into_iter();
     said.filter(|line| !line.starts_with("expirefs: mounted ")).collect()
 }
 
-/// It has warned, in one line, about this file and in these words.
+/// Checks that it has logged one warning, with this file and these words.
 #[track_caller]
 fn assert_warned(mount: &Mount, file: &Path, words: &[&str]) {
     let lines = warnings(mount);
@@ -112,16 +112,16 @@ fn the_next_mount_sends_no_head_for_versions_in_the_index() {
     assert_eq!(warnings(&mount), [""; 0]);
     drop(mount);
 
-    // By lookups, too; and what it was once told of the replaced one it has forgotten nothing of.
+    // Lookups use it, too; and entries of the replaced version are still there.
     let mount = with_index(&store, &place.file()).with("--metadata-ttl 0s").start();
     assert_eq!(heads_of_ls(&store, &mount), 0, "HEADs of the third mount's first listing");
     let error = fs::metadata(mount.path(name(0))).expect_err("it has expired");
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{error}");
 }
 
-/// It is of the store, not of the options: another mount may judge in another way.
+/// The index contains headers, not verdicts: a mount with other options may judge differently.
 #[test]
-fn other_options_judge_what_is_known_anew() {
+fn other_options_judge_cached_headers_anew() {
     let store = Embedded::start();
     store.put_expiring("unparsable", "x", "never");
     store.put_expiring("past", "x", PAST);
@@ -139,7 +139,7 @@ fn other_options_judge_what_is_known_anew() {
     assert_eq!(ls("--default-ttl 0s"), (String::new(), 0));
 }
 
-/// A file that cannot be an index is set aside whole, and a new one made that serves from then on.
+/// A file that is not a valid index is set aside unchanged, and a new one is made and used.
 #[track_caller]
 fn is_set_aside(damage: impl FnOnce(&mut Vec<u8>)) {
     let (store, place) = (bucket(), Place::new());
@@ -152,7 +152,7 @@ fn is_set_aside(damage: impl FnOnce(&mut Vec<u8>)) {
     assert_warned(&mount, &place.file(), &["set aside", place.set_aside().to_str().unwrap()]);
     let aside = fs::read(place.set_aside()).expect("the old file");
     let changed = aside.iter().zip(&bytes).filter(|(a, b)| a != b).count();
-    // The library marks a file that it has begun to look at, in one byte.
+    // The library marks an opened file in one byte.
     assert!(aside.len() == bytes.len() && changed <= 1, "{changed} of its bytes are others");
     assert_eq!(heads_of_ls(&store, &mount), KEYS as u64, "HEADs");
     assert_eq!(place.names(), ["index", "index.set-aside-1"]);
@@ -177,7 +177,7 @@ fn a_file_with_flipped_bytes_is_set_aside() {
     is_set_aside(|bytes| bytes.iter_mut().step_by(997).for_each(|byte| *byte ^= 0x55));
 }
 
-/// What a crash of the machine may leave of pages that were never written.
+/// Pages that were never written, as a crash of the machine may leave them.
 #[test]
 fn a_file_with_zeroes_after_its_head_is_set_aside() {
     is_set_aside(|bytes| bytes[4096..].fill(0));
@@ -209,7 +209,7 @@ fn no_flipped_page_makes_a_listing_wrong() {
     }
 }
 
-/// Keys and ETags of another bucket may be the same; what is said of them may not.
+/// Another bucket may have the same keys and ETags, with other headers.
 #[test]
 fn an_index_of_another_bucket_is_set_aside() {
     let (store, place) = (bucket(), Place::new());
@@ -224,7 +224,7 @@ fn an_index_of_another_bucket_is_set_aside() {
     assert_warned(&mount, &place.file(), &["set aside", mine, its]);
     assert_eq!(heads_of_ls(&store, &mount), KEYS as u64, "HEADs");
     drop(mount);
-    // Nothing of that one is lost.
+    // Nothing of the set-aside index is lost.
     let mount = with_index(&other, &place.set_aside()).start();
     let before = other.requests().head;
     assert_eq!(shell(mount.dir(), "ls -A"), "other\n");
@@ -232,7 +232,7 @@ fn an_index_of_another_bucket_is_set_aside() {
     assert_eq!(warnings(&mount), [""; 0]);
 }
 
-/// An index that is not to be used, and not to be touched, costs a line and its use.
+/// The mount does not use or change this file: it logs one warning, and works without an index.
 #[track_caller]
 fn goes_on_without(store: &Embedded, file: &Path, words: &[&str]) {
     let mount = with_index(store, file).start();
@@ -242,7 +242,7 @@ fn goes_on_without(store: &Embedded, file: &Path, words: &[&str]) {
 }
 
 #[test]
-fn a_directory_in_its_place_is_left_alone() {
+fn a_directory_instead_of_the_file_is_left_alone() {
     let (store, place) = (bucket(), Place::new());
     fs::create_dir(place.file()).expect("a directory");
     goes_on_without(&store, &place.file(), &[]);
@@ -250,7 +250,7 @@ fn a_directory_in_its_place_is_left_alone() {
     goes_on_without(&store, &place.0.path().join("no/such/folder/index"), &[]);
 }
 
-/// The first mount has it; the second one works without.
+/// The first mount uses it; the second one works without it.
 #[test]
 fn only_one_of_two_concurrent_mounts_uses_the_index() {
     let (store, place) = (bucket(), Place::new());
@@ -262,7 +262,7 @@ fn only_one_of_two_concurrent_mounts_uses_the_index() {
     assert_eq!(place.names(), ["index"]);
 }
 
-/// A tmpfs on a folder of its own: needs root, as mounting it does.
+/// A tmpfs on its own folder; mounting it needs root.
 struct Tmpfs(Place);
 
 impl Tmpfs {
@@ -276,7 +276,7 @@ impl Tmpfs {
         self.mount(&["-o", &format!("remount,{how}")]);
     }
 
-    /// Leaves no page free; the file that takes them all.
+    /// Fills all free pages; returns the file that does so.
     fn fill_up(&self) -> PathBuf {
         attempt(self.0.0.path(), "cat /dev/zero > ballast");
         self.0.0.path().join("ballast")
@@ -310,9 +310,9 @@ fn a_file_that_is_read_only_is_left_alone() {
     assert_eq!(tmpfs.0.names(), ["index"]);
 }
 
-/// No room for a new one: nothing is left of the attempt, and it works once there is room.
+/// No room for a new index: no file is left behind, and it works once there is room.
 #[test]
-fn a_full_disk_costs_the_index_and_nothing_else() {
+fn a_full_disk_affects_only_the_index() {
     let (store, tmpfs) = (bucket(), Tmpfs::new("1m"));
     let file = tmpfs.0.file();
     let ballast = tmpfs.fill_up();
@@ -323,10 +323,10 @@ fn a_full_disk_costs_the_index_and_nothing_else() {
     assert_eq!(heads_of_ls(&store, &mount), 0, "HEADs once there is room");
 }
 
-/// The room ends while the index is in use: it is given up with a line, and what it held before is
-/// there for the next mount.
+/// The disk becomes full while the index is in use: the mount logs a warning and stops using it,
+/// and its earlier entries are there for the next mount.
 #[test]
-fn a_disk_that_fills_up_costs_no_listing() {
+fn a_disk_that_fills_up_breaks_no_listing() {
     const MORE: usize = 3_000;
     let (store, tmpfs) = (bucket(), Tmpfs::new("64m"));
     let file = tmpfs.0.file();
@@ -351,7 +351,7 @@ fn a_disk_that_fills_up_costs_no_listing() {
     assert_eq!(warnings(&mount), [""; 0]);
 }
 
-/// A daemon that is killed leaves an index that serves, or at the worst one to begin anew with.
+/// A killed daemon leaves an index that can be used, or at worst must be made again.
 #[test]
 fn a_killed_daemon_leaves_an_index_that_can_be_used() {
     let (store, place) = (bucket(), Place::new());

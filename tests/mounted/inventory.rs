@@ -1,4 +1,4 @@
-//! `expirefs ls`: what a bucket holds, the expired included.
+//! `expirefs ls`: lists a bucket, including expired objects.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Output, Stdio};
@@ -47,7 +47,7 @@ fn states(store: &Embedded, prefix: &str, args: &str) -> Vec<String> {
     ls(store, prefix, args).into_iter().map(ends).collect()
 }
 
-/// One level of a prefix: which objects, in the order of their keys, and which prefixes below.
+/// One level of a prefix: its objects in key order, and the prefixes below it.
 #[test]
 fn each_option_shows_its_objects() {
     let store = bucket();
@@ -58,7 +58,7 @@ fn each_option_shows_its_objects() {
     assert_eq!(states(&store, "d/", "--expired"), [all[0], all[3]]);
     assert_eq!(states(&store, "d/", "--live"), all[1..3]);
     assert_eq!(states(&store, "", ""), ["live d-plain", "prefix d/", "live e"]);
-    // A prefix is what keys begin with, no directory.
+    // A prefix is the start of keys, not a directory.
     assert_eq!(states(&store, "d", ""), ["live d-plain", "prefix d/"]);
     assert_eq!(states(&store, "none", ""), [""; 0]);
 
@@ -70,9 +70,9 @@ fn each_option_shows_its_objects() {
     assert_eq!(states(&store, "", "-r").len(), 7);
 }
 
-/// What `--live` shows is what a mount does.
+/// `--live` shows the same as a mount.
 #[test]
-fn the_live_are_what_a_mount_shows() {
+fn live_objects_are_those_a_mount_shows() {
     let store = bucket();
     let mount = store.mounting().start();
     let found = shell(mount.dir(), "find . -type f | LC_ALL=C sort");
@@ -81,10 +81,10 @@ fn the_live_are_what_a_mount_shows() {
     assert_eq!(listed, found);
 }
 
-/// Columns are for people and for cut(1): state and instant, then size, Last-Modified and what
-/// decided, then the key.
+/// Columns for people and for cut(1): state and instant, then size, Last-Modified and what decided,
+/// then the key.
 #[test]
-fn long_lines_say_more() {
+fn long_lines_have_more_columns() {
     let store = bucket();
     let words =
         |line: &String| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
@@ -105,7 +105,7 @@ fn long_lines_say_more() {
 }
 
 #[test]
-fn json_lines_say_all() {
+fn json_lines_have_all_fields() {
     let store = bucket();
     let parse =
         |line: String| serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -127,9 +127,9 @@ fn json_lines_say_all() {
     }
 }
 
-/// The options that judge.
+/// The options that decide about expiry.
 #[test]
-fn options_decide_as_those_of_a_mount_do() {
+fn options_decide_as_in_a_mount() {
     let store = bucket();
     let unparsable = |args: &str| states(&store, "d/unparsable", args);
     assert_eq!(unparsable("--on-unparsable error"), ["unreadable d/unparsable"]);
@@ -144,7 +144,7 @@ fn options_decide_as_those_of_a_mount_do() {
     assert_eq!(store.requests().head, before.head, "HEADs");
 }
 
-/// Three pages, in order though their HEADs overlap.
+/// Three pages, in order although their HEADs overlap.
 #[test]
 fn many_keys_come_in_order() {
     const KEYS: usize = 2_500;
@@ -167,7 +167,7 @@ fn many_keys_come_in_order() {
 
 /// `expirefs ls | head -1`: a closed standard output is no error.
 #[test]
-fn it_ends_quietly_when_nobody_reads_on() {
+fn ls_ends_quietly_when_its_output_is_closed() {
     let store = Embedded::start();
     (0..2_500).for_each(|i| store.put(&format!("{i:04}"), "x"));
     let mut command = store.endpoint().expirefs("ls", &url(""), &["--json"]);
@@ -184,7 +184,7 @@ fn it_ends_quietly_when_nobody_reads_on() {
 }
 
 #[test]
-fn what_cannot_be_listed_is_refused() {
+fn a_bucket_that_cannot_be_listed_is_refused() {
     let store = bucket();
     for (url, names) in [("s3://no-such-bucket", "no-such-bucket"), ("s3://", "s3://")] {
         let output = store.endpoint().expirefs("ls", url, &[]).output().expect("it runs");
@@ -196,8 +196,8 @@ fn what_cannot_be_listed_is_refused() {
     }
 }
 
-/// Where nothing matches at this level and keys lie deeper, a line on standard error says how to
-/// see them.
+/// If nothing matches at this level but keys lie deeper, a line on standard error says how to list
+/// them.
 #[test]
 fn a_plain_listing_hints_at_deeper_keys() {
     let store = Embedded::start();

@@ -1,4 +1,4 @@
-//! M3 and M4: how a mount ends, and what it says meanwhile.
+//! M3 and M4: how a mount ends, and what it prints.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -35,7 +35,7 @@ fn the_signals_that_end_a_process_unmount() {
     }
 }
 
-/// As under nohup(1): the kernel drops a signal that is ignored, so the mount cannot end by it.
+/// As with nohup(1): the kernel drops an ignored signal, so it cannot end the mount.
 #[test]
 fn a_signal_ignored_at_the_start_stays_ignored() {
     let mount = bucket().mounting().ignoring("HUP").start();
@@ -50,7 +50,8 @@ fn a_signal_ignored_at_the_start_stays_ignored() {
     assert_eq!(mask("SigCgt:") & (heard | bit(Signal::SIGHUP)), heard);
 }
 
-/// The type that PRUNEFS of updatedb.conf(5) names is the same whoever mounts, and however.
+/// The file system type, for PRUNEFS of updatedb.conf(5), is the same for all users and ways to
+/// mount.
 #[test]
 fn the_type_of_the_file_system_names_expirefs() {
     let bucket = bucket();
@@ -63,9 +64,9 @@ fn the_type_of_the_file_system_names_expirefs() {
     }
 }
 
-/// M3: where others are let in, fusermount3 clears up after a daemon that was killed.
+/// M3: with `--allow-other`, fusermount3 unmounts after a daemon was killed.
 #[test]
-fn a_killed_daemon_leaves_no_mount_where_others_are_let_in() {
+fn a_killed_daemon_with_allow_other_leaves_no_mount() {
     let bucket = bucket();
     let mut mount = bucket.mounting().with("--allow-other").start();
     mount.signal(Signal::SIGKILL);
@@ -73,9 +74,9 @@ fn a_killed_daemon_leaves_no_mount_where_others_are_let_in() {
     eventually(Duration::from_secs(10), || equal("mounted", is_mounted(mount.dir()), false));
 }
 
-/// Where no control socket can be made it says so, and serves all the same.
+/// If no control socket can be made, the mount logs that and works anyway.
 #[test]
-fn without_a_control_socket_it_serves() {
+fn daemon_serves_without_a_control_socket() {
     let bucket = bucket();
     let mut mount = bucket.mounting().without_control().start();
     assert_eq!(fs::read(mount.path("file")).expect("a working mount").len(), 24 * MIB);
@@ -85,7 +86,7 @@ fn without_a_control_socket_it_serves() {
     assert!(mount.said()[0].contains("no control socket"), "{:#?}", mount.said());
 }
 
-/// A file that someone holds open, its body half read, keeps neither the mount nor the process.
+/// An open file, its body half read, keeps neither the mount nor the process alive.
 #[test]
 fn an_open_file_does_not_keep_it_mounted() {
     let mut mount = bucket().mounting().start();
@@ -98,7 +99,7 @@ fn an_open_file_does_not_keep_it_mounted() {
     drop(file);
 }
 
-/// A mount on top of it is left alone, and the daemon does not report that it has unmounted.
+/// Another mount on top of it is left alone, and the daemon does not report that it has unmounted.
 #[test]
 fn a_mount_below_another_one_is_not_reported_as_unmounted() {
     let mut mount = bucket().mounting().start();
@@ -115,10 +116,10 @@ fn a_mount_below_another_one_is_not_reported_as_unmounted() {
     mount.assert_nothing_left();
 }
 
-/// One line when it is ready, one when it is done; what is normal, such as a missing file, is not
-/// worth a line.
+/// One line when it is ready, one at its end; normal events, such as a missing file, are not
+/// logged.
 #[test]
-fn a_mount_says_two_lines() {
+fn a_mount_prints_two_lines() {
     let mut mount = bucket().mounting().start();
     shell(mount.dir(), "ls -lR; cat file | wc -c; ! stat missing 2>/dev/null; ! stat expired 2>&1");
     mount.signal(Signal::SIGTERM);
@@ -126,7 +127,7 @@ fn a_mount_says_two_lines() {
     assert_eq!(mount.said().len(), 2, "{:#?}", mount.said());
 }
 
-/// M4, at the most talkative.
+/// M4, at the most verbose level.
 #[test]
 fn the_secret_never_reaches_the_log() {
     let bucket = bucket();

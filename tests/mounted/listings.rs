@@ -1,5 +1,5 @@
-//! Directories at scale and under change: E1, E7 and N4 for thousands of names, several readers and
-//! a store that does not stand still; and the options of listings.
+//! Large and changing directories: E1, E7 and N4 for thousands of names, several readers and a
+//! store that changes; and the options of listings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,14 +18,14 @@ use crate::support::tools::{assert_same_lines, attempt, shell};
 use crate::support::wait::{equal, eventually};
 use crate::support::{FUTURE, PAST};
 
-/// Keys that S3 gives with one LIST.
+/// Keys in one LIST response of S3.
 const PAGE: usize = 1000;
 
 /// Three and a half pages.
 const KEYS: usize = 3_500;
 
-/// E1 for 20,000 names, every second one of an expired object: whichever tool looks sees the live
-/// ones. The headers of each object are asked for once, whatever the metadata lifetime.
+/// E1 for 20,000 names, every second one of an expired object: every tool sees exactly the live
+/// ones. The headers of each object are requested once, whatever the metadata TTL.
 #[test]
 fn twenty_thousand_names_are_listed_exactly() {
     const KEYS: usize = 20_000;
@@ -44,12 +44,12 @@ fn twenty_thousand_names_are_listed_exactly() {
     assert_eq!(heads(&mount) - before, KEYS as i64, "HEADs of the first listing");
     let names = shell(&big, "ls -f | grep -v '^\\.'");
     assert_same_lines("ls -f", &names, &live(|i| format!("{i:05}\n")));
-    // The directory's own name may have been asked for again.
+    // The directory's own name may have been requested again.
     let second = heads(&mount) - before - KEYS as i64;
     assert!(second <= 1, "{second} HEADs of the second listing");
     drop(mount);
 
-    // These look at each name once more, some seconds after it was listed.
+    // These tools stat each name once more, some seconds after it was listed.
     let mount = bucket.mounting().with(&index).with("--metadata-ttl 5m").start();
     let big = mount.path("big");
     let long = shell(&big, "ls -l | awk 'NR > 1 { print $1, $5, $9 }'");
@@ -79,7 +79,7 @@ fn name(i: usize) -> String {
     format!("{i:05}")
 }
 
-/// The names that are live in it, in byte order.
+/// Its live names, in byte order.
 fn live() -> Vec<String> {
     (0..KEYS).filter(|i| !i.is_multiple_of(7)).map(name).collect()
 }
@@ -91,7 +91,7 @@ fn take(stream: &mut DirStream, most: usize) -> Vec<String> {
     names.filter(|name| name != "." && name != "..").take(most).collect()
 }
 
-/// All that are left.
+/// All remaining names.
 fn rest(stream: &mut DirStream) -> Vec<String> {
     take(stream, usize::MAX)
 }
@@ -100,8 +100,8 @@ fn open(folder: &Path) -> DirStream {
     DirStream::open(folder).expect("opendir")
 }
 
-/// N4: two read a cold folder from end to end while a third stops amidst it: each has a position of
-/// its own, and the fetches of the third are dropped.
+/// N4: two readers read a cold folder completely while a third one stops midway: each has its own
+/// position, and the fetches of the third are dropped.
 #[test]
 fn readers_of_one_folder_do_not_disturb_each_other() {
     let store = folder();
@@ -119,12 +119,12 @@ fn readers_of_one_folder_do_not_disturb_each_other() {
         };
         let _ = [usize::MAX, PAGE + PAGE / 2, usize::MAX].map(read);
     });
-    assert!(rest(&mut open(&d)) == all, "who comes after them");
+    assert!(rest(&mut open(&d)) == all, "a later reader");
 }
 
-/// N4: a position is worth the same for the life of the handle, whatever was read meanwhile.
+/// N4: a position stays valid for the life of the handle, whatever was read meanwhile.
 #[test]
-fn a_reader_can_go_to_every_position_it_was_at() {
+fn a_reader_can_seek_to_every_earlier_position() {
     let store = folder();
     let mount = store.mounting().start();
     let all = live();
@@ -157,8 +157,8 @@ fn a_reader_can_go_to_every_position_it_was_at() {
     assert!(rest(&mut stream) == all, "after rewinddir amidst it");
 }
 
-/// Twelve pages exceed what is kept. A slow reader that seeks back has each page fetched
-/// once more, and no more.
+/// Twelve pages are more than are cached. For a slow reader that seeks back, each page is fetched
+/// once more, and not more often.
 #[test]
 fn going_back_fetches_each_page_once() {
     const PAGES: usize = 12;
@@ -180,11 +180,11 @@ fn going_back_fetches_each_page_once() {
     assert!(back <= PAGES as u64, "{back} LISTs for {PAGES} pages");
 }
 
-/// While a walk is under way the store changes. What is there all along is seen once, what comes,
-/// goes or is replaced at most once, what had gone before never; and what expires on the way is
-/// not in what is read after.
+/// The store changes during a walk. Objects that stay are seen once; those added, deleted or
+/// replaced at most once; those deleted before never; and objects that expire are not listed
+/// afterwards.
 #[test]
-fn a_walk_meets_each_name_once_whatever_changes_meanwhile() {
+fn a_walk_sees_each_name_once_despite_changes() {
     #[derive(Clone, Copy, PartialEq)]
     enum Fate {
         Stays,
@@ -217,7 +217,7 @@ fn a_walk_meets_each_name_once_whatever_changes_meanwhile() {
         match fate(i) {
             Replaced => store.put_expiring(&key, "new", FUTURE),
             Deleted => store.delete(&key),
-            // Beside it comes another.
+            // Another one is added next to it.
             Stays => store.put(&format!("{key}-come"), "x"),
             Expires | Expired => {}
         }
@@ -226,7 +226,7 @@ fn a_walk_meets_each_name_once_whatever_changes_meanwhile() {
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         other => Err(format!("an object that expires: {other:?}")),
     });
-    // The C library has read ahead, but not beyond a page.
+    // The C library has read ahead, but not more than a page.
     let later = |names: &[String]| names.iter().skip(PAGE).cloned().collect::<Vec<_>>();
     let check = |what: &str, names: &[String], from: usize| {
         let mut times = BTreeMap::new();
@@ -264,10 +264,10 @@ fn a_walk_meets_each_name_once_whatever_changes_meanwhile() {
     assert!(rest(&mut stream) == now, "after rewinddir it is as it is now");
 }
 
-/// Keys that come among pages fetched ahead push others to a later one: none is lost by who goes
-/// back first, and so has those pages fetched again.
+/// New keys in pages fetched ahead move others to a later page: a reader that first goes back, and
+/// so fetches those pages again, misses no name.
 #[test]
-fn going_back_loses_no_name_where_keys_came_meanwhile() {
+fn going_back_loses_no_name_after_keys_were_added() {
     const PAGES: usize = 7;
     let store = Embedded::start();
     let all: Vec<String> = (0..PAGES * PAGE).map(name).collect();
@@ -302,10 +302,10 @@ fn stat_is_refused(mount: &Mount, name: &str) {
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{name}: {error}");
 }
 
-/// `--ls lazy`: a listing asks for no headers, so it shows expired names, until it is known of each
-/// that it has expired: E1 holds for whoever asks for the name.
+/// `--ls lazy`: a listing requests no headers, so it shows expired names until they are known to
+/// have expired: E1 holds for lookups.
 #[test]
-fn lazy_listings_cost_no_head_and_hide_what_is_known_to_have_expired() {
+fn lazy_listings_send_no_head_and_hide_known_expired_names() {
     let store = Embedded::start();
     for name in ["expired-a", "expired-b"] {
         store.put_expiring(name, "x", PAST);
@@ -330,8 +330,8 @@ fn lazy_listings_cost_no_head_and_hide_what_is_known_to_have_expired() {
     assert_eq!(ls(&exact), all[2..]);
 }
 
-/// E7 in listings: caches are warm, and the name is gone at its instant and stays so. The kernel
-/// reads names with attributes (readdirplus) or, where listings are lazy, names alone.
+/// E7 in listings: with warm caches, the name vanishes at its expiry and does not reappear. The
+/// kernel reads names with attributes (readdirplus), or names only if listings are lazy.
 fn vanishes_from_listings(option: &str) {
     let store = Embedded::start();
     store.put_expiring("d/long", "x", FUTURE);
@@ -355,16 +355,16 @@ fn vanishes_from_listings(option: &str) {
 }
 
 #[test]
-fn a_name_vanishes_from_warm_listings_at_its_instant() {
+fn a_name_vanishes_from_warm_listings_at_its_expiry() {
     vanishes_from_listings("--metadata-ttl expiry");
 }
 
 #[test]
-fn a_name_vanishes_from_warm_lazy_listings_at_its_instant() {
+fn a_name_vanishes_from_warm_lazy_listings_at_its_expiry() {
     vanishes_from_listings("--metadata-ttl 60s --ls lazy");
 }
 
-/// `--metadata-concurrency`: as many requests under way, and so as many connections.
+/// `--metadata-concurrency` limits the requests in flight, and so the connections.
 #[test]
 fn few_connections_list_many_names() {
     const KEYS: usize = 300;

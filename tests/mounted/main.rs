@@ -1,8 +1,8 @@
-//! The file system as programs meet it: the real binary, the kernel's FUSE, a real S3 server.
+//! The file system as programs see it: the real binary, the kernel's FUSE, a real S3 server.
 //!
-//! The server is SeaweedFS (`scripts/s3-server`), or the embedded one where SeaweedFS will not store
-//! what a rule is about. Each test has a bucket and a mount of its own, and each mount is checked once
-//! more when it ends: no open body, handle, process, socket or mount is left. Needs /dev/fuse.
+//! The server is SeaweedFS (`scripts/s3-server`), or the embedded one if SeaweedFS cannot store the
+//! objects of a test. Each test has its own bucket and mount, and each mount is checked when it
+//! ends: no open body, handle, process, socket or mount is left. Needs /dev/fuse.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! How much memory many readers take: peaks of the daemon's resident memory, from `/proc`.
+//! How much memory many readers use: peaks of the daemon's resident memory, from `/proc`.
 
 use std::env;
 use std::fs::File;
@@ -22,7 +22,7 @@ fn files(count: usize, size: usize) -> Embedded {
     store
 }
 
-/// Every file is read from its first byte to its last by a thread of its own, all at once.
+/// Reads every file completely, each in its own thread, all concurrently.
 fn read_all_at_once(mount: &Mount, count: usize, size: usize) {
     thread::scope(|scope| {
         for i in 0..count {
@@ -35,8 +35,8 @@ fn peak_mib(mount: &Mount) -> usize {
     mount.process().peak_rss_kib() / KIB
 }
 
-/// However it is looked at: half of its objects have expired. `EXPIREFS_TEST_KEYS=1000000` asks for a
-/// larger one.
+/// With each tool; half of its objects have expired. `EXPIREFS_TEST_KEYS=1000000` sets a larger
+/// one.
 #[test]
 fn a_large_directory_is_read_in_96_mib() {
     let keys = env::var("EXPIREFS_TEST_KEYS").map_or(20_000, |n| n.parse().expect("a number"));
@@ -52,7 +52,7 @@ fn a_large_directory_is_read_in_96_mib() {
         ("ls -f d | wc -l", live + 2),
         ("ls -l d | wc -l", live + 1),
         ("find d -type f | wc -l", live),
-        // These look at each name in an order of their own where there are more than 10,000.
+        // These stat each name, in another order if there are more than 10,000.
         ("find d -size -2 -type f | wc -l", live),
         ("du -a d | wc -l", live + 1),
     ];
@@ -74,7 +74,7 @@ fn a_large_directory_is_read_in_96_mib() {
 }
 
 #[test]
-fn one_reader_takes_little() {
+fn one_reader_uses_little_memory() {
     let store = files(1, 256 * MIB);
     let mount = store.mounting().start();
     read_all_at_once(&mount, 1, 256 * MIB);
@@ -83,7 +83,7 @@ fn one_reader_takes_little() {
 }
 
 #[test]
-fn sixty_four_readers_stay_under_the_ceiling() {
+fn sixty_four_readers_stay_under_the_limit() {
     let store = files(64, 8 * MIB);
     let mount = store.mounting().start();
     read_all_at_once(&mount, 64, 8 * MIB);
@@ -91,9 +91,9 @@ fn sixty_four_readers_stay_under_the_ceiling() {
     assert!(peak <= 160, "{peak} MiB");
 }
 
-/// More readers than there is memory for take turns; none fails.
+/// More readers than the memory allows take turns; none fails.
 #[test]
-fn five_hundred_and_twelve_readers_share_what_there_is() {
+fn five_hundred_and_twelve_readers_share_the_buffer_memory() {
     let store = files(512, 2 * MIB);
     let mount = store.mounting().with("--buffer-memory 32MiB").start();
     read_all_at_once(&mount, 512, 2 * MIB);
@@ -105,9 +105,9 @@ fn five_hundred_and_twelve_readers_share_what_there_is() {
     assert!(peak <= 192, "{peak} MiB");
 }
 
-/// Handles that are open and unread hold no more than the ceiling either.
+/// Open but unread handles do not exceed the limit, either.
 #[test]
-fn open_and_unread_handles_share_what_there_is() {
+fn open_and_unread_handles_share_the_buffer_memory() {
     let store = files(1000, 60 * KIB);
     let mount = store.mounting().with("--buffer-memory 8MiB --probe-cache 8MiB").start();
     let open = |i: usize| File::open(mount.path(i.to_string())).expect("open");
@@ -122,9 +122,9 @@ fn open_and_unread_handles_share_what_there_is() {
     }
 }
 
-/// What whoever may write into the bucket puts into headers takes no memory beyond its first bytes.
+/// Long headers, which bucket writers control, take no memory beyond their first bytes.
 #[test]
-fn long_headers_take_little() {
+fn long_headers_use_little_memory() {
     const FILES: usize = 20_000;
     let store = Embedded::start();
     for i in 0..FILES {
@@ -137,10 +137,10 @@ fn long_headers_take_little() {
     assert!(peak <= 80, "{peak} MiB");
 }
 
-/// Directory handles that are held open, each read once, share what there is for pages; what was
-/// dropped is fetched again.
+/// Directory handles that are held open, each read once, share the memory for pages; evicted pages
+/// are fetched again.
 #[test]
-fn directory_handles_held_open_share_what_there_is() {
+fn directory_handles_held_open_share_the_page_memory() {
     const FILES: usize = 3000;
     let store = Embedded::start();
     (0..FILES).for_each(|i| store.put(&format!("d/{i:04}-{}", "x".repeat(200)), "x"));

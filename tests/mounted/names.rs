@@ -1,5 +1,5 @@
-//! From keys to names: N1 to N4. SeaweedFS keeps objects as files in folders, so what no file system
-//! can hold is on the embedded server.
+//! From keys to names: N1 to N4. SeaweedFS stores objects as files in folders, so keys that no file
+//! system can store are on the embedded server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ fn ls(folder: &Path) -> Vec<String> {
     shell(folder, "ls -Ap").lines().map(str::to_owned).collect()
 }
 
-/// N1: keys that no path can spell are skipped, and the others beside them are there.
+/// N1: keys that cannot be a path are skipped, and the others are visible.
 #[test]
 fn keys_that_cannot_be_paths_are_skipped() {
     let store = Embedded::start();
@@ -34,7 +34,7 @@ fn keys_that_cannot_be_paths_are_skipped() {
     }
 }
 
-/// N2: the live file is shown, and what lies under the same name is hidden.
+/// N2: the live file is shown, and keys below the same name are hidden.
 #[test]
 fn a_live_file_hides_the_folder_of_its_name() {
     let store = Embedded::start();
@@ -47,7 +47,7 @@ fn a_live_file_hides_the_folder_of_its_name() {
     assert_eq!(error.raw_os_error(), Some(libc::ENOTDIR), "{error}");
 }
 
-/// N2: an expired file hides nothing, asked for or listed.
+/// N2: an expired file hides nothing, in lookups or listings.
 #[test]
 fn an_expired_file_does_not_hide_the_folder_of_its_name() {
     let store = Embedded::start();
@@ -73,7 +73,7 @@ fn a_marker_is_a_folder_and_never_a_file() {
     assert_eq!(ls(&mount.path("full")), ["file"]);
 }
 
-/// The mount of a prefix is the folder of that name, whatever else begins like it.
+/// The mount of a prefix shows only the folder of that name, not other names that begin with it.
 #[test]
 fn a_prefix_can_be_mounted() {
     let bucket = seaweedfs().bucket("prefix");
@@ -87,14 +87,14 @@ fn a_prefix_can_be_mounted() {
     }
 }
 
-/// N4: positions in a folder of several pages stay good for as long as it is open, in any order, and
+/// N4: positions in a folder of several pages stay valid while it is open, in any order, and
 /// whatever is added meanwhile.
 #[test]
 fn positions_in_a_folder_stay_valid() {
     const FILES: usize = 2_300;
     let store = Embedded::start();
     (0..FILES).for_each(|i| store.put(&format!("{i:04}"), "x"));
-    // Without a HEAD for each file, as only the names matter here.
+    // Without a HEAD for each file, since only the names matter here.
     let mount = store.mounting().with("--expires-from list --default-ttl 1h").start();
 
     let mut folder = DirStream::open(mount.dir()).expect("opendir");

@@ -1,5 +1,5 @@
-//! What this program was written for: opens of expired objects, and of objects whose `Expires` nobody
-//! can parse, by the thousand, under a limit of 64 descriptors: B2, B3, B6, R5.
+//! The case this program was written for: thousands of opens of expired objects, and of objects
+//! with an unparsable `Expires`, under a limit of 64 descriptors: B2, B3, B6, R5.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -46,8 +46,8 @@ fn opens_of_unparsable_objects_leak_nothing() {
     assert_eq!(mount.status().number("unparsable"), OBJECTS as i64, "keys counted");
 }
 
-/// Every open says ENOENT, a live file can be read before and after, and then the daemon has as many
-/// descriptors as before the first open, none of them half closed.
+/// Every open returns ENOENT, a live file can be read before and after, and then the daemon has as
+/// many descriptors as before the first open, none of them half closed.
 fn open_them_all(mount: &Mount) {
     let before = mount.process().fds();
     assert_eq!(fs::read_to_string(mount.path("live")).expect("before"), "live");

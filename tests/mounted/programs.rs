@@ -1,5 +1,5 @@
-//! Programs that know nothing of S3, unmodified, on a mount: what they say there is what they say on
-//! a folder with the same files.
+//! Unmodified programs that know nothing of S3: their output on a mount is the same as on a folder
+//! with the same files.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::support::s3_server::{Bucket, http_date, object, seaweedfs};
 use crate::support::tools::{attempt, shell};
 use crate::support::wait::eventually;
 
-/// What the programs read, made by programs.
+/// Makes the files that the programs read.
 const MAKE: &str = r#"
     sqlite3 cache.db 'create table t (id integer primary key, x integer, text varchar);
         with recursive n(i) as (select 1 union all select i + 1 from n where i < 60000)
@@ -62,7 +62,7 @@ fn mounted() -> (Mount, &'static Path) {
     (bucket.mounting().start(), folder.path())
 }
 
-/// The script says the same on the mount and on the folder, and says something.
+/// Checks that the script prints the same on the mount and on the folder, and prints something.
 #[track_caller]
 fn same_on_both(script: &str) -> Mount {
     let (mount, folder) = mounted();
@@ -123,19 +123,19 @@ fn cmp_rsync_and_tail_read_every_byte() {
     assert_eq!(shell(folder, &format!("{compare} {here}/ {there}/")), "");
     let copy = tempfile::tempdir().expect("a folder");
     shell(copy.path(), &format!("rsync -a {here}/ copy"));
-    // Folders without a file are in no bucket.
+    // A bucket has no folders without files.
     let every = format!(
         "cd {there} && find . -type f -exec cmp {{}} {}/copy/{{}} \\;",
         copy.path().display()
     );
     assert_eq!(shell(folder, &every), "");
-    // It does not grow, so `tail -f` says its end and waits.
+    // It does not grow, so `tail -f` prints its end and waits.
     let output = attempt(mount.dir(), "timeout 2 tail -n 3 -f numbers.txt");
     assert_eq!(output.status.code(), Some(124), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "2999998\n2999999\n3000000\n");
 }
 
-/// nginx on a mount, a process of our own.
+/// An nginx that serves a mount.
 struct Nginx {
     process: Child,
     port: u16,
@@ -197,8 +197,8 @@ impl Drop for Nginx {
     }
 }
 
-/// nginx under load serves what lives, to its last byte, and has nothing of what has expired from
-/// its instant on; no answer is anything else.
+/// nginx under load serves live objects to their last byte, and 404 for expired ones from their
+/// expiry on; there are no other responses.
 #[test]
 fn nginx_serves_the_mount_while_objects_expire() {
     const LOAD: u64 = 6;
@@ -207,7 +207,7 @@ fn nginx_serves_the_mount_while_objects_expire() {
     let big = content(99, 5 * MIB);
     bucket.put("big", object(big.clone()));
     let now = SystemTime::now();
-    // A second or more each, within the time that the load lasts; every fourth lives on.
+    // They expire within the time of the load; every fourth does not.
     let ends = |i: u64| (!i.is_multiple_of(4)).then(|| now + Duration::from_secs(4 + i % LOAD));
     bucket.put_all(pages.iter().zip(0..).map(|(page, i)| {
         let upload = object(page.clone());

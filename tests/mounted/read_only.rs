@@ -1,4 +1,4 @@
-//! M1: every change answers EROFS, by the kernel's word and by the daemon's own.
+//! M1: every change fails with EROFS, from the kernel and from the daemon itself.
 
 use nix::mount::{MsFlags, mount};
 use nix::unistd::Uid;
@@ -6,7 +6,7 @@ use nix::unistd::Uid;
 use crate::support::s3_server::{object, seaweedfs};
 use crate::support::tools::{attempt, shell};
 
-/// One for each call that changes something.
+/// One for each system call that changes something.
 const CHANGES: [&str; 18] = [
     "touch new",
     "touch file",

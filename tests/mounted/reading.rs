@@ -1,4 +1,4 @@
-//! Every byte right, however programs read: in disorder, side by side, mapped, from the end.
+//! Every byte is right, however programs read: out of order, concurrently, mapped, from the end.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use crate::support::tools::shell;
 
 const SIZE: usize = 64 * MIB + 12345;
 
-/// `big`, and what the programs below read: a file with checksums in it, a zip and a tar.
+/// `big`, and the files that the programs below read: one with checksums in it, a zip and a tar.
 static BUCKET: LazyLock<Bucket> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
     for i in 0..50u64 {
@@ -51,7 +51,7 @@ fn pieces_in_shuffled_order() {
     let mount = BUCKET.mounting().start();
     let file = open(&mount.path("big"));
     let piece = 300 * KIB;
-    // A prime that does not divide their number: each piece comes once.
+    // A prime that does not divide their number: each piece is read once.
     let (pieces, step) = (SIZE.div_ceil(piece), 97);
     assert!(!pieces.is_multiple_of(step));
     (0..pieces).for_each(|i| check(&file, i * step % pieces * piece, piece));
@@ -65,7 +65,7 @@ fn eight_threads_on_one_handle() {
         thread::scope(|scope| {
             for t in 0..8 {
                 scope.spawn(move || {
-                    // Side by side in one place, then in order, then anywhere.
+                    // Concurrently in one place, then in order, then anywhere.
                     (0..64).for_each(|i| check(file, (i * 8 + t) * 64 * KIB, 64 * KIB));
                     let share = SIZE / 8;
                     (0..share / MIB).for_each(|i| check(file, t * share + i * MIB, MIB));
@@ -86,7 +86,7 @@ fn fio_verifies() {
     ] {
         shell(mount.dir(), &format!("{FIO} --filename=fio --readonly {how}"));
     }
-    // Four jobs, each on a part of its own.
+    // Four jobs, each on its own part.
     let jobs = "--rw=read --bs=64k --thread --numjobs=4 --offset_increment=8M";
     let fio = FIO.replace("--size=32M", "--size=8M");
     shell(mount.dir(), &format!("{fio} --filename=fio --readonly {jobs}"));

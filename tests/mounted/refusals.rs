@@ -1,4 +1,4 @@
-//! M2: what cannot be mounted is said in one line before the command returns. B3 for the numbers.
+//! M2: a mount that fails prints one line before the command returns. B3 for the numbers.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
@@ -24,8 +24,8 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// It ends with status 1, one line that has all of `names` in it, and nothing mounted. What the
-/// argument parser refuses may end with 2 and have its hints in further lines.
+/// The mount fails with status 1, one line that contains all of `names`, and nothing mounted.
+/// Errors of the argument parser may have status 2 and hints in further lines.
 #[track_caller]
 fn assert_refused(setup: &Setup, dir: &Path, names: &[&str]) -> String {
     let mounted = is_mounted(dir);
@@ -45,7 +45,7 @@ fn assert_refused(setup: &Setup, dir: &Path, names: &[&str]) -> String {
     line
 }
 
-/// Refused on an empty folder of its own.
+/// The same on a new empty folder.
 #[track_caller]
 fn assert_refused_anywhere(setup: &Setup, names: &[&str]) -> String {
     assert_refused(setup, folder().path(), names)
@@ -82,10 +82,10 @@ fn bad_credentials() {
     }
 }
 
-/// It is said within seconds, whatever `--timeout`, by the commands too: only a mount waits for a
-/// store that restarts.
+/// The error comes within seconds, whatever `--timeout`, from the commands too: only a running
+/// mount waits for a store that restarts.
 #[test]
-fn an_endpoint_that_nobody_serves() {
+fn an_endpoint_without_a_server() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let url = format!("http://{}", free.local_addr().expect("its address"));
     drop(free);
@@ -126,7 +126,7 @@ fn a_mount_point_that_is_mounted_already() {
     assert_eq!(fs::read_to_string(mount.path("file")).expect("the mount still works"), "x");
 }
 
-/// What a crash leaves is named, and taken away on demand.
+/// A mount left by a crash is reported, and removed on request.
 #[test]
 fn a_dead_mount_is_named_and_replaced_on_demand() {
     let bucket = bucket();
@@ -147,7 +147,7 @@ fn a_dead_mount_is_named_and_replaced_on_demand() {
     assert!(!is_mounted(&dir), "the dead mount was covered, and not taken away");
 }
 
-/// B3: refused with the number asked for and the one that fits.
+/// B3: refused with the requested number and the one that fits.
 #[test]
 fn more_bodies_than_descriptors() {
     let setup = bucket().mounting().with("--max-open-bodies 5000").nofile(256);
@@ -157,7 +157,7 @@ fn more_bodies_than_descriptors() {
     assert!(!fits.is_empty(), "no number that would fit in: {line}");
 }
 
-/// A wrong value names the option, the value and what would be right.
+/// The error for a wrong value contains the option, the value and the expected form.
 #[test]
 fn values_that_have_no_meaning() {
     let bucket = bucket();
@@ -182,7 +182,7 @@ fn values_that_have_no_meaning() {
     }
 }
 
-/// A bucket that is not for everybody, asked for without a signature.
+/// A private bucket, requested without a signature.
 #[test]
 fn no_access_without_credentials() {
     let bucket = bucket();
@@ -190,7 +190,7 @@ fn no_access_without_credentials() {
     assert_refused_anywhere(&Setup::new(&endpoint, &bucket.name), &[&bucket.name]);
 }
 
-/// Runs it by a bash script that ends in `"$@"`, with the mount table to itself.
+/// Runs it by a bash script that ends in `"$@"`, in its own mount namespace.
 #[track_caller]
 fn refused_after(setup: &Setup, script: &str) -> String {
     let folder = folder();
@@ -212,7 +212,7 @@ fn refused_after(setup: &Setup, script: &str) -> String {
     stderr
 }
 
-/// What a user meets who has no fusermount3, or no access to the device: root without its
+/// The errors for a user without fusermount3, or without access to the device: root without
 /// capabilities is such a user.
 #[test]
 fn no_helper_and_no_device() {
@@ -246,10 +246,10 @@ fn a_prefix_that_cannot_be_a_path() {
     }
 }
 
-/// A wrong prefix looks as if all objects had expired: one line says so. It is mounted, for keys may
-/// come.
+/// A wrong prefix looks as if all objects had expired: a warning says so. It is mounted anyway,
+/// since keys may be added.
 #[test]
-fn a_prefix_of_no_key_is_warned_of() {
+fn a_prefix_without_keys_is_mounted_with_a_warning() {
     let bucket = bucket();
     bucket.put("folder/object", object("x"));
     let start =

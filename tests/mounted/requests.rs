@@ -1,4 +1,4 @@
-//! What reading costs, by the embedded server's own count.
+//! The number of requests for reading, as counted by the embedded server.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -13,10 +13,10 @@ use crate::support::embedded::Embedded;
 use crate::support::tools::{assert_same_lines, shell};
 use crate::support::{FUTURE, PAST};
 
-/// `--metadata-ttl expiry`: what HTTP calls fresh is trusted until it expires, and pages stay in the
-/// kernel; so a second reading asks nothing.
+/// `--metadata-ttl expiry`: a fresh object is cached until it expires, and pages stay in the
+/// kernel, so a second read sends no request.
 #[test]
-fn a_second_reading_of_a_fresh_object_asks_nothing() {
+fn a_second_read_of_a_fresh_object_sends_no_request() {
     let store = Embedded::start();
     let bytes = content(1, 3 * MIB);
     store.put_expiring("folder/file", bytes.clone(), FUTURE);
@@ -31,8 +31,8 @@ fn a_second_reading_of_a_fresh_object_asks_nothing() {
     assert_eq!(store.requests(), first, "requests of the second reading");
 }
 
-/// A listing has no `Expires`, so it costs a HEAD for each object; the next one of unchanged objects
-/// costs the listing alone.
+/// A listing has no `Expires`, so it costs a HEAD for each object; the next listing of unchanged
+/// objects costs only the LIST.
 #[test]
 fn a_second_listing_of_unchanged_objects_needs_no_head() {
     let store = Embedded::start();
@@ -48,8 +48,8 @@ fn a_second_listing_of_unchanged_objects_needs_no_head() {
     assert!(second.list > first.list, "the second listing came from nowhere");
 }
 
-/// E4: `--expires-from list`: the listing alone says who lives, whatever an `Expires` says, and costs
-/// no HEAD.
+/// E4: `--expires-from list`: only the listing decides what is live, whatever the `Expires`, and it
+/// costs no HEAD.
 #[test]
 fn expires_from_list_needs_no_head() {
     let store = Embedded::start();
@@ -66,7 +66,7 @@ fn expires_from_list_needs_no_head() {
     assert_eq!(store.requests().head - before.head, 0, "HEADs");
 }
 
-/// Programs that start together ask for the same name; the store is asked once.
+/// Programs that start together look up the same name; the store gets one request.
 #[test]
 fn equal_lookups_in_flight_share_a_request() {
     let store = Embedded::start();
@@ -79,8 +79,8 @@ fn equal_lookups_in_flight_share_a_request() {
     assert_eq!((after.head + after.get) - (before.head + before.get), 1, "HEADs and GETs");
 }
 
-/// A cold small file costs one request, without a listing: the lookup brings its bytes. A warm one
-/// costs none, and all of them go over connections that are there.
+/// A small file that is not cached costs one request, without a LIST: the lookup fetches its bytes.
+/// A cached one costs none, and all requests reuse existing connections.
 #[test]
 fn a_small_file_takes_one_request() {
     const FILES: usize = 300;
@@ -112,9 +112,9 @@ fn a_small_file_takes_one_request() {
     assert!(status.number("connections_opened") - opened_before <= 1);
 }
 
-/// An empty file has no first byte to bring: its attributes come with a HEAD.
+/// An empty file has no first byte to fetch: its attributes come with a HEAD.
 #[test]
-fn an_empty_file_is_there() {
+fn an_empty_file_is_visible() {
     let store = Embedded::start();
     store.put("empty", "");
     let mount = store.mounting().start();
@@ -124,10 +124,10 @@ fn an_empty_file_is_there() {
     );
 }
 
-/// A program that only stats files fetches no content but a little at first; with opens, one request is
-/// enough again.
+/// A program that only stats files fetches no content, except a little at first; with opens, one
+/// request per file is enough again.
 #[test]
-fn a_walk_that_only_looks_fetches_no_content() {
+fn a_walk_without_opens_fetches_no_content() {
     const FILES: u64 = 5000;
     const SIZE: usize = 32 * KIB;
     let store = Embedded::start();
@@ -145,20 +145,21 @@ fn a_walk_that_only_looks_fetches_no_content() {
     assert!(gets <= 50, "{gets} GETs");
     let received = mount.status().number("bytes_received");
     assert!(received <= 50 * SIZE as i64, "{received} bytes received");
-    // `find` reads the directory, and the HEADs that takes bring no content either.
+    // `find` reads the directory; its HEADs fetch no content, either.
     let found = shell(mount.dir(), "find . -type f -size 32k | wc -l");
     assert_eq!(found, format!("{FILES}\n"));
     assert_eq!(store.requests().get, looked.get, "GETs of find");
 }
 
-/// However large: one GET reads it from its first byte to its last, and every byte comes once.
+/// One GET reads it from its first byte to its last, however large, and every byte is received
+/// once.
 #[test]
 fn a_gibibyte_read_in_order_is_one_get() {
     const SIZE: usize = 1 << 30;
     let store = Embedded::start();
     store.put("big", content(1, SIZE));
     for (probe, gets) in [("64KiB", 2), ("0", 1)] {
-        // With a probe, the first of its bytes came with the lookup.
+        // With a probe, its first bytes were fetched by the lookup.
         let mount = store.mounting().with(&format!("--probe-size {probe}")).start();
         let before = store.requests();
         assert_content(&mount.path("big"), 1, SIZE);
@@ -168,9 +169,9 @@ fn a_gibibyte_read_in_order_is_one_get() {
     }
 }
 
-/// Reads here and there fetch little more than they ask for, over a connection that stays.
+/// Random reads fetch little more than they request, over one connection.
 #[test]
-fn random_reads_fetch_little_more_than_they_ask_for() {
+fn random_reads_fetch_little_more_than_they_request() {
     const SIZE: usize = 256 * MIB;
     const READS: usize = 400;
     let store = Embedded::start();

@@ -14,13 +14,13 @@ use crate::support::proxy::{self, Fault, Proxy};
 use crate::support::wait::{at_most, equal, eventually, within};
 
 const FILES: usize = 500;
-/// Far more than comes before it is asked for: a body stays open.
+/// Far more than is sent in advance, so that a body stays open.
 const SIZE: usize = 2 * MIB;
-/// Contents; a file has that of its number by this, so that memory holds them all.
+/// Different contents; file `i` has the content `i % CONTENTS`, so that all fit into memory.
 const CONTENTS: usize = 16;
 const START: usize = 4 * KIB;
 
-/// What an open may take: `--open-wait` and `--timeout`, both at their defaults.
+/// The longest time of an open: `--open-wait` and `--timeout`, both at their defaults.
 const OPEN_BOUND: Duration = Duration::from_secs(5 + 30);
 
 /// `0` to `499`, and in `folder/` some small ones.
@@ -32,7 +32,7 @@ static STORE: LazyLock<Embedded> = LazyLock::new(|| {
     store
 });
 
-/// Reads `len` bytes of the file of this number, and panics unless they are the right ones.
+/// Reads `len` bytes of file `i`, and panics unless they are right.
 #[track_caller]
 fn read_right(file: &File, i: usize, offset: usize, len: usize) {
     let mut bytes = vec![0; len];
@@ -48,7 +48,8 @@ fn open_and_read(mount: &Mount, i: usize) -> File {
     file
 }
 
-/// Opens all files, some at a time, and reads the start of each. The time of the slowest open, too.
+/// Opens all files, some at a time, and reads the start of each. Also returns the time of the
+/// slowest open.
 fn open_all(mount: &Mount, threads: usize) -> (Vec<File>, Duration) {
     let (next, opened) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
@@ -71,8 +72,8 @@ fn open_all(mount: &Mount, threads: usize) -> (Vec<File>, Duration) {
     (opened.into_iter().map(|(_, file, _)| file).collect(), slowest)
 }
 
-/// B3 and B4: a daemon with 128 descriptors serves 500 open files, and no read waits for long or
-/// fails. B6: then they are all given back.
+/// B3 and B4: a daemon with 128 descriptors serves 500 open files, and no read waits long or fails.
+/// B6: afterwards all descriptors are closed.
 #[test]
 fn five_hundred_open_files_fit_into_128_descriptors() {
     let mount = STORE.mounting().with("--pool-idle 1s").nofile(128).start();
@@ -86,7 +87,7 @@ fn five_hundred_open_files_fit_into_128_descriptors() {
     assert!(0 < peak && peak <= cap && cap < 128, "cap {cap}, bodies_peak {peak}");
     at_most("descriptors", status.number("fds_peak"), 128).unwrap();
 
-    // Each again, beyond what was read ahead: most are parked by now.
+    // Reads each again, beyond the read-ahead: most are parked now.
     for (i, file) in files.iter().enumerate() {
         read_right(file, i, SIZE - START, START);
     }
@@ -97,11 +98,11 @@ fn five_hundred_open_files_fit_into_128_descriptors() {
     mount.assert_all_given_back(fds);
 }
 
-/// B4 and R3: eight bodies go round among 500 handles that 32 threads read at offsets of no order,
-/// while one request in 60 fails: every byte is right, metadata goes on beside it, and parked
-/// handles keep no memory.
+/// B4 and R3: 500 handles share eight bodies while 32 threads read at random offsets and one
+/// request in 60 fails: every byte is right, metadata requests work meanwhile, and parked handles
+/// keep no memory.
 #[test]
-fn eight_bodies_go_round_among_500_handles_while_the_store_fails() {
+fn five_hundred_handles_share_eight_bodies_while_requests_fail() {
     const TIME: Duration = Duration::from_secs(8);
     const THREADS: usize = 32;
     const READ: usize = 16 * KIB;
@@ -162,8 +163,8 @@ fn eight_bodies_go_round_among_500_handles_while_the_store_fails() {
     assert!(harm > 10 && resumed > 0, "{harm} faults, {resumed} resumed");
     at_most("bodies_peak", status.number("bodies_peak"), 8).unwrap();
     assert_eq!(status.number("handles"), FILES as i64);
-    // 20 MiB of it for buffers and first bytes, some 50 for an unoptimised program; a parked handle
-    // that kept a window would keep half a MiB.
+    // 20 MiB of it for buffers and first bytes, some 50 for an unoptimised program; each parked
+    // handle that kept its window would add half a MiB.
     at_most("MiB resident at the peak", peak, 128).unwrap();
 
     proxy.behave();
@@ -171,21 +172,21 @@ fn eight_bodies_go_round_among_500_handles_while_the_store_fails() {
     mount.assert_all_given_back(fds);
 }
 
-/// B4: reads that wait, for a store that stalls or for a body, hold up no read of another file and no
+/// B4: reads that wait, for a store that stalls or for a body, block no read of another file and no
 /// release, however many they are.
 #[test]
-fn two_hundred_stalled_reads_hold_up_no_other_read_and_no_release() {
+fn two_hundred_stalled_reads_block_no_other_read_and_no_release() {
     const STALLED: usize = 200;
-    /// Less than half of `--timeout`, after which a body that stalls is given up.
+    /// Less than half of `--timeout`, after which a stalled body is abandoned.
     const BOUND: Duration = Duration::from_secs(10);
     const OTHERS: usize = 4;
     for (cap, others_have_bodies) in [(STALLED + OTHERS, true), (STALLED / 2, false)] {
         let mut proxy = Proxy::start(STORE.endpoint(), |_| Fault::None);
         let setup = Setup::new(proxy.endpoint(), Embedded::BUCKET);
-        // Memory for all of them: a read that waits for the store holds what it will fill.
+        // Memory for all of them: a read that waits for the store holds its buffer.
         let args = format!("--max-open-bodies {cap} --timeout 60s --buffer-memory 1GiB");
         let mount = setup.with(&args).start();
-        // The start of a file comes; then its body brings nothing more.
+        // The start of a file is sent; then its body stalls.
         proxy.script(|request| {
             let is_other = |i: usize| request.is_of(&i.to_string());
             match request.of_version && !(STALLED..STALLED + OTHERS).any(is_other) {
@@ -217,7 +218,7 @@ fn two_hundred_stalled_reads_hold_up_no_other_read_and_no_release() {
             eventually(BOUND, || {
                 equal("handles", mount.status().number("handles"), STALLED as i64)
             });
-            // Those that stall break, and read on.
+            // The stalled bodies break, and the reads resume.
             proxy.behave();
             proxy.down();
             proxy.up();

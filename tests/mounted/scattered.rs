@@ -1,5 +1,5 @@
-//! Scattered reads of a file that fits the memory for buffers: once they have cost as much as the
-//! rest of the file, it is fetched in one go and given to the kernel.
+//! Scattered reads of a file that fits into the buffer memory: once they have cost as much as the
+//! rest of the file, the rest is fetched with one request and stored in the kernel's page cache.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use crate::support::wait::eventually;
 const PAGE: usize = 4 * KIB;
 const FIRST_BYTE: Duration = Duration::from_millis(20);
 
-/// A proxy that holds each body's first byte back.
+/// A proxy that delays the first byte of each body.
 fn slowly(store: &Embedded) -> Proxy {
     Proxy::start(store.endpoint(), |request| match request.is_get() && request.of_version {
         true => Fault::Delay(FIRST_BYTE),
@@ -52,7 +52,8 @@ fn a_cold_database_takes_few_requests() {
     assert!(received <= size * 3 / 2, "{received} bytes received of {size}");
 }
 
-/// What the kernel was given it has, to the last byte: it reads the file without asking.
+/// The kernel has all the bytes that were stored in its page cache: it reads the file without a
+/// request.
 #[test]
 fn the_kernel_has_the_rest_of_the_file() {
     const SIZE: usize = 20 * MIB + 12_345;
@@ -70,7 +71,7 @@ fn the_kernel_has_the_rest_of_the_file() {
     assert!(bodies(&proxy) <= 100, "{} GETs", bodies(&proxy));
     eventually(Duration::from_secs(20), || match mount.status().number("buffer_bytes") {
         0 => Ok(()),
-        held => Err(format!("{held} bytes are not with the kernel yet")),
+        held => Err(format!("{held} bytes are not in the page cache yet")),
     });
     let (asked, given) = (bodies(&proxy), mount.status().number("bytes_read"));
     let mut all = vec![0; SIZE];
@@ -85,10 +86,10 @@ fn the_kernel_has_the_rest_of_the_file() {
     assert_eq!(bodies(&proxy), asked, "GETs of a second open");
 }
 
-/// Pages are given to the kernel while other threads read them, through handles of their own and
-/// with little memory: every byte is right, and no read hangs.
+/// Pages are stored in the kernel while other threads read them, through their own handles and with
+/// little memory: every byte is right, and no read hangs.
 #[test]
-fn pages_are_given_while_they_are_read() {
+fn pages_are_stored_in_the_kernel_while_they_are_read() {
     const SIZE: usize = 3 * MIB + 777;
     const FILES: u64 = 4;
     let store = Embedded::start();

@@ -1,5 +1,5 @@
-//! O4: nothing that a bucket holds drives a terminal or forges a line, in the output of any command
-//! or in the log. And a standard output that is closed ends every command quietly.
+//! O4: no text from a bucket controls the terminal or forges a line, in the output of any command
+//! or in the log. And a closed standard output ends every command quietly.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -45,7 +45,7 @@ fn assert_command(what: &str, output: Output, says: &str) {
 }
 
 #[test]
-fn a_hostile_bucket_drives_no_terminal() {
+fn a_malicious_bucket_cannot_control_the_terminal() {
     let store = Embedded::start();
     for name in NAMES {
         let object = Object::new("x".repeat(8 << 20)).content_type("text/\u{9b}2J");
@@ -55,7 +55,7 @@ fn a_hostile_bucket_drives_no_terminal() {
     let options = "--log debug --on-unparsable fresh --idle-warn 1s --probe-size 0";
     let mount = store.mounting().with(options).start();
 
-    // A process with a hostile name holds them open.
+    // A process with a malicious name holds them open.
     let mut holder = Command::new("bash");
     holder.args([
         "-c",
@@ -75,7 +75,7 @@ fn a_hostile_bucket_drives_no_terminal() {
     assert_command("status --json", mount.control("status", &["--json"]), "OWNED");
     for name in NAMES {
         fs::metadata(mount.path(format!("absent{name}"))).expect_err("it is absent");
-        // Some servers cannot list such a folder: an error, whose words count here, too.
+        // Some servers cannot list such a folder: the error text must be harmless, too.
         let _ = fs::metadata(mount.path(format!("folder{name}/x")));
         let head = &name[..2];
         for args in [&[][..], &["--json"]] {
@@ -89,7 +89,7 @@ fn a_hostile_bucket_drives_no_terminal() {
             assert_command("ls s3://", output("ls"), head);
         }
     }
-    // As programs do, good or bad.
+    // As programs do, whether it succeeds or not.
     attempt(mount.dir(), "ls -lR; cat * | head -c 1; getfattr -d *");
     drop(holder.stdin.take().expect("piped").write_all(b"\n"));
     assert!(end_of(&mut holder).success());
@@ -99,7 +99,7 @@ fn a_hostile_bucket_drives_no_terminal() {
 }
 
 #[test]
-fn a_refused_mount_drives_no_terminal() {
+fn a_refused_mount_cannot_control_the_terminal() {
     let store = Embedded::start();
     let folder = tempfile::tempdir().expect("a folder");
     for bucket in ["embedded/\u{1b}[2J/..", "b\u{1b}[2J", "embedded/a\u{9b}/\u{2028}//"] {
@@ -108,7 +108,7 @@ fn a_refused_mount_drives_no_terminal() {
     }
 }
 
-/// Runs it with an output that nobody reads.
+/// Runs it with a closed output.
 #[track_caller]
 fn assert_ends_quietly(mut command: Command) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -137,7 +137,7 @@ fn a_closed_output_ends_commands_quietly() {
     }
 }
 
-/// The demo unmounts when its output is closed, before it has said all or after that.
+/// The demo unmounts when its output is closed, before or after it has printed everything.
 #[test]
 fn a_closed_output_ends_the_demo() {
     for lines in [1, 9] {

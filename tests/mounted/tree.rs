@@ -1,5 +1,5 @@
-//! Standard tools on a tree of some thousand objects, a third of them expired, see what they see on
-//! a local folder that holds the live ones: E1, E9, E10, N4, and the bytes themselves.
+//! Standard tools on a tree of some thousand objects, a third of them expired, see the same as on a
+//! local folder with the live ones: E1, E9, E10, N4, and all bytes.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -20,8 +20,8 @@ use crate::support::{FUTURE, PAST};
 const FLAT: usize = 1_300;
 const NESTED: usize = 900;
 
-/// Around the sizes at which a page, the kernel's requests and SeaweedFS's chunks (4 MiB) end; the
-/// large ones are rare.
+/// Around the sizes of a page, of the kernel's requests and of SeaweedFS's chunks (4 MiB); large
+/// files are rare.
 const LARGE: [usize; 4] = [9 * MIB + 1, 4 * MIB, 4 * MIB + 1, MIB - 1];
 const SMALL: [usize; 9] =
     [0, 1, 100, 4 * KIB - 1, 4 * KIB, 4 * KIB + 1, 10_000, 128 * KIB, 128 * KIB + 1];
@@ -63,8 +63,8 @@ fn is_expired(i: usize) -> bool {
     i.is_multiple_of(3) || key(i).starts_with("all expired/")
 }
 
-/// A third of the keys in one flat folder, the others up to five folders deep, under names that
-/// scripts and URLs trip over, and one folder in which nothing lives.
+/// A third of the keys in one flat folder, the others up to five folders deep, with names that are
+/// difficult in scripts and URLs, and one folder with only expired files.
 fn key(i: usize) -> String {
     let n = match i.checked_sub(NESTED) {
         Some(n) => return format!("flat/{n:05}"),
@@ -85,7 +85,7 @@ fn key(i: usize) -> String {
     }
 }
 
-/// What grep finds: a line of text in every 16th object, expired ones too.
+/// For grep: a line of text in every 16th object, including expired ones.
 fn bytes(i: usize) -> Bytes {
     let size = match i % 250 {
         1 => LARGE[i / 250 % LARGE.len()],
@@ -98,13 +98,14 @@ fn bytes(i: usize) -> Bytes {
     bytes.into()
 }
 
-/// One mount, cold at first. What it learns of an object holds for longer than the test, so that only
-/// the first of several tools has to wait for the store's word on each.
+/// A mount with an empty cache. Its metadata TTL is longer than the test, so only the first of
+/// several tools waits for the store.
 fn mounted() -> (Mount, &'static Path) {
     (TREE.bucket.mounting().with("--metadata-ttl 5m").start(), TREE.reference.path())
 }
 
-/// A script says the same, line for line, in the mount and in the reference, and has something to say.
+/// Checks that a script prints the same lines in the mount and in the reference, and prints
+/// something.
 #[track_caller]
 fn assert_same_output(mount: &Mount, script: &str) {
     let want = shell(TREE.reference.path(), script);
@@ -120,11 +121,11 @@ fn ls_and_find_list_exactly_the_live() {
     assert_same_output(&mount, find);
 }
 
-/// E10: a key lies under it, so it is not absent.
+/// E10: a key lies below it, so it is not absent.
 #[test]
 fn a_folder_of_expired_files_is_empty() {
     let (mount, _) = mounted();
-    // Asked by name first, then by a listing of what is above it.
+    // By a lookup first, then by a listing of its parent.
     for folder in ["all expired/3", "all expired", "all expired/4"] {
         assert!(fs::metadata(mount.path(folder)).expect(folder).is_dir(), "{folder}");
     }
@@ -132,7 +133,7 @@ fn a_folder_of_expired_files_is_empty() {
     assert_eq!(shell(mount.dir(), "find 'all expired' -type f"), "");
 }
 
-/// E1 for a name that is asked for, and that no listing has told the daemon about.
+/// E1 for a name that is looked up and was not listed before.
 #[test]
 fn stat_and_open_know_exactly_the_live() {
     let (mount, reference) = mounted();
@@ -156,7 +157,7 @@ fn cat_sha256sum_and_grep_read_every_byte() {
     assert_same_output(&mount, "grep -raoE 'needle [0-9]+' .");
 }
 
-/// E9: whatever is listed, looked up or read, expired or not, the store still holds every key.
+/// E9: whatever is listed, looked up or read, expired or not, the store still has every key.
 #[test]
 fn reading_deletes_nothing() {
     let (mount, _) = mounted();
@@ -169,7 +170,7 @@ fn reading_deletes_nothing() {
     assert_eq!(TREE.bucket.keys(), TREE.keys);
 }
 
-/// A store of another make, whose answers lack headers that SeaweedFS sends.
+/// Another implementation of S3, whose responses lack headers that SeaweedFS sends.
 #[test]
 fn moto_is_mounted_like_seaweedfs() {
     let bucket = moto().bucket("tree");
@@ -225,7 +226,7 @@ fn cp_and_tar_copy_the_live_tree() {
     }
 }
 
-/// By checksum: there is nothing to copy to the reference, and nothing to delete from it.
+/// By checksum: nothing to copy to the reference, and nothing to delete from it.
 #[test]
 fn rsync_finds_nothing_to_do() {
     let (mount, reference) = mounted();
@@ -235,7 +236,7 @@ fn rsync_finds_nothing_to_do() {
     };
     assert_eq!(dry_run(reference), "", "rsync would change the reference");
 
-    // What rsync itself copies is the same too; and it does notice one file with other bytes.
+    // A copy by rsync itself is the same, too; and rsync does notice a file with other bytes.
     let copy = tempfile::tempdir().expect("a folder");
     shell(mount.dir(), &format!("rsync -rc --chmod=u+w ./ {}/", copy.path().display()));
     assert_same_tree(copy.path(), reference);

@@ -1,6 +1,6 @@
-//! A mount by a user who is not root, with fusermount3. Root's tests run this one in namespaces of
-//! its own, in which there is such a user and another /etc/fuse.conf: nothing of the machine changes,
-//! and whatever the test leaves ends with them. Where a user runs the tests, all of them mount so.
+//! A mount by a user who is not root, with fusermount3. As root, this test runs in its own
+//! namespaces, with such a user and another /etc/fuse.conf: the machine is not changed, and
+//! leftovers vanish with the namespaces. If a user runs the tests, all of them mount this way.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -107,7 +107,7 @@ fn a_user_mounts_reads_and_unmounts() {
     store.put("file", "content");
     store.put_expiring("expired", "x", PAST);
     let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
-    // The way to the one that cargo built may be barred to other users.
+    // Other users may not be able to reach the binary that cargo built.
     fs::copy(env!("CARGO_BIN_EXE_expirefs"), folder.path().join("expirefs")).expect("a copy");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
 

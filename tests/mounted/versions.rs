@@ -17,7 +17,7 @@ use crate::support::wait::{equal, eventually};
 
 const SIZE: usize = 24 * MIB;
 
-/// The bytes of an open file from `offset` on, and how reading them came to an end.
+/// The bytes of an open file from `offset` on, and the result of the last read.
 fn read_from(file: &File, mut offset: usize) -> (Vec<u8>, io::Result<()>) {
     let (mut bytes, mut slice) = (Vec::new(), vec![0; 256 * KIB]);
     loop {
@@ -32,8 +32,8 @@ fn read_from(file: &File, mut offset: usize) -> (Vec<u8>, io::Result<()>) {
     }
 }
 
-/// R2: the new version is a new inode, seen by the next open. R1: the old handle goes on with the
-/// old bytes, or says ESTALE; no byte of one version comes from the other.
+/// R2: the new version is a new inode, which the next open gets. R1: the old handle continues with
+/// the old bytes, or gets ESTALE; versions are never mixed.
 #[test]
 fn a_replaced_object_is_a_new_file() {
     let bucket = seaweedfs().bucket("replaced");
@@ -64,9 +64,9 @@ fn a_replaced_object_is_a_new_file() {
     }
 }
 
-/// R1: a parked handle resumes only the version it was opened on, and that one is gone.
+/// R1: a parked handle resumes only the version it was opened on, which no longer exists.
 #[test]
-fn a_parked_handle_of_a_replaced_object_says_estale() {
+fn a_parked_handle_of_a_replaced_object_gets_estale() {
     let bucket = seaweedfs().bucket("parked");
     let old = content(1, SIZE);
     bucket.put_all([
@@ -88,7 +88,7 @@ fn a_parked_handle_of_a_replaced_object_says_estale() {
     assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error} after {} bytes", bytes.len());
 }
 
-/// R1 and R2 under a writer that never rests: what a reader gets is one version, whole, and no older
+/// R1 and R2 with a writer that writes continuously: a reader gets one whole version, not older
 /// than the last one written before its open.
 #[test]
 fn readers_never_see_two_versions_at_once() {
@@ -135,10 +135,10 @@ fn readers_never_see_two_versions_at_once() {
     assert!(written >= 10, "only {written} versions for {readings} readings: no race at all");
 }
 
-/// `--metadata-ttl expiry`: a replacement or deletion is not noticed until the store is read again.
-/// From then on opens get what is there.
+/// `--metadata-ttl expiry`: a replacement or deletion is not noticed until a read needs the store.
+/// From then on opens get the current version.
 #[test]
-fn a_version_trusted_until_its_expiry_is_given_up_once_a_read_finds_another() {
+fn a_version_cached_until_its_expiry_is_dropped_once_a_read_finds_another() {
     let [old, new] = [1, 2].map(|version| content(version, 300 * KIB));
     for replaced in [true, false] {
         let store = Embedded::start();
@@ -162,7 +162,8 @@ fn a_version_trusted_until_its_expiry_is_given_up_once_a_read_finds_another() {
         drop(file);
         let error = fs::read(&path).expect_err("the old version is nowhere");
         assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
-        // stat gets by the kernel's cache, of which the name is dropped in the background.
+        // stat is answered from the kernel's cache, from which the name is dropped in the
+        // background.
         let size = |path| fs::metadata(path).map(|meta| meta.len()).map_err(|e| e.raw_os_error());
         let read = fs::read(&path).map_err(|e| e.raw_os_error());
         match replaced {

@@ -14,7 +14,7 @@ fn denied() -> Error {
     Error::Denied("403".into())
 }
 
-/// HEADs and GETs are refused so, listings are answered.
+/// HEADs and GETs fail with this error, listings are answered.
 fn refuse_all_but_listings(rig: &Rig, error: Error) {
     rig.store.refuse(move |asked| match asked {
         Asked::List(_) => None,
@@ -23,7 +23,7 @@ fn refuse_all_but_listings(rig: &Rig, error: Error) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_404_that_may_be_a_proxys_is_settled_by_a_listing() {
+async fn a_404_that_may_come_from_a_proxy_is_checked_by_a_listing() {
     let rig = Rig::default();
     rig.store.put("d/f", "x", None);
     rig.store.put("f", "x", None);
@@ -39,12 +39,12 @@ async fn a_404_that_may_be_a_proxys_is_settled_by_a_listing() {
     rig.store.be(Mood::Fails(stray()));
     rig.clock.advance(2 * SECOND);
     for name in ["f", "d", "missing"] {
-        assert_eq!(rig.look(name).await, Err(stray()), "nobody confirms that {name} is absent");
+        assert_eq!(rig.look(name).await, Err(stray()), "{name} is not confirmed to be absent");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_survives_404s_that_stray_now_and_then() {
+async fn a_lookup_survives_occasional_stray_404s() {
     for one_in in 2..5 {
         let rig = Rig::default();
         rig.store.put("f", "x", None);
@@ -64,7 +64,7 @@ async fn a_lookup_survives_404s_that_stray_now_and_then() {
 }
 
 #[tokio::test]
-async fn where_head_is_forbidden_a_listing_tells_what_a_name_is() {
+async fn if_head_is_forbidden_a_listing_decides_what_a_name_is() {
     let rig = Rig::default();
     rig.store.put("d/f", "x", None);
     rig.store.put("secret", "x", None);
@@ -73,7 +73,7 @@ async fn where_head_is_forbidden_a_listing_tells_what_a_name_is() {
     assert_eq!(rig.look("secret").await, Err(denied()), "it exists");
     assert_eq!(rig.look("missing").await, Ok(None));
     assert_eq!(rig.look("d/missing").await, Ok(None));
-    // Listings are permitted below `d/` alone.
+    // Listings are permitted below `d/` only.
     rig.store.refuse(|asked| match asked {
         Asked::List(prefix) if prefix.starts_with("d/") => None,
         _ => Some(denied()),
@@ -82,25 +82,25 @@ async fn where_head_is_forbidden_a_listing_tells_what_a_name_is() {
     assert!(rig.look("d").await.unwrap().is_some());
     assert_eq!(rig.look("d/missing").await, Ok(None));
     for name in ["secret", "missing"] {
-        assert_eq!(rig.look(name).await, Err(denied()), "nobody may say what {name} is");
+        assert_eq!(rig.look(name).await, Err(denied()), "what {name} is cannot be decided");
     }
 }
 
 #[tokio::test]
-async fn a_listed_key_that_head_denies_is_asked_for_again() {
+async fn a_listed_key_with_a_404_to_head_is_retried() {
     let rig = Make::without_probes().rig();
     for key in ["a", "b", "c"] {
         rig.store.put(key, "x", None);
     }
     for denial in [Error::NotFound, stray()] {
         rig.store.refuse(move |asked| (asked == Asked::Head("b")).then(|| denial.clone()));
-        assert_eq!(rig.list("", 10).await.unwrap(), ["a", "b", "c"], "the listing names it again");
+        assert_eq!(rig.list("", 10).await.unwrap(), ["a", "b", "c"], "it is listed again");
         rig.clock.advance(2 * SECOND);
     }
 }
 
 #[tokio::test]
-async fn an_object_that_cannot_be_asked_for_is_listed_by_its_name() {
+async fn an_object_whose_head_fails_is_listed_by_its_name() {
     let rig = Make::without_probes().rig();
     for key in ["a", "b", "c"] {
         rig.store.put(key, "x", None);
@@ -130,14 +130,16 @@ async fn an_object_that_cannot_be_asked_for_is_listed_by_its_name() {
         rig.store.refuse(move |asked| (asked == Asked::Head("b")).then(|| refused.clone()));
         let listed = rig.list("", 10).await;
         match failure {
-            Error::Denied(_) => assert_eq!(listed.unwrap(), ["b"], "who may list gets the names"),
+            Error::Denied(_) => {
+                assert_eq!(listed.unwrap(), ["b"], "a caller that may list gets the names")
+            }
             _ => assert_eq!(listed, Err(failure), "no object of the page was answered"),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listing_does_not_wait_to_the_end_for_one_object() {
+async fn a_listing_does_not_wait_until_the_timeout_for_one_object() {
     let rig = Make::without_probes().rig();
     for key in ["a", "b", "c"] {
         rig.store.put(key, "x", None);

@@ -20,7 +20,7 @@ async fn sequential_reading_is_one_get() {
     assert_eq!(rig.accounts.bodies.held(), 1);
     assert_eq!(file.read_all().await.unwrap(), content);
     assert_eq!(rig.store.asked(), Requests { probe: 1, get: 1, ..Requests::default() });
-    // B5: read to its end, it is closed, though the handle lives on.
+    // B5: a body read to its end is closed, although the handle stays open.
     assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
     assert_eq!(rig.fs.open_handles()[0].1.reading().unwrap().reader.state(), State::Drained);
     assert_eq!(file.read(0, 100).await.unwrap(), content[..100]);
@@ -38,13 +38,13 @@ async fn a_version_that_was_read_opens_without_a_request() {
     let file = rig.open("f").await.unwrap();
     assert_eq!(rig.fs.open_handles()[0].1.reading().unwrap().reader.state(), State::Unopened);
     assert_eq!(rig.store.asked(), Requests::default());
-    // The kernel may have dropped a page: then the body begins.
+    // The kernel may have dropped a page: then a body is opened.
     assert_eq!(file.read(4096, 4096).await.unwrap(), content[4096..8192]);
     assert_eq!(rig.store.asked().get, 1);
 }
 
 #[tokio::test]
-async fn a_small_object_holds_no_permit_once_it_is_open() {
+async fn an_open_small_object_holds_no_permit() {
     let rig = Make { cap: 1, ..Make::without_probes() }.rig();
     let names = ["a", "b", "c"];
     let mut open = Vec::new();
@@ -96,9 +96,9 @@ async fn at_the_cap_idle_bodies_are_parked_and_resumed() {
     assert_eq!((rig.accounts.bodies.peak(), rig.store.most_open()), (2, 2));
 }
 
-/// What the kernel has of a file it reads without asking: a body opened for that alone is idle.
+/// The kernel answers reads from its cache: a body that was opened for them is idle.
 #[tokio::test(start_paused = true)]
-async fn a_body_whose_reads_the_kernel_may_answer_is_taken_over() {
+async fn a_body_whose_reads_the_kernel_may_answer_is_parked() {
     let rig = Make { cap: 1, ..Make::default() }.rig();
     rig.store.put("a", pattern(1, MIB), None);
     rig.store.put("b", pattern(2, MIB), None);
@@ -113,7 +113,7 @@ async fn a_body_whose_reads_the_kernel_may_answer_is_taken_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_parking_an_open_waits_and_fails_and_names_never_wait() {
+async fn without_parking_an_open_waits_and_fails_and_lookups_never_wait() {
     let mut make = Make { cap: 1, parking: false, ..Make::default() };
     make.settings.patience.open_wait = SECOND;
     let rig = make.rig();
@@ -156,7 +156,7 @@ async fn an_open_cancelled_while_it_waits_for_a_permit_holds_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_ends_within_the_timeout_and_gives_all_back() {
+async fn a_stall_ends_within_the_timeout_and_releases_everything() {
     let rig = Rig::default();
     rig.store.put("f", pattern(1, MIB), None);
     rig.store.put("small", "text", None);
@@ -167,8 +167,8 @@ async fn a_stall_ends_within_the_timeout_and_gives_all_back() {
     let timed_out = Error::TimedOut(30 * SECOND);
     let far = 100 << 10;
     assert_eq!(file.read(far, 4096).await, Err(timed_out.clone()));
-    assert_eq!(rig.accounts.bodies.held(), 0, "a body that stalled is of no more use");
-    // An open that cannot take all in leaves it to the read.
+    assert_eq!(rig.accounts.bodies.held(), 0, "a stalled body is closed");
+    // An open that cannot fetch the whole object leaves it to the read.
     let small = rig.open("small").await.unwrap();
     assert_eq!(start.elapsed(), 45 * SECOND);
     assert_eq!(rig.accounts.bodies.held(), 0);
@@ -181,7 +181,7 @@ async fn a_stall_ends_within_the_timeout_and_gives_all_back() {
     assert_eq!(got, pattern(1, MIB)[100 << 10..][..4096], "it works again");
 }
 
-/// Rule R3: the reader sees nothing of a body that breaks.
+/// Rule R3: the reader does not notice a body that breaks.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_breaks_is_resumed() {
     for how in [Break::Reset, Break::Short] {
@@ -215,7 +215,7 @@ async fn a_body_longer_than_announced_is_never_served() {
     assert!(matches!(refused, Err(Error::Protocol(_))), "{refused:?}");
 }
 
-/// A body that stalls once is given up in time for another to serve the same read.
+/// A body that stalls once is abandoned in time for another one to serve the same read.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_stalls_is_resumed() {
     let rig = Make::without_probes().rig();
@@ -230,7 +230,7 @@ async fn a_body_that_stalls_is_resumed() {
     assert_eq!(rig.accounts.resumed.get(), 1);
 }
 
-/// Rule R1: what resumes is of the version that was opened, or ESTALE.
+/// Rule R1: a body is resumed with the version that was opened, or the read fails with ESTALE.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_breaks_is_not_resumed_by_another_version() {
     for replaced in [true, false] {
@@ -248,7 +248,7 @@ async fn a_body_that_breaks_is_not_resumed_by_another_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_too_often_is_an_error_until_the_store_is_well() {
+async fn a_body_that_breaks_too_often_is_an_error_until_the_store_recovers() {
     let rig = Make::without_probes().rig();
     let content = pattern(1, MIB);
     rig.store.put("f", content.clone(), None);
@@ -261,7 +261,7 @@ async fn a_body_that_breaks_too_often_is_an_error_until_the_store_is_well() {
         assert!(start.elapsed() < 30 * SECOND);
         assert_eq!((rig.accounts.bodies.held(), rig.store.open()), (0, 0));
     }
-    // Within the handle's own budget: each of these reads asked once in the end.
+    // The retries of the handle are used up: each of these reads sends one request.
     let asked = rig.store.asked().get;
     assert!(asked <= 20 + 16 + 1, "{asked} GETs");
     rig.store.be(Mood::Well);
@@ -269,7 +269,7 @@ async fn a_body_that_breaks_too_often_is_an_error_until_the_store_is_well() {
 }
 
 #[tokio::test]
-async fn a_panic_gives_the_permit_back() {
+async fn a_panic_releases_the_permit() {
     let rig = Rig::default();
     rig.store.put("f", pattern(1, MIB), None);
     let f = rig.ino("f").await;
@@ -296,7 +296,7 @@ async fn shutting_down_refuses_opens_and_waits_for_handles() {
     assert_eq!(start.elapsed(), SECOND);
 }
 
-/// An open that was accepted is followed by reads: shutting down waits for it, and then for them.
+/// Reads follow an accepted open: shutting down waits for it, and then for them.
 #[tokio::test(start_paused = true)]
 async fn shutting_down_waits_for_opens_in_flight() {
     let rig = Rig::default();
@@ -312,7 +312,7 @@ async fn shutting_down_waits_for_opens_in_flight() {
     };
     let read = async {
         let file = opening.await.unwrap();
-        // The program takes a moment from its open to its first read.
+        // The program takes a moment between its open and its first read.
         tokio::time::sleep(SECOND / 2).await;
         assert_eq!(file.read(0, 4096).await.unwrap(), content[..4096]);
         drop(file);
@@ -325,7 +325,7 @@ async fn shutting_down_waits_for_opens_in_flight() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
-    /// Whatever is read in whatever order, alone or at the same time, the bytes are right.
+    /// The bytes are right for any reads in any order, sequential or concurrent.
     #[test]
     fn any_order_of_reads_gives_the_right_bytes(
         size in 1usize..3 * MIB,
@@ -370,9 +370,9 @@ proptest! {
     }
 }
 
-/// Bytes of a second request could be of another version with the same second and size.
+/// Bytes of a second request could be from another version with the same Last-Modified and size.
 #[tokio::test(start_paused = true)]
-async fn without_an_etag_a_file_is_read_by_one_request_or_not_at_all() {
+async fn without_an_etag_a_file_is_read_by_one_request_or_fails() {
     let rig = Make { cap: 1, chunk: 64 << 10, ..Make::default() }.rig();
     let bytes = pattern(1, 1 << 20);
     for key in ["whole", "broken", "scattered"] {
@@ -398,9 +398,9 @@ async fn without_an_etag_a_file_is_read_by_one_request_or_not_at_all() {
     assert_eq!(file.read(900 << 10, 4096).await, Err(Error::NotResumable));
 }
 
-/// Rule B4: bodies that nobody reads within a tenth of a second make room, the longest open first.
+/// Rule B4: bodies without a read for a tenth of a second are parked, the longest open first.
 #[tokio::test(start_paused = true)]
-async fn opens_that_nobody_reads_share_few_bodies() {
+async fn unread_opens_share_few_bodies() {
     const OPENS: usize = 500;
     let rig = Make { cap: 8, ..Make::without_probes() }.rig();
     let bytes = pattern(1, 300 << 10);
@@ -417,7 +417,7 @@ async fn opens_that_nobody_reads_share_few_bodies() {
     }
 }
 
-/// One that opens and reads at once keeps its body: nobody else asks for it meanwhile.
+/// A handle that reads right after its open keeps its body.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_was_just_opened_is_kept_for_its_first_read() {
     let rig = Make { cap: 1, ..Make::without_probes() }.rig();
@@ -434,5 +434,5 @@ async fn a_body_that_was_just_opened_is_kept_for_its_first_read() {
     }
     assert_eq!(first.read_all().await.unwrap().len(), 300 << 10);
     let _second = second.await.unwrap().unwrap();
-    assert_eq!(rig.store.asked().get, 2, "one for each");
+    assert_eq!(rig.store.asked().get, 2, "one request for each");
 }

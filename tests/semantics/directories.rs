@@ -1,4 +1,4 @@
-//! Listings: rule N4, and what they cost.
+//! Listings: rule N4, and the requests they cost.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ fn pages(page: u16) -> Rig {
 }
 
 #[tokio::test]
-async fn every_page_and_every_step_show_the_same() {
+async fn listings_are_the_same_for_any_page_size_and_step() {
     for page in [1, 2, 7, 1000] {
         let rig = pages(page);
         let mut want = Vec::new();
@@ -32,7 +32,7 @@ async fn every_page_and_every_step_show_the_same() {
 }
 
 #[tokio::test]
-async fn offsets_stay_valid_whatever_comes_and_goes() {
+async fn offsets_stay_valid_when_names_are_added_and_removed() {
     let rig = pages(4);
     for i in 0..40 {
         rig.store.put(&format!("f{i:02}"), "x", None);
@@ -47,7 +47,7 @@ async fn offsets_stay_valid_whatever_comes_and_goes() {
         seen.extend(some);
     }
     assert_eq!(seen.len(), 40);
-    // Pages read again have lost names and gained others.
+    // Pages that are fetched again have lost some names and got others.
     for gone in ["f00", "f05", "f06", "f12"] {
         rig.store.delete(gone);
     }
@@ -60,7 +60,7 @@ async fn offsets_stay_valid_whatever_comes_and_goes() {
         let want = seen[i + 1..].iter().map(|(_, name)| name).find(still);
         assert_eq!(some.first().map(|(_, name)| name), want, "after {}", seen[i].1);
     }
-    // From the start it is as it is now.
+    // From the start, the current names are listed.
     let now: BTreeSet<_> =
         rig.read_dir(ROOT, fh, 0, 100).await.unwrap().into_iter().map(|(_, name)| name).collect();
     assert!(now.contains("e") && !now.contains("f00"), "{now:?}");
@@ -68,8 +68,8 @@ async fn offsets_stay_valid_whatever_comes_and_goes() {
     assert_eq!(rig.read_dir(ROOT, fh, 0, 1).await, Err(Error::BadHandle));
 }
 
-/// Sixteen files on pages of four, of which the first entry has been read; its handle and the offset
-/// after it.
+/// Sixteen files on pages of four; the first entry has been read. Returns the handle and the next
+/// offset.
 async fn begun() -> (Rig, u64, u64) {
     let mut make = Make::without_probes();
     make.settings.listing.page = 4;
@@ -81,7 +81,7 @@ async fn begun() -> (Rig, u64, u64) {
     (rig, fh, first[0].0)
 }
 
-/// Lets the tasks run that can.
+/// Lets other tasks run.
 async fn others_work() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -89,7 +89,7 @@ async fn others_work() {
 }
 
 #[tokio::test]
-async fn pages_ahead_are_listed_beside_the_heads_of_those_before() {
+async fn pages_ahead_are_listed_during_the_heads_of_earlier_pages() {
     let (rig, fh, offset) = begun().await;
     rig.store.be(Mood::StallsAt("f04".into()));
     rig.read_dir(ROOT, fh, offset, 1).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_page_that_failed_ahead_is_fetched_again_when_it_is_read() {
     rig.store.be(Mood::Fails(failure.clone()));
     let page = rig.read_dir(ROOT, fh, offset, 3).await.unwrap();
     others_work().await;
-    assert_eq!(rig.store.asked().list, 1, "what follows a page that failed is not listed");
+    assert_eq!(rig.store.asked().list, 1, "pages after a failed one are not listed");
     let next = page[2].0;
     assert_eq!(rig.read_dir(ROOT, fh, next, 1).await, Err(failure), "it fails while it is read");
     rig.read_dir(ROOT, fh, offset, 1).await.unwrap();
@@ -119,14 +119,14 @@ async fn a_page_that_failed_ahead_is_fetched_again_when_it_is_read() {
 }
 
 #[tokio::test]
-async fn unchanged_objects_are_asked_for_once() {
+async fn headers_of_unchanged_objects_are_requested_once() {
     let rig = pages(10);
     for i in 0..30 {
         rig.store.put(&format!("f{i:02}"), "x", expires(if i % 2 == 0 { 1000 } else { -1 }));
     }
     assert_eq!(rig.list("", 100).await.unwrap().len(), 15);
     assert_eq!(rig.store.asked(), Requests { head: 30, list: 3, ..Requests::default() });
-    // However long ago it was, and looked up or not: a version's expiry does not change.
+    // After any time, with or without lookups: the expiry of a version does not change.
     rig.clock.advance(60 * SECOND);
     rig.look("f01").await.unwrap();
     rig.store.asked();
@@ -150,7 +150,7 @@ async fn a_listed_object_is_not_looked_up_again() {
 }
 
 #[tokio::test]
-async fn the_kernels_references_are_counted() {
+async fn lookups_of_the_kernel_are_counted() {
     let rig = Rig::default();
     for i in 0..20 {
         rig.store.put(&format!("f{i:02}"), "x", None);
@@ -158,7 +158,7 @@ async fn the_kernels_references_are_counted() {
     let fh = rig.fs.opendir(ROOT).unwrap();
     let some = rig.read_dir(ROOT, fh, 2, 5).await.unwrap();
     assert_eq!(some.len(), 5);
-    // The sixth was refused for want of room: the kernel has not heard of it.
+    // The sixth did not fit into the reply: the kernel does not know it.
     assert_eq!(rig.fs.inode_count(), 1 + 5);
     rig.fs.releasedir(fh).unwrap();
     let ino = rig.ino("f00").await;
@@ -168,10 +168,10 @@ async fn the_kernels_references_are_counted() {
     assert!(rig.fs.getattr(ino).is_err());
 }
 
-/// Lookups of one name after another, long after the listing that told them, cost a LIST for each
-/// page of them and not a HEAD each; what was replaced or expired meanwhile is told apart.
+/// Sequential lookups long after the listing cost a LIST for each page and not a HEAD for each
+/// name; replaced and expired objects are detected.
 #[tokio::test]
-async fn a_walk_is_confirmed_page_by_page() {
+async fn a_walk_is_revalidated_page_by_page() {
     let rig = Make::without_probes().rig();
     for i in 0..3000 {
         rig.store.put(&format!("d/{i:04}"), "x", expires(if i % 3 == 0 { 100 } else { 1000 }));

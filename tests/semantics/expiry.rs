@@ -14,7 +14,7 @@ use super::memory::{Mood, Requests};
 use super::{Make, Rig, SECOND, expires, pattern};
 
 #[tokio::test]
-async fn an_expired_object_is_absent_from_its_instant_on() {
+async fn an_object_is_absent_from_its_expiry_on() {
     let rig = Rig::default();
     rig.store.put("f", "text", expires(2));
     assert!(rig.look("f").await.unwrap().is_some());
@@ -31,12 +31,12 @@ async fn expiring_between_lookup_and_open() {
     rig.store.put("f", "text", expires(2));
     let ino = rig.ino("f").await;
     rig.clock.advance(2 * SECOND);
-    // Not ESTALE: that would reach a program that opens it by /proc/self/fd, without a name.
+    // Not ESTALE, which a program would get that opens it through /proc/self/fd, without a name.
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
     assert_eq!(rig.look("f").await, Ok(None));
     assert_eq!(rig.fs.access(ino), Err(Error::Expired));
     assert_eq!(rig.fs.getattr(ino), Err(Error::Expired));
-    assert_eq!(rig.store.asked().get, 0, "nothing is fetched to be thrown away");
+    assert_eq!(rig.store.asked().get, 0, "nothing is fetched in vain");
 }
 
 #[tokio::test]
@@ -79,7 +79,7 @@ async fn expiring_during_a_listing() {
             offset = next;
             rest.push(name);
         }
-        // What was fetched before and had not gone out yet is hidden too.
+        // Entries that were fetched before, but not returned yet, are hidden too.
         assert_eq!(rest, ["c", "f/"], "page {page}");
         rig.fs.releasedir(fh).unwrap();
     }
@@ -94,7 +94,7 @@ async fn replaced_between_lookup_and_open() {
     rig.store.put("f", new.clone(), None);
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale));
     rig.must_be_at_rest();
-    // On ESTALE the kernel looks again, at once, within any metadata TTL.
+    // After ESTALE the kernel looks the name up again at once, within any metadata TTL.
     let again = rig.ino("f").await;
     assert_ne!(again, ino);
     let file = rig.open_ino(again).await.unwrap();
@@ -118,7 +118,7 @@ async fn an_expired_file_whose_name_has_another_version_is_looked_up_again() {
 }
 
 #[tokio::test]
-async fn a_replaced_or_deleted_object_is_asked_for_once_that_is_noticed() {
+async fn a_replaced_or_deleted_object_is_requested_once_that_is_noticed() {
     for replaced in [true, false] {
         let mut make = Make::default();
         make.settings.trust = Trust::UntilExpiry;
@@ -132,14 +132,14 @@ async fn a_replaced_or_deleted_object_is_asked_for_once_that_is_noticed() {
         if replaced {
             rig.store.put("f", "new", expires(3600));
         }
-        // Nothing tells, until the kernel has dropped its pages and reads again.
+        // It is not noticed until the kernel has dropped its pages and reads again.
         let file = rig.open_ino(ino).await.unwrap();
         assert_eq!(rig.fs.idle_now(), None);
         assert_eq!(file.read_all().await, Err(Error::Stale));
         drop(file);
-        let idle = rig.fs.idle_now().expect("the kernel is to drop the name");
+        let idle = rig.fs.idle_now().expect("the kernel must drop the name");
         assert_eq!((idle.parent, idle.name.as_str()), (ROOT, "f"));
-        assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale), "it asks the store");
+        assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Stale), "it sends a request");
         let found = rig.look("f").await.unwrap();
         assert_eq!(found.is_some(), replaced);
         if let Some(new) = found {
@@ -151,7 +151,7 @@ async fn a_replaced_or_deleted_object_is_asked_for_once_that_is_noticed() {
 }
 
 #[tokio::test]
-async fn lifetimes_given_to_the_kernel_are_a_minute_at_most() {
+async fn ttls_given_to_the_kernel_are_a_minute_at_most() {
     let mut make = Make::default();
     make.settings.trust = Trust::UntilExpiry;
     let rig = make.rig();
@@ -163,7 +163,7 @@ async fn lifetimes_given_to_the_kernel_are_a_minute_at_most() {
     rig.store.asked();
     rig.clock.advance(3600 * SECOND);
     assert_eq!(rig.look("f").await.unwrap().map(|attr| attr.ino), Some(attr.ino));
-    assert_eq!(rig.store.asked(), Requests::default(), "it is answered from memory");
+    assert_eq!(rig.store.asked(), Requests::default(), "it is answered from the cache");
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn deleted_between_lookup_and_open() {
 }
 
 #[tokio::test]
-async fn replaced_while_it_is_read_bytes_are_never_mixed() {
+async fn bytes_of_an_object_replaced_during_a_read_are_never_mixed() {
     let rig = Make { cap: 1, ..Make::default() }.rig();
     let (old, new) = (pattern(1, 1 << 20), pattern(2, 1 << 20));
     rig.store.put("f", old.clone(), None);
@@ -185,9 +185,9 @@ async fn replaced_while_it_is_read_bytes_are_never_mixed() {
     let file = rig.open("f").await.unwrap();
     assert_eq!(file.read(0, 4096).await.unwrap(), old[..4096]);
     rig.store.put("f", new, None);
-    // The body that is open goes on with the old version.
+    // The open body continues with the old version.
     assert_eq!(file.read(4096, 4096).await.unwrap(), old[4096..8192]);
-    // Parked in favour of another, it would have to ask again, and says that it can't.
+    // Parked for another, it would need another request, and fails.
     let other = rig.open("g").await.unwrap();
     assert_eq!(other.read(0, 1).await.unwrap(), pattern(3, 1)[..]);
     assert_eq!(file.read(8192, 4096).await, Err(Error::Stale));
@@ -205,7 +205,7 @@ async fn the_expires_in_the_answer_to_an_open_counts() {
 }
 
 #[tokio::test]
-async fn no_lifetime_given_to_the_kernel_outlives_the_object() {
+async fn no_ttl_given_to_the_kernel_outlives_the_object() {
     for (trust, most) in [(Trust::For(SECOND), SECOND), (Trust::UntilExpiry, 10 * SECOND)] {
         let mut make = Make::default();
         make.settings.trust = trust;
@@ -226,7 +226,7 @@ async fn no_lifetime_given_to_the_kernel_outlives_the_object() {
 }
 
 #[tokio::test]
-async fn trusted_until_it_expires_an_object_is_asked_for_once() {
+async fn an_object_cached_until_its_expiry_is_requested_once() {
     let mut make = Make::default();
     make.settings.trust = Trust::UntilExpiry;
     let rig = make.rig();
@@ -235,7 +235,7 @@ async fn trusted_until_it_expires_an_object_is_asked_for_once() {
     for round in 0..5 {
         let file = rig.open("f").await.unwrap();
         if round == 0 {
-            // From then on the kernel has its pages.
+            // From then on the kernel has its pages cached.
             assert_eq!(file.read_all().await.unwrap(), b"text");
         }
         drop(file);
@@ -245,11 +245,11 @@ async fn trusted_until_it_expires_an_object_is_asked_for_once() {
     assert_eq!(rig.store.asked(), Requests { probe: 2, ..Requests::default() });
     rig.clock.advance(10 * SECOND);
     rig.ino("g").await;
-    assert_eq!(rig.store.asked().head, 1, "one without an expiry is trusted for 60 s");
+    assert_eq!(rig.store.asked().head, 1, "one without an expiry is cached for 60 s");
 }
 
 #[tokio::test]
-async fn unparsable_expires_as_each_policy_has_it() {
+async fn unparsable_expires_under_each_policy() {
     for (on_unparsable, want) in [
         (OnUnparsable::Expired, Ok(false)),
         (OnUnparsable::Fresh, Ok(true)),
@@ -265,7 +265,7 @@ async fn unparsable_expires_as_each_policy_has_it() {
             }
         }
         assert_eq!(rig.metrics.unparsable.get(), 5, "each is counted once");
-        // One that can't be told live from expired has a name, and says EIO when it is used.
+        // An object whose expiry is unknown is listed, and lookups and opens of it return EIO.
         let shown = rig.list("", 100).await.unwrap().len();
         assert_eq!(shown, if want == Ok(false) { 0 } else { 5 });
     }
@@ -298,7 +298,7 @@ async fn expiry_from_the_listing_needs_no_head() {
 }
 
 #[tokio::test]
-async fn a_failure_is_never_absence() {
+async fn a_failure_never_means_absence() {
     let failures = [
         (Error::OutOfDescriptors("EMFILE".into()), libc::ENFILE),
         (Error::Unreachable("refused".into()), libc::EIO),
@@ -326,7 +326,7 @@ async fn a_failure_is_never_absence() {
 }
 
 #[tokio::test]
-async fn equal_lookups_under_way_are_one_request() {
+async fn equal_lookups_in_flight_share_one_request() {
     let rig = Rig::default();
     rig.store.put("f", "text", None);
     let looks = (0..10).map(|_| rig.lookup(ROOT, "f"));
@@ -336,7 +336,7 @@ async fn equal_lookups_under_way_are_one_request() {
 }
 
 #[tokio::test]
-async fn a_lookup_does_not_share_an_answer_older_than_may_be_believed() {
+async fn a_lookup_does_not_share_an_answer_older_than_its_ttl() {
     let mut make = Make::default();
     make.settings.trust = Trust::For(Duration::ZERO);
     let rig = make.rig();
@@ -344,16 +344,16 @@ async fn a_lookup_does_not_share_an_answer_older_than_may_be_believed() {
     let mut first = Box::pin(rig.lookup(ROOT, "f"));
     assert!((&mut first).now_or_never().is_none(), "it waits for the store");
     tokio::task::yield_now().await;
-    // The store has answered by now, and the answer is on its way.
+    // The store has answered by now, and the response is in flight.
     rig.store.put("f", "newer", None);
     assert_eq!(rig.look("f").await.unwrap().unwrap().size, 5);
-    let Ok(Lookup::Found(late)) = first.await else { panic!("it was there") };
+    let Ok(Lookup::Found(late)) = first.await else { panic!("it was found") };
     assert_eq!(late.size, 3);
-    assert_eq!(rig.look("f").await.unwrap().unwrap().size, 5, "the late answer is not remembered");
+    assert_eq!(rig.look("f").await.unwrap().unwrap().size, 5, "the late answer is not cached");
 }
 
 #[tokio::test]
-async fn absence_is_believed_for_the_negative_ttl() {
+async fn absence_is_cached_for_the_negative_ttl() {
     let mut make = Make::default();
     make.settings.negative_ttl = 5 * SECOND;
     let rig = make.rig();

@@ -1,5 +1,5 @@
-//! The rules of the file system, over a store in memory, with a clock that is moved by hand.
-//! No kernel, no network, no sleep.
+//! The rules of the file system, over a store in memory, with a manual clock. No kernel, no
+//! network, no sleep.
 
 mod absence;
 mod bodies;
@@ -45,15 +45,15 @@ pub fn expires(seconds: i64) -> Option<String> {
     Some(format_http_date(at))
 }
 
-/// A file system over a store in memory. When it goes out of scope all must have been given back:
-/// handles, bodies, memory and, once the kernel has forgotten what it was told of, inodes.
+/// A file system over a store in memory. On drop everything must have been released: handles,
+/// bodies, memory and, after the kernel has forgotten them, inodes.
 pub struct Rig {
     pub store: Arc<Memory>,
     pub clock: Arc<Clock>,
     pub metrics: Arc<Metrics>,
     pub accounts: Accounts,
     pub fs: Arc<Fs>,
-    /// How many times the kernel was told of each inode, and has not forgotten it.
+    /// The lookup count of each inode that the kernel has not forgotten.
     told: Mutex<BTreeMap<u64, u64>>,
 }
 
@@ -63,14 +63,14 @@ impl Default for Rig {
     }
 }
 
-/// What a rig is made with.
+/// The settings of a rig.
 pub struct Make {
     pub cap: usize,
     pub parking: bool,
     pub chunk: usize,
     /// Bytes of all windows.
     pub memory: u64,
-    /// Bytes of what is known of versions.
+    /// Bytes of the index.
     pub index: usize,
     pub policy: Policy,
     pub settings: Settings,
@@ -104,7 +104,7 @@ impl Default for Make {
 }
 
 impl Make {
-    /// Lookups ask with HEAD, whatever programs do.
+    /// Lookups always send HEADs.
     pub fn without_probes() -> Make {
         let mut make = Make::default();
         make.settings.probe.size = 0;
@@ -137,9 +137,9 @@ impl Rig {
         *self.told.lock().unwrap().entry(ino).or_default() += 1;
     }
 
-    /// The kernel forgets an inode that it was told of once.
+    /// The kernel forgets one lookup of an inode.
     pub fn forget(&self, ino: u64) {
-        *self.told.lock().unwrap().get_mut(&ino).expect("an inode it was told of") -= 1;
+        *self.told.lock().unwrap().get_mut(&ino).expect("an inode that was looked up") -= 1;
         self.fs.forget(ino, 1);
     }
 
@@ -159,7 +159,7 @@ impl Rig {
         Ok(found)
     }
 
-    /// The inode number of a path that is there.
+    /// The inode number of an existing path.
     pub async fn ino(&self, path: &str) -> u64 {
         let found = self.look(path).await.unwrap();
         found.unwrap_or_else(|| panic!("{path} is absent")).ino
@@ -213,7 +213,7 @@ impl Rig {
         Ok(some)
     }
 
-    /// Nothing is held once everything was released: no permit, no content, no waiter.
+    /// Checks that nothing is held after everything was released: no permit, no content, no waiter.
     pub fn must_be_at_rest(&self) {
         assert_eq!(self.fs.open_handles().len(), 0, "handles");
         assert_eq!(self.accounts.bodies.held(), 0, "permits");
@@ -233,11 +233,11 @@ impl Drop for Rig {
         for (ino, count) in self.told.get_mut().unwrap() {
             self.fs.forget(*ino, *count);
         }
-        assert_eq!(self.fs.inode_count(), 1, "inodes: the root alone is left");
+        assert_eq!(self.fs.inode_count(), 1, "inodes: only the root is left");
     }
 }
 
-/// An open file, which is released when it goes out of scope.
+/// An open file, which is released on drop.
 pub struct Open {
     fs: Arc<Fs>,
     pub fh: u64,
@@ -275,7 +275,7 @@ impl Drop for Open {
     }
 }
 
-/// Bytes that tell where they are from.
+/// Bytes that depend on their offset.
 pub fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|i| (i / 251) as u8 ^ (i % 251) as u8 ^ seed).collect()
 }

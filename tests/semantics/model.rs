@@ -1,6 +1,6 @@
-//! Programs of any calls in any order, over a store that is well or not, against a model: what a
-//! name is, which bytes a handle gives, and what may be refused. Rules E1, E7, E8, E10, N2, N3,
-//! B2 to B5, R1 to R3 and R5.
+//! Random sequences of calls, over a store with or without faults, are compared with a model: what
+//! a name is, which bytes a handle returns, and which errors are allowed. Rules E1, E7, E8, E10,
+//! N2, N3, B2 to B5, R1 to R3 and R5.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,14 +20,14 @@ use proptest::test_runner::RngAlgorithm;
 use super::memory::{Break, Mood};
 use super::{Make, Rig, SECOND, expires, start};
 
-/// What is put, and asked for; `d/` is a marker.
+/// Keys that are put and looked up; `d/` is a marker.
 const KEYS: [&str; 10] = ["a", "b", "d", "d/", "d/a", "d/b", "d/e", "d/e/f", "a/x", "d-"];
 
-/// Directories, where they are any.
+/// Names that may be directories.
 const DIRECTORIES: [&str; 4] = ["", "d", "d/e", "a"];
 
-/// Targets are numbers, each modulo how many there are then: so it stays a program when a step is
-/// taken out of it.
+/// Targets are numbers, each taken modulo the number of targets at that time: so the sequence stays
+/// valid when a step is removed.
 #[derive(Clone, Debug)]
 enum Step {
     Put(usize, usize, End),
@@ -35,12 +35,12 @@ enum Step {
     Delete(usize),
     Advance(u64),
     Lookup(usize),
-    /// So many entries at a time, with attributes or without.
+    /// This many entries at a time, with or without attributes.
     List(usize, usize, bool),
     Open(usize),
-    /// Opens what was looked up some time before, as a kernel does that believes it still.
+    /// Opens a file that was looked up earlier, as a kernel does that still has it cached.
     OpenKnown(usize),
-    /// From here in thousandths of the object on.
+    /// From an offset in thousandths of the object.
     ReadAt(usize, usize, u32),
     ReadOn(usize, u32),
     Release(usize),
@@ -75,7 +75,7 @@ impl End {
         }
     }
 
-    /// How long it lives on at `now`; `None`: it has expired.
+    /// The remaining lifetime at `now`; `None`: it has expired.
     fn left(self, now: SystemTime) -> Option<Duration> {
         match self {
             End::Never => Some(Duration::MAX),
@@ -117,7 +117,7 @@ enum What {
     File(Version),
 }
 
-/// What `path` is where the store holds `objects`.
+/// What `path` is if the store has `objects`.
 fn what(objects: &Objects, path: &str, now: SystemTime) -> What {
     let live = |version: &&Version| version.end.left(now).is_some();
     let below =
@@ -142,24 +142,24 @@ struct Handle {
     version: Version,
     /// Offset after the last read.
     position: usize,
-    /// It may have a body that nobody may take over: no read was answered yet.
+    /// It may have a body that must not be parked: no read was answered yet.
     fresh: bool,
-    /// It may have a body that was asked for under a fault.
+    /// It may have a body that was requested during a fault.
     doubtful: bool,
 }
 
-/// The rig, a kernel that remembers what it was told, and what the store holds and held.
+/// The rig, a kernel that caches entries, and the current and earlier objects of the store.
 struct Model {
     rig: Rig,
     cap: usize,
     trust: Duration,
     objects: Objects,
-    /// What it held before, and until when.
+    /// Earlier objects, and until when the store had them.
     past: Vec<(SystemTime, Objects)>,
     puts: usize,
     fault: Fault,
     handles: Vec<Handle>,
-    /// Inodes with the number of times they were told of, and what was meant.
+    /// Inodes with their lookup counts, and what they stand for.
     known: BTreeMap<u64, (u64, String, What)>,
 }
 
@@ -193,14 +193,14 @@ impl Model {
         self.change(|objects| _ = objects.insert(key, version));
     }
 
-    /// Whether `path` may be said to be `found`: it is, or was so recently that it is believed.
+    /// Whether `path` may be reported as `found`: it is, or was so recently that it may be cached.
     fn may_be(&self, path: &str, found: What) -> bool {
         let believed = |(until, _): &&(SystemTime, Objects)| *until + self.trust > self.now();
         let past = self.past.iter().filter(believed).map(|(_, objects)| objects);
         past.chain([&self.objects]).any(|objects| what(objects, path, self.now()) == found)
     }
 
-    /// Whether a question to the store may be answered so.
+    /// Whether a request to the store may fail with this error.
     fn explains(&self, error: &Error) -> bool {
         match &self.fault {
             Fault::None => false,
@@ -209,12 +209,12 @@ impl Model {
         }
     }
 
-    /// Bodies, at most, that nobody may take over, beside that of `but`.
+    /// The maximum number of bodies that must not be parked, without that of `but`.
     fn unread(&self, but: Option<u64>) -> usize {
         self.handles.iter().filter(|handle| handle.fresh && Some(handle.fh) != but).count()
     }
 
-    /// Notes that the kernel was told of `path`, and checks what it was told.
+    /// Records a lookup of `path`, and checks its attributes.
     fn told(&mut self, path: &str, attr: Attr) -> What {
         let found = match attr.kind {
             Kind::Directory => What::Directory,
@@ -239,7 +239,7 @@ impl Model {
         found
     }
 
-    /// Looks a path up as far as there are directories; its inode, if it is there.
+    /// Looks a path up component by component; returns its inode, if it exists.
     async fn look(&mut self, path: &str) -> Result<Option<(u64, What)>> {
         let (mut at, mut parent, mut found) = (String::new(), ROOT, What::Directory);
         for name in path.split('/') {
@@ -255,7 +255,7 @@ impl Model {
                     self.told(&at, attr)
                 }
             };
-            assert!(self.may_be(&at, found), "{at} is said to be {found:?}");
+            assert!(self.may_be(&at, found), "{at} is reported as {found:?}");
             if found == What::Nothing {
                 return Ok(None);
             }
@@ -306,7 +306,7 @@ impl Model {
                 What::File(_) => Some(Kind::File),
             };
             let shown = shown.get(name).copied();
-            // An object that cannot be asked for is shown, whether it has expired or not.
+            // An object whose HEAD fails is listed, whether it has expired or not.
             let unanswered = !matches!(self.fault, Fault::None)
                 && shown == Some(Kind::File)
                 && self.objects.contains_key(join(path, name).as_str());
@@ -369,10 +369,10 @@ impl Model {
         match answered {
             true => {
                 handle.position = version.size.min(offset + len as usize);
-                // What lies past the end is answered without it.
+                // A read beyond the end is answered without a body.
                 handle.fresh &= offset >= version.size;
             }
-            // What a failed read had is closed.
+            // The body of a failed read is closed.
             false => handle.doubtful = doubtful,
         }
     }
@@ -434,7 +434,7 @@ impl Model {
         }
     }
 
-    /// The kernel forgets what it does not hold open.
+    /// The kernel forgets an inode unless it is open.
     fn forget(&mut self, ino: u64) {
         if self.handles.iter().all(|handle| handle.ino != ino) {
             let (lookups, ..) = self.known.remove(&ino).unwrap();
@@ -442,7 +442,7 @@ impl Model {
         }
     }
 
-    /// What holds after every step.
+    /// The invariants after every step.
     fn check(&self) {
         let open = self.rig.fs.open_handles();
         let state = |state| {
@@ -451,7 +451,7 @@ impl Model {
         let (held, contents) = (self.rig.accounts.bodies.held(), self.rig.store.open());
         assert_eq!(held, state(State::Idle), "B2: permits are of bodies");
         let doubtful = self.handles.iter().filter(|handle| handle.doubtful).count();
-        // One that broke waits for the read that resumes it.
+        // A broken body waits for the read that resumes it.
         assert!(contents <= held && held <= contents + doubtful, "B2: {contents} in {held}");
         assert!(held <= self.cap && self.rig.store.most_open() <= self.cap, "B3");
         assert_eq!((open.len(), state(State::Reading)), (self.handles.len(), 0));
@@ -480,7 +480,7 @@ impl Model {
         }
     }
 
-    /// Everything is given back; the rig checks that nothing is left.
+    /// Releases everything; the rig checks that nothing is left.
     fn end(&mut self) {
         for handle in self.handles.drain(..) {
             self.rig.fs.release(handle.fh).now_or_never().expect("nothing to wait for").unwrap();
@@ -500,7 +500,7 @@ fn end() -> impl Strategy<Value = End> {
     ]
 }
 
-/// Bytes: less than what comes with a lookup, than what an open takes in whole, and more.
+/// Sizes: less than a lookup fetches, less than an open fetches as a whole, and more.
 fn size() -> impl Strategy<Value = usize> {
     select(vec![0usize, 1, 5000, 70_000, 131_073, 400_000])
 }
@@ -514,7 +514,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         Error::Throttled(why()),
         Error::OutOfDescriptors(why()),
     ];
-    // Of an object that may not be asked for a listing shows the name still.
+    // A listing still shows the name of an object whose HEAD is denied.
     let lasting = [passing.clone(), vec![Error::Denied(why())]].concat();
     let breaks = (select(vec![0usize, 1, 999, 70_000, 200_000]), any::<bool>());
     let how = |reset| if reset { Break::Reset } else { Break::Short };
@@ -550,13 +550,13 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        // What takes the time is the random numbers.
+        // Random numbers take most of the time.
         rng_algorithm: RngAlgorithm::XorShift,
         ..ProptestConfig::with_cases(2000)
     })]
 
     #[test]
-    fn any_program_sees_what_the_model_has(
+    fn any_sequence_of_calls_matches_the_model(
         cap in 1usize..4,
         chunk in select(vec![0usize, 1000, 64 << 10]),
         probe in select(vec![0u64, 1000, 64 << 10]),

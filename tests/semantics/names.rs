@@ -68,7 +68,7 @@ async fn a_directory_of_expired_files_is_empty_not_absent() {
 }
 
 #[tokio::test]
-async fn a_file_is_no_directory_nor_the_other_way_round() {
+async fn a_file_is_not_a_directory_and_vice_versa() {
     let rig = Rig::default();
     rig.store.put("f", "x", None);
     rig.store.put("d/f", "x", None);

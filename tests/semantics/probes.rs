@@ -1,4 +1,5 @@
-//! Lookups that fetch content: one request for a small file, and no content that is not opened.
+//! Lookups that fetch content: one request for a small file, and no content of files that are not
+//! opened.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ async fn a_small_file_takes_one_request_and_no_permit() {
 }
 
 #[tokio::test]
-async fn a_larger_file_goes_on_from_where_the_lookup_ended() {
+async fn a_larger_file_continues_where_the_lookup_ended() {
     for size in [64 * KIB + 1, 100 * KIB, 3 << 20] {
         let rig = Rig::default();
         let content = pattern(1, size);
@@ -40,7 +41,7 @@ async fn a_larger_file_goes_on_from_where_the_lookup_ended() {
 }
 
 #[tokio::test]
-async fn what_a_lookup_saw_is_what_an_open_gives() {
+async fn an_open_returns_the_content_of_its_lookup() {
     let rig = Rig::default();
     rig.store.put("f", "old", None);
     rig.store.put("g", "text", None);
@@ -51,7 +52,7 @@ async fn what_a_lookup_saw_is_what_an_open_gives() {
         let file = rig.open_ino(ino).await.unwrap();
         assert_eq!(file.read_all().await.unwrap(), content.as_bytes());
     }
-    // Only for as long as a lookup is believed.
+    // Only during the TTL of the lookup.
     rig.clock.advance(SECOND);
     let file = rig.open("f").await.unwrap();
     assert_eq!(file.read_all().await.unwrap(), b"new");
@@ -60,21 +61,21 @@ async fn what_a_lookup_saw_is_what_an_open_gives() {
 }
 
 #[tokio::test]
-async fn an_expired_file_is_absent_whatever_came_with_it() {
+async fn an_expired_file_is_absent_even_with_cached_content() {
     let rig = Rig::default();
     rig.store.put("f", "text", expires(10));
     let ino = rig.ino("f").await;
     rig.clock.advance(10 * SECOND);
     assert_eq!(rig.fs.open(ino, 1).await, Err(Error::Expired));
     assert_eq!(rig.look("f").await, Ok(None));
-    // It is known to be expired, so its content is not asked for again.
+    // It is known to have expired, so its content is not requested again.
     rig.store.asked();
     assert_eq!(rig.look("f").await, Ok(None));
     assert_eq!(rig.store.asked(), Requests { head: 1, list: 1, ..Requests::default() });
 }
 
 #[tokio::test]
-async fn a_walk_that_only_looks_fetches_no_content_beyond_the_first_few() {
+async fn a_walk_without_opens_fetches_content_of_the_first_few_only() {
     let rig = Rig::default();
     let names: Vec<_> = (0..5000).map(|i| format!("f{i:04}")).collect();
     names.iter().for_each(|name| rig.store.put(name, "text", None));
@@ -83,7 +84,7 @@ async fn a_walk_that_only_looks_fetches_no_content_beyond_the_first_few() {
     }
     let asked = rig.store.asked();
     assert!(asked.probe <= 32 && asked.probe + asked.head == 5000, "{asked:?}");
-    // Opens return, and content with them.
+    // With new opens, lookups fetch content again.
     rig.clock.advance(60 * SECOND);
     for name in &names[..1000] {
         rig.open(name).await.unwrap();
@@ -110,7 +111,7 @@ async fn cached_files_are_looked_up_without_their_content() {
 }
 
 #[tokio::test]
-async fn the_cache_is_bounded_and_a_file_it_has_no_room_for_asks_again() {
+async fn the_cache_is_limited_and_an_evicted_file_is_requested_again() {
     let mut make = Make::default();
     make.settings.probe.cache = 100 * KIB;
     let rig = make.rig();
@@ -129,7 +130,7 @@ async fn the_cache_is_bounded_and_a_file_it_has_no_room_for_asks_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_succeeds_although_its_content_does_not_come() {
+async fn a_lookup_succeeds_if_its_content_stalls() {
     let rig = Rig::default();
     rig.store.put("f", "text", None);
     rig.store.be(Mood::Stalls);
@@ -140,9 +141,9 @@ async fn a_lookup_succeeds_although_its_content_does_not_come() {
     assert_eq!(rig.store.asked(), Requests { get: 1, ..one_probe() });
 }
 
-/// Many opened and unread files hold no more memory than there is, and all can still be read.
+/// Many opened and unread files hold no more memory than the limit, and all can still be read.
 #[tokio::test(start_paused = true)]
-async fn opened_and_unread_files_share_the_memory_there_is() {
+async fn opened_and_unread_files_stay_within_the_memory_limit() {
     let rig = Make { memory: 1 << 20, ..Make::default() }.rig();
     let contents: Vec<_> = (0..100u8).map(|i| pattern(i, 50 * KIB)).collect();
     let mut open = Vec::new();
@@ -157,9 +158,9 @@ async fn opened_and_unread_files_share_the_memory_there_is() {
     }
 }
 
-/// Readers that want more than there is take turns, and each gets the right bytes.
+/// Readers that need more memory than the limit take turns, and each gets the right bytes.
 #[tokio::test(start_paused = true)]
-async fn readers_take_turns_where_memory_is_short() {
+async fn readers_take_turns_if_memory_is_short() {
     let rig = Make { memory: 2 << 20, cap: 16, ..Make::default() }.rig();
     let contents: Vec<_> = (0..16u8).map(|i| pattern(i, 3 << 20)).collect();
     let mut open = Vec::new();
@@ -176,7 +177,7 @@ async fn readers_take_turns_where_memory_is_short() {
 
 /// Content cached for files that are open and unread is evicted when a read needs memory.
 #[tokio::test(start_paused = true)]
-async fn unread_files_give_their_memory_up_and_keep_their_bodies() {
+async fn unread_files_release_their_memory_and_keep_their_bodies() {
     let rig = Make { memory: 1 << 20, cap: 64, ..Make::default() }.rig();
     let contents: Vec<_> = (0..20u8).map(|i| pattern(i, 1 << 20)).collect();
     let mut open = Vec::new();
@@ -191,11 +192,11 @@ async fn unread_files_give_their_memory_up_and_keep_their_bodies() {
     for (file, content) in open.into_iter().zip(&contents) {
         assert_eq!(file.read_all().await.unwrap(), *content);
     }
-    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waited");
+    assert_eq!(start.elapsed(), Duration::ZERO, "no read waited");
 }
 
 #[tokio::test]
-async fn a_version_that_is_known_to_be_replaced_is_asked_for() {
+async fn a_version_known_to_be_replaced_is_requested() {
     let rig = Rig::default();
     rig.store.put("f", "old", None);
     let old = rig.ino("f").await;
@@ -203,7 +204,7 @@ async fn a_version_that_is_known_to_be_replaced_is_asked_for() {
     rig.clock.advance(SECOND);
     rig.ino("f").await;
     assert_eq!(rig.fs.open(old, 1).await, Err(Error::Stale));
-    // Without a lookup, long after the last one: through a descriptor of O_PATH.
+    // Without a lookup, long after the last one: through an O_PATH descriptor.
     let new = rig.ino("f").await;
     rig.store.put("f", "newer", None);
     rig.clock.advance(60 * SECOND);
@@ -211,7 +212,7 @@ async fn a_version_that_is_known_to_be_replaced_is_asked_for() {
 }
 
 #[tokio::test]
-async fn empty_files_are_not_asked_for_content_for_ever() {
+async fn empty_files_are_not_probed_for_ever() {
     let rig = Rig::default();
     for i in 0..100 {
         rig.store.put(&format!("f{i}"), "", None);

@@ -1,5 +1,5 @@
-//! Scattered reads of one file: what they cost in time and bytes, by a clock that only runs while
-//! the store answers.
+//! Scattered reads of one file: their cost in time and bytes, with a clock that only runs while the
+//! store answers.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Speed {
     }
 }
 
-/// All pages but the first in an order that jumps about.
+/// All pages except the first, in shuffled order.
 fn shuffled(pages: usize) -> impl Iterator<Item = usize> {
     let step = (pages / 3..).find(|step| gcd(*step, pages) == 1).unwrap();
     (1..pages).map(move |i| i * step % pages)
@@ -40,7 +40,7 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// A file of `content`, of which the first page was read, on a store that answers at this speed.
+/// A file with `content` whose first page was read, on a store with this speed.
 async fn opened(make: Make, content: &[u8], speed: Speed) -> (Rig, Open) {
     let rig = make.rig();
     rig.store.put("f", content, None);
@@ -50,7 +50,7 @@ async fn opened(make: Make, content: &[u8], speed: Speed) -> (Rig, Open) {
     (rig, file)
 }
 
-/// Reads pages here and there, and returns how long that took.
+/// Reads these pages, and returns how long that took.
 async fn read(file: &Open, content: &[u8], pages: impl Iterator<Item = usize>) -> Duration {
     let began = Instant::now();
     for page in pages {
@@ -61,10 +61,10 @@ async fn read(file: &Open, content: &[u8], pages: impl Iterator<Item = usize>) -
     began.elapsed()
 }
 
-/// However many scattered reads come, and however fast the store is, they take at most twice as
-/// long as the better of two ways would: a request for each, or one for all the file.
+/// Any number of scattered reads, at any speed of the store, takes at most twice the time of the
+/// better of two ways: one request per read, or one for the whole file.
 #[tokio::test(start_paused = true)]
-async fn scattered_reads_cost_at_most_twice_the_better_way() {
+async fn scattered_reads_take_at_most_twice_the_time_of_the_better_way() {
     const SIZE: usize = 24 * MIB;
     let content = pattern(1, SIZE);
     for speed in [Speed::of(10, 2), Speed::of(10, 10), Speed::of(30, 100), Speed::of(100, 1)] {
@@ -73,14 +73,14 @@ async fn scattered_reads_cost_at_most_twice_the_better_way() {
             let took = read(&file, &content, shuffled(SIZE / PAGE).take(reads)).await;
             let each = speed.request(64 << 10) * reads as u32;
             let better = each.min(speed.request(SIZE));
-            // The pace of this store is not known yet: one request more measures it.
+            // The speed of this store is not known yet: one more request measures it.
             let measuring = speed.request(MIB);
             assert!(took <= 2 * better + measuring, "{reads} reads, {speed:?}: {took:?}");
         }
     }
 }
 
-/// All of a file read page by page in any order: few requests, and each byte comes once and a half.
+/// A whole file read page by page in any order: few requests, and at most 1.5 times its bytes.
 #[tokio::test(start_paused = true)]
 async fn a_file_with_many_scattered_reads_is_fetched_in_one_request() {
     const SIZE: usize = 15 * MIB + 12_345;
@@ -94,15 +94,15 @@ async fn a_file_with_many_scattered_reads_is_fetched_in_one_request() {
     assert!(gets <= 30, "{gets} GETs");
     assert!(sent <= SIZE * 3 / 2, "{sent} bytes");
     assert!(took <= 2 * speed.request(SIZE) + speed.request(MIB), "{took:?}");
-    // What the kernel has is let go of.
+    // Content that the kernel has is dropped.
     assert_eq!((rig.accounts.memory.held(), rig.accounts.bodies.held()), (0, 0));
     assert_eq!(rig.store.asked().get, 0);
 }
 
-/// The kernel is given what it has not asked for, each byte once and in whole pages; what it has is
-/// let go of, and the file opens without a request from then on.
+/// Bytes beyond the reads are stored in the kernel, each once and in whole pages; stored bytes are
+/// dropped here, and the file then opens without a request.
 #[tokio::test(start_paused = true)]
-async fn what_was_fetched_beyond_the_reads_is_given_to_the_kernel() {
+async fn bytes_fetched_beyond_the_reads_are_stored_in_the_kernel() {
     const SIZE: usize = 6 * MIB + 12_345;
     let content = pattern(1, SIZE);
     let (rig, file) = opened(Make::default(), &content, Speed::of(10, 1)).await;
@@ -111,7 +111,7 @@ async fn what_was_fetched_beyond_the_reads_is_given_to_the_kernel() {
     while !rig.fs.has_surplus(file.fh) {
         read(&file, &content, pages.by_ref().take(1)).await;
     }
-    assert!(!rig.fs.has_surplus(file.fh), "one gives it");
+    assert!(!rig.fs.has_surplus(file.fh), "it is reported once");
     assert!(rig.accounts.memory.held() >= 5 << 10);
     let given = RefCell::new(Vec::new());
     let store = |offset: u64, bytes: bytes::Bytes| {
@@ -132,9 +132,9 @@ async fn what_was_fetched_beyond_the_reads_is_given_to_the_kernel() {
     assert_eq!(rig.store.asked().get, 0, "the kernel has all of it");
 }
 
-/// A kernel that takes no pages changes nothing: reads are answered from what is held.
+/// A kernel that accepts no pages makes no difference: reads are answered from the buffer.
 #[tokio::test(start_paused = true)]
-async fn a_kernel_that_accepts_no_pages_is_served_all_the_same() {
+async fn a_kernel_that_accepts_no_pages_is_served_anyway() {
     const SIZE: usize = 4 * MIB;
     let content = pattern(1, SIZE);
     let (rig, file) = opened(Make::default(), &content, Speed::of(10, 1)).await;
@@ -162,9 +162,9 @@ async fn a_file_beyond_the_memory_is_read_in_ranges() {
     assert!(per_byte <= 40.0, "{per_byte} bytes fetched per byte read");
 }
 
-/// What is held of one file beyond its reads goes when another handle needs the memory.
+/// Bytes of a file beyond its reads are dropped when another handle needs the memory.
 #[tokio::test(start_paused = true)]
-async fn another_reader_gets_the_memory_of_what_is_kept() {
+async fn another_reader_gets_the_memory_of_buffered_bytes() {
     const SIZE: usize = 8 * MIB;
     let content = pattern(1, SIZE);
     let make = Make { memory: 16 << 20, ..Make::default() };
@@ -179,7 +179,7 @@ async fn another_reader_gets_the_memory_of_what_is_kept() {
     let got = g.read(0, 12 << 20).await.unwrap();
     assert!(got == other);
     assert!(rig.accounts.memory.peak() <= 16 << 10);
-    // A store in the kernel that was under way then is of no consequence.
+    // A store to the kernel that was in flight then has no effect.
     rig.fs.give_surplus(file.fh, |_, _| async { true }).await;
     read(&file, &content, pages.take(20)).await;
 }

@@ -1,5 +1,6 @@
-//! Walks through directories of any keys, while time passes and objects come and go, against a
-//! model: what was there throughout is seen, nothing is seen twice, and nothing that has expired.
+//! Walks through directories of random keys, while time passes and objects are added and deleted,
+//! are compared with a model: objects that stay are seen, none is seen twice, and no expired one is
+//! seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,7 @@ use proptest::prelude::*;
 
 use super::{Make, Rig, SECOND, expires, start};
 
-/// Seconds after the start at which an object ends; `None`: never.
+/// Expiry of an object, in seconds after the start; `None`: never.
 type End = Option<i64>;
 
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ enum Event {
     Delete(String),
 }
 
-/// What the store holds.
+/// The objects of the store.
 type Keys = BTreeMap<String, End>;
 
 /// The names in a directory, `/` after those of directories: rules E1, E10, N1 to N3.
@@ -72,7 +73,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn put(rig: &Rig, key: &str, end: End) {
-    // A marker is of no bytes.
+    // A marker is empty.
     let bytes = if key.ends_with('/') { "" } else { "x" };
     rig.store.put(key, bytes, end.and_then(expires));
 }
@@ -81,7 +82,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn a_walk_shows_what_the_model_has(
+    fn a_walk_matches_the_model(
         first in prop::collection::btree_map(key(), end(), 0..40),
         walked in prop::sample::select(vec!["", "a/", "foo/"]),
         page in prop::sample::select(vec![1u16, 2, 7, 1000]),
@@ -121,7 +122,7 @@ proptest! {
                     if matches!(name.as_str(), "./" | "../") {
                         continue;
                     }
-                    // What came or went by other hands may have been read before that.
+                    // An object that others added or deleted may have been read before that.
                     let right = !quiet || now.contains(&name);
                     assert!(right, "{name} is shown, of {now:?}");
                     let plain = name.trim_end_matches('/').to_owned();
@@ -153,7 +154,7 @@ proptest! {
         });
     }
 
-    /// Lazy listings show all that lives and, of what has expired, nothing that is known.
+    /// Lazy listings show all live objects, and no object that is known to have expired.
     #[test]
     fn a_lazy_walk_hides_what_is_known_to_have_expired(
         keys in prop::collection::btree_map("[a-f]{1,2}", end(), 0..20),

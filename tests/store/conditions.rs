@@ -1,4 +1,4 @@
-//! Which store honours which condition: measured with one that holds and one that does not.
+//! Which store honours which condition: measured with a condition that holds and one that does not.
 
 use std::fmt;
 use std::process::Command;
@@ -39,12 +39,12 @@ enum Case {
 
 use Case::*;
 
-/// What is measured of: SeaweedFS 4.48, moto 5.2.1, the embedded server, and the embedded server as
+/// The measured stores: SeaweedFS 4.48, moto 5.2.1, the embedded server, and the embedded server as
 /// Garage 2.5.0 and as Ceph RGW 16.2.15.
 const STORES: [&str; 5] = ["seaweedfs", "moto", "embedded", "as garage", "as ceph"];
 
-/// `y`: honoured. `n`: done under a condition that does not hold. `never`: refused even under one
-/// that holds. `as PUT`: the target becomes an empty object. `-`: refused as not known.
+/// `y`: honoured. `n`: done although the condition does not hold. `never`: refused although it
+/// holds. `as PUT`: the target becomes an empty object. `-`: refused as unknown.
 #[rustfmt::skip]
 const MEASURED: [(&str, Case, [&str; 5]); 15] = [
     ("PUT If-None-Match: *",           PutAbsent,      ["y", "y", "y", "n", "y"]),
@@ -64,8 +64,8 @@ const MEASURED: [(&str, Case, [&str; 5]); 15] = [
     ("RENAME target If-Match",         RenameIs,       ["y", "as PUT", "y", "as PUT", "never"]),
 ];
 
-/// Makes the change, under a condition that holds or one that does not: `k/target` is to become
-/// `new` or to go, in place of `old` or of nothing.
+/// Makes the change, with a condition that holds or one that does not: `k/target` (`old` or absent)
+/// should become `new` or be deleted.
 async fn attempt(store: &S3, case: Case, holds: bool) -> Result<()> {
     let (any, none) = (&Condition::Any, &NewHeaders::default());
     let new = Bytes::from("new");
@@ -135,7 +135,7 @@ async fn attempt(store: &S3, case: Case, holds: bool) -> Result<()> {
     }
 }
 
-/// What is under `k/target`: its first bytes, or nothing.
+/// The first bytes of `k/target`, if it exists.
 async fn target(store: &S3) -> Option<Bytes> {
     store.probe("k/target", 10).await.ok().map(|(_, bytes)| bytes)
 }
@@ -171,12 +171,16 @@ async fn measured(store: &S3) -> Vec<String> {
     column
 }
 
-/// The column of a server in a process of its own: this test again, inside of `scripts/s3-server
+/// The column of a server in another process: this test, run again inside of `scripts/s3-server
 /// run`, prints it.
 fn measured_of(server: &str) -> Vec<String> {
     let mut again = Command::new(SCRIPT);
     again.args(["--server", server, "run"]).arg(env::current_exe().expect("this program"));
-    again.args(["conditions::who_honours_which_condition", "--exact", "--nocapture"]);
+    again.args([
+        "conditions::stores_honour_the_conditions_measured_before",
+        "--exact",
+        "--nocapture",
+    ]);
     let out = again.output().expect(SCRIPT);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
@@ -200,9 +204,9 @@ impl fmt::Display for Table<'_> {
     }
 }
 
-/// Each store as it was measured: a change of theirs is to be noticed.
+/// Each store behaves as measured: the test fails if one changes.
 #[test]
-fn who_honours_which_condition() {
+fn stores_honour_the_conditions_measured_before() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     if let Some(server) = given() {
         let store = in_bucket_of(&server, &runtime).0;
@@ -224,6 +228,6 @@ fn who_honours_which_condition() {
     for (row, (name, _, expected)) in MEASURED.iter().enumerate() {
         assert_eq!(table.map(|column| &column[row][..]), *expected, "{name}");
     }
-    // The server that tests rely on honours them all.
+    // The embedded server, which tests rely on, honours them all.
     assert!(embedded.iter().all(|seen| seen == "y"), "{embedded:?}");
 }

@@ -1,4 +1,4 @@
-//! What is proved of each store before it is written to, and that nothing is left of it.
+//! The proof of conditions for each store, which must leave nothing behind.
 
 use std::env;
 use std::process::Command;
@@ -103,7 +103,7 @@ fn denied() -> Fault {
 }
 
 #[tokio::test]
-async fn each_personality_is_seen_through() {
+async fn each_personality_is_detected() {
     let bare = Honours { bare_etags: true, ..Honours::ALL };
     let garage = Honours { copy_source_if_match: true, ..NONE };
     let ceph = Honours { bare_etags: true, put_if_absent: true, put_if_match: true, ..NONE };
@@ -128,7 +128,7 @@ async fn each_personality_is_seen_through() {
         assert_eq!(keys(&rig.store).await, [""; 0], "{personality:?}");
         assert_eq!(server.uploads(BUCKET), 0, "{personality:?}");
 
-        // The store that fits is one whose conditions match.
+        // The fitting store is the one whose conditions match.
         let fitting = spellings(&rig.store).fitting(&honours);
         let (none, new) = (NewHeaders::default(), Bytes::from("new"));
         let put = fitting.put("k", &none, new.clone(), &Condition::Any).await.unwrap();
@@ -146,7 +146,7 @@ async fn a_proof_takes_fifty_requests() {
     assert_eq!((asked.delete, asked.rename, asked.head, asked.get), (13, 4, 1, 1), "{asked:?}");
 }
 
-/// What is proved of a server in a process of its own.
+/// Runs the proof on a server in another process.
 fn is_proved_of(name: &str, test: &str, honours: Honours) {
     if given().as_deref() != Some(name) {
         let mut again = Command::new(SCRIPT);
@@ -182,7 +182,7 @@ async fn a_failure_of_any_request_leaves_nothing_behind() {
     );
 }
 
-/// Proves it again and again, while one request after the other meets this fault.
+/// Repeats the proof; in each run another request gets this fault.
 async fn each_request_meets(fault: Fault, denies: bool) {
     let rig = proxied(WITHIN).await;
     let loses = matches!(fault, Fault::Lose);
@@ -210,14 +210,14 @@ async fn each_request_meets(fault: Fault, denies: bool) {
             Err(error) => panic!("{met:?}: {error}"),
         }
         assert_eq!(keys(&rig.rig.store).await, [""; 0], "{met:?}");
-        // With its answer the id of an upload is lost.
+        // If its response is lost, so is the id of an upload.
         let is_lost = loses && met.query == "uploads";
         assert_eq!(rig.server().uploads(BUCKET) - lost, usize::from(is_lost), "{met:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_put_is_denied_the_error_names_the_key() {
+async fn if_put_is_denied_the_error_names_the_key() {
     let rig = proxied(WITHIN).await;
     rig.proxy.script(|request| if request.method == "PUT" { denied() } else { Fault::None });
     let error = prove(&rig.store).await.unwrap_err();
@@ -228,7 +228,7 @@ async fn where_put_is_denied_the_error_names_the_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_delete_is_denied_what_stays_is_expired() {
+async fn if_delete_is_denied_the_remaining_objects_are_expired() {
     let rig = proxied(WITHIN).await;
     let is_delete =
         |request: &Request| request.method == "DELETE" && !request.query.contains("uploadId");
@@ -246,7 +246,7 @@ async fn where_delete_is_denied_what_stays_is_expired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_without_an_answer_end_it_within_its_bound() {
+async fn requests_without_a_response_end_the_proof_in_time() {
     let rig = proxied(WITHIN).await;
     let is_complete =
         |request: &Request| request.method == "POST" && request.query.contains("uploadId");
@@ -267,7 +267,7 @@ async fn requests_without_an_answer_end_it_within_its_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proof_that_nobody_waits_for_leaves_nothing_behind() {
+async fn a_cancelled_proof_leaves_nothing_behind() {
     let rig = proxied(WITHIN).await;
     rig.proxy.script(|_| Fault::Delay(Duration::from_millis(10)));
     let (stores, prefix) = (spellings(&rig.store), Prefix::new("p"));

@@ -1,4 +1,4 @@
-//! What every store has to do when it is read, whatever it is made of.
+//! The contract of every store for reads.
 
 use bytes::Bytes;
 use expirefs::catalog::walk::just_before;
@@ -10,13 +10,13 @@ use super::memory::Memory;
 use super::support::s3_server::{Bucket, object};
 use super::{BUCKET, all};
 
-/// What a store is filled by, from outside.
+/// Fills a store from outside.
 pub trait Fill: Sync {
     fn put(&self, key: &str, bytes: &str, expires: Option<&str>);
     fn delete(&self, key: &str);
 }
 
-/// What every store has to do, whatever it is made of.
+/// Checks the contract of every store.
 pub async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
     fill.put("d/f", "0123456789", Some(date));
@@ -24,8 +24,8 @@ pub async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
     assert_eq!((&*head.version.key, head.version.size), ("d/f", 10));
     assert_eq!(head.headers.expires.as_deref(), Some(date));
     for (key, below) in [("d/g", false), ("d", true), ("d/f/g", false)] {
-        // The answer to a HEAD has no document: of a store that does not mark it by a request id, a
-        // listing has to confirm it (moto, Garage).
+        // The response to a HEAD has no document: if a store does not mark it with a request id, a
+        // listing must confirm it (moto, Garage).
         let absent = store.head(key).await.unwrap_err();
         assert!(matches!(absent, Error::NotFound | Error::Unconfirmed(_)), "{key}: {absent}");
         assert_eq!(settle(store, key, absent).await, Ok(below), "{key}");
@@ -45,8 +45,8 @@ pub async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
     let (empty, first) = store.probe("d/empty", 100).await.unwrap();
     assert_eq!((empty.version.size, first.len(), empty.headers.expires), (0, 0, None));
 
-    // Names of one level, those of all levels; page by page, each once. (SeaweedFS orders `d/`
-    // as `d`, before `d-e`, where S3 goes by bytes.)
+    // Names of one level and of all levels, page by page, each once. (SeaweedFS sorts `d/` as `d`,
+    // before `d-e`, while S3 sorts by bytes.)
     for key in ["a", "d-e", "d/sub/x", "d/sub/y", "e/z", "ü", "with space+and%25"] {
         fill.put(key, "x", None);
     }
@@ -86,7 +86,7 @@ pub async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
     let listed = store.list(request).await.unwrap().objects;
     assert_eq!(listed, std::slice::from_ref(&head.version), "as its headers have it");
 
-    // XML 1.0 cannot hold these (section 2.2), so they come encoded.
+    // XML 1.0 cannot represent these (section 2.2), so they are sent encoded.
     for key in ["x/a\u{1}b", "x/esc\u{1b}", "x/\u{fffe}", "x/sub\u{8}/f", "x/plain"] {
         fill.put(key, "x", None);
     }
@@ -95,7 +95,7 @@ pub async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
     names.extend(page.prefixes);
     names.sort();
     assert_eq!(names, ["x/a\u{1}b", "x/esc\u{1b}", "x/plain", "x/sub\u{8}/", "x/\u{fffe}"]);
-    // Every name that is listed is the name of an object, of the version that was listed.
+    // Every listed name is an object with the listed version.
     let request = ListRequest { recursive: true, ..ListRequest::level("") };
     for version in store.list(request).await.unwrap().objects {
         let (object, _) = store.probe(&version.key, 10).await.unwrap();
@@ -105,7 +105,7 @@ pub async fn keeps_the_contract(store: &dyn Store, fill: &dyn Fill) {
         );
     }
 
-    // From some name on, of one level.
+    // One level, from a given name on.
     let after = |start_after: String| async move {
         let start_after = Some(start_after.as_str());
         let page = store.list(ListRequest { start_after, ..ListRequest::level("d/") }).await;

@@ -1,4 +1,4 @@
-//! Which change is retried after which failure, and with which error it ends.
+//! Which changes are retried after which failures, and with which errors they end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,8 +40,8 @@ impl Rig {
         Rig { store: store.unwrap(), proxy, bucket }
     }
 
-    /// Makes a change whose first requests meet with these faults. What came of it, and the number
-    /// of its requests.
+    /// Makes a change whose first requests get these faults. Returns the result, and the number of
+    /// requests.
     fn run(&self, change: &Change, faults: impl Into<Vec<Fault>>) -> (Result<()>, u64) {
         self.bucket.put("old", "old");
         self.bucket.put("source", "new");
@@ -96,7 +96,7 @@ impl Change {
         }
     }
 
-    /// Those that come to the same when they are made twice, and those that do not.
+    /// Idempotent changes, and others.
     fn all() -> ([Change; 7], [Change; 5]) {
         let old = Tag::new("149603e6c03516362a8da23f624db945").expect("the MD5 of `old`");
         let twice = [
@@ -119,7 +119,7 @@ impl Change {
     }
 }
 
-/// A failure of the store in its own words.
+/// A failure reported by the store itself.
 fn says(status: u16, code: &str) -> Fault {
     let body = format!("<Error><Code>{code}</Code><Message>so the test says</Message></Error>");
     Fault::Answer(Answer::new(status).body(body))
@@ -128,10 +128,10 @@ fn says(status: u16, code: &str) -> Fault {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
-fn after_an_unclear_answer_only_what_can_be_made_twice_is_sent_again() {
+fn after_an_unclear_response_only_idempotent_changes_are_retried() {
     let rig = Rig::new(PATIENCE);
     let (twice, once) = Change::all();
-    // A proxy's 503 has no code: the request may have passed it.
+    // A 503 of a proxy has no code: the request may have been forwarded.
     let from_a_proxy = || Fault::Answer(Answer::new(503).body("no server"));
     let garbled = Fault::rewrite(|head| head.line = b"200 OK".to_vec());
     let unclear = [Fault::Lose, Fault::Close, garbled, says(500, "InternalError"), from_a_proxy()];
@@ -152,7 +152,7 @@ fn after_an_unclear_answer_only_what_can_be_made_twice_is_sent_again() {
 }
 
 #[test]
-fn what_says_that_nothing_was_done_is_followed_by_another_try() {
+fn a_change_that_was_certainly_not_made_is_retried() {
     let rig = Rig::new(PATIENCE);
     let (twice, once) = Change::all();
     let clear = [says(503, "SlowDown"), says(429, "TooManyRequests"), says(400, "RequestTimeout")];
@@ -162,7 +162,7 @@ fn what_says_that_nothing_was_done_is_followed_by_another_try() {
             assert_eq!(done, (Ok(()), 2), "{change:?} {fault:?}");
         }
     }
-    // Another change was under way. It ends an upload.
+    // Another change was in flight. This ends an upload.
     let conflict = says(409, "ConditionalRequestConflict");
     for change in twice.iter().chain(&once) {
         let (done, requests) = rig.run(change, [conflict.clone()]);
@@ -177,7 +177,7 @@ fn what_says_that_nothing_was_done_is_followed_by_another_try() {
 }
 
 #[test]
-fn a_refusal_is_told_at_once_and_is_no_answer_for_an_earlier_try() {
+fn a_refusal_is_returned_at_once_but_not_after_an_unclear_try() {
     let rig = Rig::new(PATIENCE);
     let put = Change::Put(Condition::Any);
     type Right = fn(&Error) -> bool;
@@ -196,12 +196,12 @@ fn a_refusal_is_told_at_once_and_is_no_answer_for_an_earlier_try() {
         assert!(matches!(done, Err(Error::Unclear(_))), "{fault:?}: {done:?}");
         assert_eq!(requests, 2);
     }
-    // A header that no request can carry.
+    // A header that cannot be sent.
     let content_type = Some("a\nb".to_owned());
     let headers = NewHeaders { content_type, ..NewHeaders::default() };
     let put = rig.store.put("new", &headers, Bytes::new(), &Condition::Any);
     assert!(matches!(block_on(put), Err(Error::Refused(_))));
-    // S3 sends 200 before it is done, and may then say anything, or nothing.
+    // S3 sends 200 before it is done, and may then report anything, or nothing.
     let late: [(&str, Right); 4] = [
         ("", |e| matches!(e, Error::Unclear(_))),
         ("<CopyObjectResult></CopyObjectResult>", |e| matches!(e, Error::Unclear(_))),
@@ -214,7 +214,7 @@ fn a_refusal_is_told_at_once_and_is_no_answer_for_an_earlier_try() {
         assert!(done.as_ref().is_err_and(right), "{body:?}: {done:?}");
         assert_eq!(requests, 1, "{body:?}");
     }
-    // A part that comes after the end of its upload.
+    // A part that is sent after its upload has ended.
     block_on(async {
         let upload = rig.store.create_upload("late", &NewHeaders::default()).await.unwrap();
         rig.store.abort(&upload).await.unwrap();
@@ -224,7 +224,7 @@ fn a_refusal_is_told_at_once_and_is_no_answer_for_an_earlier_try() {
 }
 
 #[test]
-fn within_the_timeout_a_change_is_made_or_the_error_says_whether_it_may_be() {
+fn within_the_timeout_a_change_is_made_or_the_error_shows_if_it_may_be() {
     let rig = Rig::new(Duration::from_secs(2));
     let (twice, once) = Change::all();
     for change in [&twice[0], &twice[5], &once[0], &once[2]] {
@@ -234,7 +234,7 @@ fn within_the_timeout_a_change_is_made_or_the_error_says_whether_it_may_be() {
         assert!(matches!(done, Err(Error::Unclear(_))), "{change:?}: {done:?}");
         assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     }
-    // No connection was made.
+    // There was no connection.
     let mut rig = Rig::new(PATIENCE);
     rig.proxy.down();
     let (brief, none) = (rig.store.with_outage(Duration::from_millis(300)), NewHeaders::default());

@@ -1,4 +1,4 @@
-//! What every store has to do when it is written to.
+//! The contract of every store for changes.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,13 +19,13 @@ use hyper::header::HeaderMap;
 use super::support::proxy::{Fault, Proxy};
 use super::{BUCKET, all, open_to_all, rig, support};
 
-/// An instant that is no whole second, and the `Expires` that does not end before it.
+/// An instant with a fraction of a second, and the `Expires` that is rounded up.
 fn end() -> (SystemTime, String) {
     let second = UNIX_EPOCH + Duration::from_secs(4_000_000_000);
     (second + Duration::from_millis(1), format_http_date(second + Duration::from_secs(1)))
 }
 
-/// An object as the store has it, and its content.
+/// An object in the store, and its content.
 async fn read(store: &dyn WriteStore, key: &str) -> (Object, Vec<u8>) {
     let object = store.head(key).await.unwrap();
     let content = match object.version.size {
@@ -50,7 +50,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
     let none = NewHeaders::default();
     let any = &Condition::Any;
 
-    // Put: with all headers, in place of what was there, empty.
+    // Put: with all headers, replacing an object, empty.
     let first = store.put("w/ü +%", &headers, Bytes::from("first"), any).await.unwrap();
     let (object, content) = read(store, "w/ü +%").await;
     assert_eq!((&content[..], object.version.tag()), (&b"first"[..], first.tag));
@@ -66,7 +66,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
         assert_eq!(object.headers.expires, None);
     }
 
-    // Copies: all headers go along, or all but the end.
+    // Copies: with all headers, or all except Expires.
     let copy = CopyRequest {
         source: &source,
         key: "w/copy %2B",
@@ -96,7 +96,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
     let stamp = CopyRequest { source: &gone, headers: CopyHeaders::AllButExpires(None), ..copy };
     assert_eq!(store.copy(stamp).await, Err(Error::PreconditionFailed), "another version");
 
-    // An upload: a part sent twice, a part copied, headers of its beginning.
+    // An upload: a part sent twice, a part copied, headers from its creation.
     let upload = store.create_upload("w/large", &headers).await.unwrap();
     assert!(is_absent(store, "w/large").await);
     store.upload_part(&upload, 1, Bytes::from("too little")).await.unwrap();
@@ -110,13 +110,13 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
     assert_eq!(object.headers.content_type, headers.content_type);
     assert!(content == [&large[..], b"irs"].concat(), "{} bytes", content.len());
 
-    // An upload that is aborted, and then another time.
+    // An upload that is aborted twice.
     let upload = store.create_upload("w/aborted", &none).await.unwrap();
     let part = store.upload_part(&upload, 1, Bytes::from("x")).await.unwrap();
     for _ in 0..2 {
         assert_eq!(store.abort(&upload).await, Ok(()));
     }
-    // moto fails on what it does not know (500).
+    // moto fails (500) on requests it does not know.
     let late = store.complete(&upload, &[part], any).await;
     assert!(matches!(late, Err(Error::NotFound | Error::Unclear(_))), "{late:?}");
     assert!(is_absent(store, "w/aborted").await);
@@ -130,7 +130,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
 }
 
 #[tokio::test]
-async fn a_new_end_leaves_all_other_headers() {
+async fn a_new_expiry_keeps_all_other_headers() {
     let (rig, _) = rig(Duration::from_secs(10)).await;
     let mut others = HeaderMap::new();
     for (name, value) in [

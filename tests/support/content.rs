@@ -1,4 +1,4 @@
-//! Bytes that tell where they belong: each page of an object starts with the object's seed and the
+//! Bytes that identify their place: each page of an object starts with the object's seed and the
 //! page's number, so a byte from another object, version or offset cannot pass for the right one.
 
 use std::fs::File;
@@ -15,7 +15,7 @@ pub const MIB: usize = 1 << 20;
 const PAGE: usize = 4 * KIB;
 const STAMP: usize = 16;
 
-/// The whole content, `len` bytes, of the object that `seed` stands for.
+/// The whole content, `len` bytes, of the object with this seed.
 pub fn content(seed: u64, len: usize) -> Bytes {
     part(seed, 0..len)
 }
@@ -33,7 +33,7 @@ pub fn part(seed: u64, range: Range<usize>) -> Bytes {
     Bytes::from(bytes).slice(range.start - first * PAGE..range.end - first * PAGE)
 }
 
-/// One page of every byte value in no order (xorshift64).
+/// One page of pseudo-random bytes (xorshift64).
 static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(|| {
@@ -46,7 +46,7 @@ static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     .collect()
 });
 
-/// Where two byte strings part, in words; `None` when they are equal.
+/// Where two byte strings differ, in words; `None` if they are equal.
 pub fn difference(got: &[u8], want: &[u8]) -> Option<String> {
     if got == want {
         return None;
@@ -71,7 +71,7 @@ pub fn difference(got: &[u8], want: &[u8]) -> Option<String> {
     Some(format!("differ at byte {at}: got {}; want {}", around(got), around(want)))
 }
 
-/// Panics, with what differs, unless `got` is `want`.
+/// Panics, with the difference, unless `got` is `want`.
 #[track_caller]
 pub fn assert_same_bytes(what: &str, got: &[u8], want: &[u8]) {
     if let Some(difference) = difference(got, want) {
@@ -79,8 +79,8 @@ pub fn assert_same_bytes(what: &str, got: &[u8], want: &[u8]) {
     }
 }
 
-/// Panics, with what differs, unless the file, read in order, is the content of `len` bytes that
-/// `seed` stands for.
+/// Panics, with the difference, unless the file, read in order, is the content of `len` bytes with
+/// this seed.
 #[track_caller]
 pub fn assert_content(path: &Path, seed: u64, len: usize) {
     let mut file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -97,7 +97,7 @@ pub fn assert_content(path: &Path, seed: u64, len: usize) {
     assert_eq!(at, len, "the length of {}", path.display());
 }
 
-/// `count` numbers below `below`, in no order, the same ones every time (Knuth's multiplier).
+/// `count` numbers below `below`, in shuffled order, the same every time (Knuth's multiplier).
 pub fn scattered(count: usize, below: usize) -> impl Iterator<Item = usize> {
     (1..=count as u64).map(move |i| {
         let spread = i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;

@@ -1,4 +1,4 @@
-//! A directory read as POSIX lets programs read it: with positions to come back to.
+//! Reads a directory with the POSIX interface, which can seek to earlier positions.
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 /// What opendir(3) returns. std's `read_dir` cannot seek.
 pub struct DirStream(NonNull<libc::DIR>);
 
-/// A position in a [`DirStream`], as telldir(3) gives it.
+/// A position in a [`DirStream`], as telldir(3) returns it.
 #[derive(Clone, Copy, Debug)]
 pub struct Position(libc::c_long);
 
@@ -21,10 +21,10 @@ impl DirStream {
         NonNull::new(stream).map(DirStream).ok_or_else(io::Error::last_os_error)
     }
 
-    /// The name that comes next, `None` at the end.
+    /// The next name; `None` at the end.
     pub fn next(&mut self) -> io::Result<Option<OsString>> {
-        // SAFETY: the stream is open; readdir(3) tells an error from the end only by errno, and
-        // the entry it returns is valid until the next call, which needs `self` again.
+        // SAFETY: the stream is open; readdir(3) distinguishes an error from the end only by errno,
+        // and the entry it returns is valid until the next call, which needs `self` again.
         unsafe {
             *libc::__errno_location() = 0;
             let entry = libc::readdir64(self.0.as_ptr());

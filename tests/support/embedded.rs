@@ -1,5 +1,5 @@
-//! The S3 server inside this process: for what SeaweedFS will not store, such as an `Expires` that
-//! no one can parse, or a key under another key.
+//! The S3 server inside this process: for objects that SeaweedFS cannot store, such as one with an
+//! unparsable `Expires`, or a key below another key.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,7 +34,7 @@ impl Embedded {
         self.put_object(key, Object::new(bytes.into()).last_modified(a_minute_ago()));
     }
 
-    /// Any legal header value will do as `Expires`.
+    /// `expires` may be any legal header value.
     pub fn put_expiring(&self, key: &str, bytes: impl Into<Bytes>, expires: impl AsRef<[u8]>) {
         let object = Object::new(bytes.into()).last_modified(a_minute_ago());
         self.put_object(key, object.expires(expires));
@@ -48,13 +48,13 @@ impl Embedded {
         self.handle.delete(Self::BUCKET, key);
     }
 
-    /// What it has been asked over HTTP so far.
+    /// The HTTP requests so far.
     pub fn requests(&self) -> Requests {
         self.handle.requests()
     }
 }
 
-/// Objects are of an age at which no other can have their Last-Modified any more.
+/// Objects are old enough that no other can get the same Last-Modified.
 fn a_minute_ago() -> SystemTime {
     SystemTime::now() - Duration::from_secs(60)
 }

@@ -1,4 +1,4 @@
-//! A store in memory that counts what is asked, knows which contents are open, and does as told.
+//! A store in memory that counts requests and open contents, and fails on demand.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
@@ -12,7 +12,7 @@ use expirefs::error::{Error, Result};
 use expirefs::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use futures_util::StreamExt;
 
-/// An instant from which tests count. Objects were modified a minute before it.
+/// The start of a test's clock. Objects were modified a minute before it.
 pub fn start() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_430_000)
 }
@@ -23,7 +23,7 @@ struct Stored {
     etag: String,
     modified: SystemTime,
     expires: Option<String>,
-    /// What GET says of Expires, where it is not what HEAD says.
+    /// The Expires of GET responses, if it differs from that of HEAD.
     expires_on_get: Option<String>,
 }
 
@@ -36,26 +36,26 @@ pub struct Requests {
     pub list: usize,
 }
 
-/// What happens to requests from now on.
+/// How requests are answered from now on.
 #[derive(Clone, Default)]
 pub enum Mood {
     #[default]
     Well,
-    /// Every request fails so.
+    /// Every request fails with this error.
     Fails(Error),
-    /// One request in so many does.
+    /// One request in this many fails.
     FailsAt(usize, Error),
-    /// Requests fail as this says.
+    /// Requests fail with the error that this returns.
     Refuses(Arc<dyn Fn(Asked<'_>) -> Option<Error> + Send + Sync>),
     /// HEADs of this key are never answered.
     StallsAt(String),
-    /// GET answers headers; then no byte comes.
+    /// GET returns headers, and then no byte.
     Stalls,
-    /// Contents take this long to their first byte, and this long for each MiB.
+    /// Contents need this time to their first byte, and this time for each MiB.
     Slow(Duration, Duration),
     /// GET panics.
     Panics,
-    /// Contents break after so many bytes, and say so or end early.
+    /// Contents break after this many bytes, with an error or an early end.
     Breaks(usize, Break),
 }
 
@@ -94,7 +94,7 @@ impl Memory {
         Memory { chunk, ..Memory::default() }
     }
 
-    /// Puts an object, in place of the one of this key.
+    /// Puts an object, and replaces an existing one.
     pub fn put(&self, key: &str, bytes: impl Into<Vec<u8>>, expires: Option<String>) {
         let etag = format!("e{}", self.etags.fetch_add(1, Ordering::Relaxed));
         let modified = start() - Duration::from_secs(60);
@@ -103,7 +103,7 @@ impl Memory {
         self.objects.lock().unwrap().insert(key.into(), stored);
     }
 
-    /// The store gives no ETag for this object from now on.
+    /// The store sends no ETag for this object from now on.
     pub fn drop_etag(&self, key: &str) {
         self.objects.lock().unwrap().get_mut(key).unwrap().etag.clear();
     }
@@ -120,12 +120,12 @@ impl Memory {
         *self.mood.lock().unwrap() = mood;
     }
 
-    /// What was asked since this was called last.
+    /// The requests since the last call.
     pub fn asked(&self) -> Requests {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    /// Contents that exist now.
+    /// Number of open contents.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -134,7 +134,7 @@ impl Memory {
         self.most_open.load(Ordering::Relaxed)
     }
 
-    /// Bytes of contents that were taken since this was called last.
+    /// Bytes of contents that were read since the last call.
     pub fn sent(&self) -> usize {
         self.sent.swap(0, Ordering::Relaxed)
     }
@@ -197,7 +197,7 @@ impl Store for Memory {
             futures_util::future::pending::<()>().await;
         }
         let stored = self.find(key);
-        // The answer is on its way for a while, as those of all stores are.
+        // Like every store, takes a while to respond.
         tokio::task::yield_now().await;
         let stored = stored?;
         Ok(Object { version: version(key, &stored), headers: expiring(stored.expires) })

@@ -1,4 +1,4 @@
-//! What the test binaries share: real S3 servers, real mounts, and ways to look at both.
+//! Shared by the test binaries: real S3 servers, real mounts, and ways to inspect both.
 
 pub mod content;
 pub mod dir_stream;
@@ -16,8 +16,8 @@ pub mod wait;
 use std::future::Future;
 use std::sync::LazyLock;
 
-/// Run a future to its end on the runtime that all helpers share. Its worker outlives the tests, so
-/// a server that a future leaves running in a task goes on serving.
+/// Runs a future to its end on the runtime that all helpers share. Its worker outlives the tests,
+/// so a server that a future leaves running in a task continues.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
         tokio::runtime::Builder::new_multi_thread()
@@ -29,12 +29,12 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     RUNTIME.block_on(future)
 }
 
-/// An `Expires` that is over.
+/// An `Expires` in the past.
 pub const PAST: &str = "Wed, 01 Jan 2020 00:00:00 GMT";
-/// An `Expires` that is far away.
+/// An `Expires` far in the future.
 pub const FUTURE: &str = "Fri, 01 Jan 2100 00:00:00 GMT";
 
-/// How an S3 server is reached, and who may.
+/// The URL of an S3 server, and credentials for it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub url: String,

@@ -20,31 +20,31 @@ use super::{Endpoint, REGION};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_expirefs");
 
-/// How the line starts that the daemon prints when the mount can be used.
+/// The start of the line that the daemon prints when the mount is ready.
 const READY: &str = "expirefs: mounted ";
 
 fn is_ready(lines: &[String]) -> bool {
     lines.iter().any(|line| line.starts_with(READY))
 }
 
-/// From the start of the daemon to that line, or to its refusal.
+/// From the start of the daemon to that line, or to its failure.
 const START_BOUND: Duration = Duration::from_secs(30);
 
-/// From SIGTERM to the end of the process; running reads get 5 s of it.
+/// From SIGTERM to the end of the process; reads in flight get 5 s of it.
 const STOP_BOUND: Duration = Duration::from_secs(15);
 
 /// From the last close to the end of all connections; an idle one is kept for up to twice the time of
 /// `--pool-idle`, 10 s by default.
 const GIVE_BACK_BOUND: Duration = Duration::from_secs(20);
 
-/// How long a mount may live. A test that hangs in a system call on it hangs no longer.
+/// How long a mount may live. A test that hangs in a system call on it hangs no longer than this.
 const LIFE_BOUND: Duration = Duration::from_secs(120);
 
 /// What to mount, and how.
 #[derive(Clone, Debug)]
 pub struct Setup {
     bucket: String,
-    /// `None`: the command is not told where the server is.
+    /// `None`: the command gets no endpoint.
     endpoint: Option<Endpoint>,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -73,7 +73,7 @@ impl Setup {
         Setup { endpoint: Some(endpoint.clone()), ..Setup::anywhere(bucket) }
     }
 
-    /// Of a bucket at the place that environment and profile name.
+    /// A bucket at the endpoint of environment and profile.
     pub fn anywhere(bucket: &str) -> Setup {
         Setup {
             bucket: bucket.to_owned(),
@@ -94,26 +94,26 @@ impl Setup {
         self
     }
 
-    /// A variable of the daemon's environment.
+    /// Sets a variable in the daemon's environment.
     pub fn env(mut self, name: &str, value: &str) -> Setup {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The limits on descriptors the daemon starts with, as prlimit(1) takes them: `64` for both, or
-    /// `SOFT:HARD`.
+    /// The descriptor limits that the daemon starts with, in the form of prlimit(1): `64` for both,
+    /// or `SOFT:HARD`.
     pub fn nofile(mut self, limits: impl ToString) -> Setup {
         self.nofile = Some(limits.to_string());
         self
     }
 
-    /// A signal, as env(1) names it, that the daemon is started with ignored.
+    /// A signal, in the form of env(1), that is ignored when the daemon starts.
     pub fn ignoring(mut self, signal: &'static str) -> Setup {
         self.ignored = Some(signal);
         self
     }
 
-    /// How long the mount may live, where it has much to do.
+    /// How long the mount may live, for long tests.
     pub fn living(mut self, life: Duration) -> Setup {
         self.life = life;
         self
@@ -126,19 +126,19 @@ impl Setup {
         self
     }
 
-    /// The daemon is not told of the runtime folder, as under su(1) or cron.
+    /// The daemon gets no XDG_RUNTIME_DIR, as under su(1) or cron.
     pub fn without_runtime_dir(mut self) -> Setup {
         self.no_runtime_dir = true;
         self
     }
 
-    /// Mount on a new folder. Panics, with what the daemon said, unless it says that it is ready.
+    /// Mounts on a new folder. Panics, with the daemon's output, unless it becomes ready.
     #[track_caller]
     pub fn start(&self) -> Mount {
         self.start_at(Place::new())
     }
 
-    /// The same on a folder that is there already.
+    /// The same on an existing folder.
     #[track_caller]
     pub fn start_on(&self, dir: &Path) -> Mount {
         self.start_at(Place { dir: dir.to_owned(), ..Place::new() })
@@ -156,7 +156,7 @@ impl Setup {
         mount
     }
 
-    /// Try to mount on `dir`, which must fail. Panics if it is still running after a while.
+    /// Tries to mount on `dir`, which must fail. Panics if the daemon still runs after a while.
     #[track_caller]
     pub fn refused_on(&self, dir: &Path) -> Output {
         let place = Place::new();
@@ -174,15 +174,15 @@ impl Setup {
         Output { status, stdout: stdout.into(), stderr: stderr.into() }
     }
 
-    /// The command that mounts on `dir`, yet to be run; `runtime` is where it may keep its socket.
+    /// The command that mounts on `dir`, not yet run; `runtime` is the folder for its socket.
     pub fn command(&self, dir: &Path, runtime: &Path) -> Command {
-        // Both run what follows in their own place. Should the test process be killed, the daemon
-        // gets SIGTERM and unmounts; the kernel sends it when the *thread* that started the daemon
-        // ends, so a mount belongs to the test that started it and to no other.
+        // Both exec the rest of their arguments. If the test process is killed, the daemon gets
+        // SIGTERM and unmounts; the kernel sends it when the *thread* that started the daemon ends,
+        // so a mount belongs only to the test that started it.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "prlimit"]);
         command.args(self.nofile.iter().map(|limits| format!("--nofile={limits}")));
-        // A signal that the tests were started with ignored, as by nohup(1), would stay ignored.
+        // Otherwise a signal that is ignored in the tests, as by nohup(1), would stay ignored.
         command.args(["--", "env", "--default-signal=HUP,INT,QUIT"]);
         command.args(self.ignored.map(|signal| format!("--ignore-signal={signal}")));
         command.args([BINARY, "mount", &self.bucket]).arg(dir).arg("--foreground");
@@ -207,8 +207,7 @@ impl Setup {
 }
 
 impl Endpoint {
-    /// `expirefs COMMAND URL` with the rest of the arguments, about a bucket of this server; yet to
-    /// be run.
+    /// `expirefs COMMAND URL` with further arguments, for a bucket of this server; not yet run.
     pub fn expirefs(&self, command: &str, url: &str, args: &[&str]) -> Command {
         let mut expirefs = Command::new(BINARY);
         expirefs.args([command, url]).stdin(Stdio::null());
@@ -218,7 +217,7 @@ impl Endpoint {
         expirefs
     }
 
-    /// Adds what tells a command where the server is, and who asks.
+    /// Adds endpoint and credentials to a command.
     fn reached_by(&self, command: &mut Command) {
         command.args(["--addressing-style", "path", "--region", REGION]);
         command.args(["--endpoint-url", &self.url]);
@@ -232,7 +231,7 @@ impl Endpoint {
     }
 }
 
-/// Nothing of what the machine has set up for S3 or expirefs reaches the command.
+/// Removes the machine's settings for S3 and expirefs from the command's environment.
 fn environment(command: &mut Command, runtime: &Path) {
     let ours = |name: &str| name.starts_with("AWS_") || name.starts_with("EXPIREFS_");
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
@@ -243,7 +242,7 @@ fn environment(command: &mut Command, runtime: &Path) {
     command.env("XDG_RUNTIME_DIR", runtime).env("LC_ALL", "C");
 }
 
-/// A mount point, and beside it the runtime folder of the daemon that serves it.
+/// A mount point, and next to it the runtime folder of its daemon.
 struct Place {
     dir: PathBuf,
     runtime: PathBuf,
@@ -266,8 +265,8 @@ impl Place {
     }
 }
 
-/// A running mount. When it goes out of scope its gauges must come to rest, SIGTERM must end it with
-/// status 0, and nothing may be left; where the test has failed already, its output is printed.
+/// A running mount. On drop its gauges must return to zero, SIGTERM must end it with status 0, and
+/// nothing may be left; if the test has already failed, its output is printed.
 pub struct Mount {
     watchdog: Watchdog,
     daemon: Daemon,
@@ -288,7 +287,7 @@ impl Mount {
         Process(self.daemon.child.id())
     }
 
-    /// The lines that the daemon has printed so far, on both streams.
+    /// The lines the daemon has printed so far, on both streams.
     pub fn said(&self) -> Vec<String> {
         self.daemon.output.lines()
     }
@@ -298,18 +297,18 @@ impl Mount {
         &self.place.runtime
     }
 
-    /// Run `expirefs COMMAND DIR` with the rest of the arguments.
+    /// Runs `expirefs COMMAND DIR` with further arguments.
     pub fn control(&self, command: &str, args: &[&str]) -> Output {
         self.control_at(command, self.dir(), args)
     }
 
-    /// Run `expirefs COMMAND PATH` with the rest of the arguments.
+    /// Runs `expirefs COMMAND PATH` with further arguments.
     pub fn control_at(&self, command: &str, path: &Path, args: &[&str]) -> Output {
         let output = self.control_command(command, path, args).output();
         output.unwrap_or_else(|e| panic!("{BINARY}: {e}"))
     }
 
-    /// The same, yet to be run.
+    /// The same, not yet run.
     pub fn control_command(&self, command: &str, path: &Path, args: &[&str]) -> Command {
         let mut expirefs = Command::new(BINARY);
         expirefs.arg(command).arg(path).args(args).stdin(Stdio::null());
@@ -317,7 +316,7 @@ impl Mount {
         expirefs
     }
 
-    /// What `expirefs status DIR --json` says.
+    /// The output of `expirefs status DIR --json`.
     #[track_caller]
     pub fn status(&self) -> Status {
         let output = self.control("status", &["--json"]);
@@ -326,8 +325,8 @@ impl Mount {
         Status(json.unwrap_or_else(|e| panic!("expirefs status: {e}: {output:?}")))
     }
 
-    /// Rule B6: panics unless the daemon soon holds no body, nobody waits for one, no socket is half
-    /// closed, and there are no more than `fds` descriptors.
+    /// Rule B6: panics unless the daemon soon holds no body, has no waiters and no half-closed
+    /// sockets, and at most `fds` descriptors.
     #[track_caller]
     pub fn assert_all_given_back(&self, fds: usize) {
         let daemon = self.process();
@@ -344,7 +343,7 @@ impl Mount {
         self.daemon.signal(signal);
     }
 
-    /// Its exit status, within the time that stopping may take.
+    /// Waits for its exit status, for a limited time.
     #[track_caller]
     pub fn ended(&mut self) -> ExitStatus {
         let Some(status) = self.daemon.ended_within(STOP_BOUND) else {
@@ -353,7 +352,7 @@ impl Mount {
         status
     }
 
-    /// Panics unless all that a mount makes is gone: the mount, the processes, the socket.
+    /// Panics unless the mount, its processes and its socket are gone.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let dir = self.dir();
@@ -400,7 +399,7 @@ impl Drop for Mount {
     }
 }
 
-/// The answer of `expirefs status --json`.
+/// The output of `expirefs status --json`.
 #[derive(Debug)]
 pub struct Status(pub serde_json::Value);
 
@@ -413,7 +412,7 @@ impl Status {
     }
 }
 
-/// The process under test, leader of a group of its own, and what it prints.
+/// The process under test, leader of its own group, and its output.
 struct Daemon {
     child: Child,
     output: Arc<Lines>,
@@ -439,7 +438,7 @@ impl Daemon {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Send a signal, unless the process has been waited for and its id may be another's.
+    /// Sends a signal, unless the process was waited for and its id may be reused.
     fn signal(&self, signal: Signal) {
         if self.status.is_none() {
             kill(self.pid(), signal).unwrap_or_else(|e| panic!("{signal} to the daemon: {e}"));
@@ -465,7 +464,7 @@ enum Stream {
     Stderr,
 }
 
-/// The lines of both streams in the order they came, and how many streams have ended.
+/// The lines of both streams in the order of arrival, and how many streams have ended.
 #[derive(Default)]
 struct Lines {
     state: Mutex<(Vec<(Stream, String)>, u32)>,
@@ -500,7 +499,7 @@ impl Lines {
         (stdout, stderr)
     }
 
-    /// Whether `found` says yes to the lines before the output ends or `bound` is over.
+    /// Whether `found` becomes true for the lines before the output ends or `bound` has passed.
     fn wait_for(&self, bound: Duration, found: impl Fn(&[String]) -> bool) -> bool {
         let yes = |state: &(Vec<(Stream, String)>, u32)| {
             found(&state.0.iter().map(|(_, line)| line.clone()).collect::<Vec<_>>())
@@ -510,14 +509,14 @@ impl Lines {
         yes(&waiting.unwrap().0)
     }
 
-    /// Whether both streams end within `bound`, as they do when the process has.
+    /// Whether both streams end within `bound`, as they do when the process ends.
     fn wait_for_end(&self, bound: Duration) -> bool {
         let state = self.state.lock().unwrap();
         self.changed.wait_timeout_while(state, bound, |s| s.1 < 2).unwrap().0.1 == 2
     }
 }
 
-/// Kills a daemon that outlives its time, so that the calls stuck on its mount fail.
+/// Kills a daemon that lives too long, so that system calls stuck on its mount fail.
 struct Watchdog(Option<mpsc::Sender<()>>);
 
 impl Watchdog {
@@ -534,7 +533,7 @@ impl Watchdog {
         Watchdog(Some(alive))
     }
 
-    /// Before the process is waited for, or soon after: its id could come to another.
+    /// To be called before the process is waited for, or soon after: its id may be reused.
     fn stop(&mut self) {
         self.0 = None;
     }
@@ -547,7 +546,7 @@ pub fn is_mounted(dir: &Path) -> bool {
     table.lines().any(|row| row.split(' ').nth(4) == Some(dir))
 }
 
-/// Take a mount off the tree, whatever state it is in; nothing is done where there is none.
+/// Detaches a mount in any state; does nothing if there is none.
 pub fn detach(dir: &Path) {
     let lazily = |program: &str, flag: &str| Command::new(program).arg(flag).arg(dir).output();
     if is_mounted(dir) && !lazily("umount", "-l").is_ok_and(|output| output.status.success()) {

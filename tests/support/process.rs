@@ -1,4 +1,4 @@
-//! What the kernel says of a process: its descriptors, its TCP sockets, its group.
+//! What the kernel shows about a process: its descriptors, its TCP sockets, its group.
 
 use std::collections::HashSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 /// TCP states as `/proc/net/tcp` writes them (the kernel's `net/tcp_states.h`).
 pub const CLOSE_WAIT: &str = "08";
 
-/// A process by its id; it must be running, or the questions panic.
+/// A process by its id; it must be running, or the methods panic.
 #[derive(Clone, Copy, Debug)]
 pub struct Process(pub u32);
 
@@ -21,12 +21,12 @@ impl Process {
         self.tcp_states().len()
     }
 
-    /// How many TCP sockets it has whose other side is gone, and which it has yet to close.
+    /// Its TCP sockets that the other side has closed and it has not.
     pub fn close_wait(self) -> usize {
         self.tcp_states().iter().filter(|state| *state == CLOSE_WAIT).count()
     }
 
-    /// The most memory it has had resident so far, in KiB.
+    /// Its peak resident memory so far, in KiB.
     pub fn peak_rss_kib(self) -> usize {
         self.memory("VmHWM:")
     }
@@ -40,7 +40,7 @@ impl Process {
         kib.unwrap_or_else(|| panic!("{path} has no {field}"))
     }
 
-    /// What each descriptor refers to, as the links in `/proc/PID/fd` say.
+    /// The target of each descriptor, from the links in `/proc/PID/fd`.
     fn descriptors(self) -> Vec<String> {
         let folder = format!("/proc/{}/fd", self.0);
         let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{folder}: {e}"));

@@ -1,6 +1,6 @@
-//! A proxy in front of an S3 server that does harm on demand: to each request a script says what
-//! becomes of it. It speaks HTTP/1.1 with both sides, keeps connections alive, and changes nothing
-//! it is not told to, `Host` included: so signatures stay valid.
+//! A proxy in front of an S3 server that causes faults on demand: a script chooses a fault for each
+//! request. It speaks HTTP/1.1 with both sides, keeps connections alive, and changes nothing else,
+//! not even `Host`, so signatures stay valid.
 //!
 //! It needs the runtime behind [`super::block_on`], and nothing else of the tests.
 
@@ -29,7 +29,7 @@ pub struct Request {
     /// As it was sent: percent-encoded.
     pub path: String,
     pub query: String,
-    /// The first byte of `Range`, where there is one.
+    /// The first byte of `Range`, if there is one.
     pub from: Option<u64>,
     /// It must be this version (`If-Match`).
     pub of_version: bool,
@@ -70,7 +70,7 @@ impl Request {
         self.method == "GET" && !self.is_list()
     }
 
-    /// For a body of `key`, and not for the first bytes that come with a lookup.
+    /// For a body of `key`, and not for the first bytes fetched by a lookup.
     pub fn is_body_of(&self, key: &str) -> bool {
         self.is_get() && self.is_of(key) && self.of_version
     }
@@ -82,42 +82,42 @@ impl Request {
     }
 }
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// It is answered.
+    /// It is forwarded.
     None,
-    /// Closed before an answer; the server never sees it.
+    /// Closed before a response; the server never gets it.
     Close,
-    /// The server is asked, and its answer is lost: closed.
+    /// The server gets it, but the response is lost: closed.
     Lose,
-    /// Reset (RST) after so many bytes of the body.
+    /// Reset (RST) after this many bytes of the body.
     Reset(u64),
-    /// Closed (FIN) after so many bytes of the body.
+    /// Closed (FIN) after this many bytes of the body.
     Truncate(u64),
-    /// The body without its length, ended with the connection after so many bytes: as whole, by
-    /// HTTP/1.1, as any other.
+    /// The body without its length, ended with the connection after this many bytes: by HTTP/1.1 it
+    /// looks complete.
     Cut(u64),
-    /// Half closed after so many bytes of the body, or after all of it: nothing more comes, and the
-    /// socket stays until the client closes it.
+    /// Half closed after this many bytes of the body, or after all of it: nothing more is sent, and
+    /// the socket stays until the client closes it.
     HalfClose(u64),
-    /// Nothing after so many bytes of the body, for ever.
+    /// Stalls for ever after this many bytes of the body.
     Stall(u64),
-    /// One byte a second after so many bytes of the body.
+    /// One byte a second after this many bytes of the body.
     Dribble(u64),
-    /// Nothing at all for so long, then the answer.
+    /// Nothing for this time, then the response.
     Delay(Duration),
-    /// The server's answer under another head.
+    /// The server's response with a changed head.
     Rewrite(Rewrite),
-    /// The server never sees the `Range`, and sends the whole object. For servers that check no
+    /// The `Range` is removed, so the server sends the whole object. For servers that check no
     /// signatures.
     Whole,
-    /// This answer; the server is not asked.
+    /// This response; the server does not get the request.
     Answer(Answer),
 }
 
 impl Fault {
-    /// What [`Proxy::did`] counts it as.
+    /// The name under which [`Proxy::did`] counts it.
     pub fn name(&self) -> &'static str {
         match self {
             Fault::None => "none",
@@ -151,18 +151,18 @@ impl Fault {
         Fault::Answer(answer.body(body))
     }
 
-    /// What an ingress answers while no server is behind it.
+    /// The response of an ingress without a backend.
     pub fn stray_404() -> Fault {
         let answer = Answer::new(404).header("content-type", "text/plain; charset=utf-8");
         Fault::Answer(answer.body("404 page not found\n"))
     }
 
-    /// Elsewhere, with 301 or 307.
+    /// A redirect, with 301 or 307.
     pub fn redirect(status: u16, to: impl AsRef<[u8]>) -> Fault {
         Fault::Answer(Answer::new(status).header("location", to))
     }
 
-    /// The server's answer with this header, in place of its own.
+    /// The server's response with this header replaced.
     pub fn header(name: &'static str, value: impl AsRef<[u8]>) -> Fault {
         let value = value.as_ref().to_vec();
         Fault::rewrite(move |head| head.set(name, &value))
@@ -173,7 +173,7 @@ impl Fault {
     }
 }
 
-/// What to do with the head of an answer.
+/// Changes the head of a response.
 #[derive(Clone)]
 pub struct Rewrite(Arc<dyn Fn(&mut Head) + Send + Sync>);
 
@@ -183,7 +183,7 @@ impl std::fmt::Debug for Rewrite {
     }
 }
 
-/// An answer of the proxy's own. Nothing of it is checked.
+/// A response of the proxy itself. It is not checked.
 #[derive(Clone, Debug)]
 pub struct Answer {
     head: Head,
@@ -197,14 +197,14 @@ impl Answer {
         Answer { head: Head { line, headers: Vec::new() }, body: Bytes::new(), times: 1 }
     }
 
-    /// In place of `HTTP/1.1 200 So`.
+    /// Replaces `HTTP/1.1 200 So`.
     pub fn line(mut self, line: impl AsRef<[u8]>) -> Answer {
         self.head.line = line.as_ref().to_vec();
         self
     }
 
-    /// One more header. Without a `Content-Length` of its own an answer gets the right one, and the
-    /// connection lives on.
+    /// Adds a header. Without a `Content-Length`, the response gets the right one, and the
+    /// connection is kept alive.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Answer {
         self.head.headers.push((name.as_bytes().to_vec(), value.as_ref().to_vec()));
         self
@@ -215,7 +215,7 @@ impl Answer {
         self
     }
 
-    /// The body so many times over.
+    /// Repeats the body.
     pub fn repeated(mut self, times: u64) -> Answer {
         self.times = times;
         self
@@ -246,7 +246,7 @@ impl Shared {
 }
 
 impl Proxy {
-    /// In front of `upstream`, on a port of its own.
+    /// In front of `upstream`, on its own port.
     pub fn start(
         upstream: &Endpoint,
         script: impl Fn(&Request) -> Fault + Send + Sync + 'static,
@@ -265,33 +265,33 @@ impl Proxy {
         Proxy { shared, endpoint, address, serving: Some(serving) }
     }
 
-    /// How the server is reached through it.
+    /// The endpoint of the server through the proxy.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Another script from the next request on.
+    /// Sets another script from the next request on.
     pub fn script(&self, script: impl Fn(&Request) -> Fault + Send + Sync + 'static) {
         *self.shared.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// From the next request on all is well.
+    /// From the next request on there are no faults.
     pub fn behave(&self) {
         self.script(|_| Fault::None);
     }
 
-    /// Requests that came so far.
+    /// Requests so far.
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
-    /// How often it did harm of this kind ([`Fault::name`]): what was told and had no occasion,
+    /// How often it caused a fault of this kind ([`Fault::name`]). A fault that could not happen,
     /// such as a reset beyond a body's end, does not count.
     pub fn did(&self, kind: &str) -> u64 {
         self.shared.done.lock().unwrap().get(kind).copied().unwrap_or_default()
     }
 
-    /// The number of all harm done.
+    /// The number of all faults.
     pub fn harm(&self) -> u64 {
         self.shared.done.lock().unwrap().values().sum()
     }
@@ -300,7 +300,7 @@ impl Proxy {
     pub fn down(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
-            // Cancelled, which is what it returns.
+            // Returns that it was cancelled.
             _ = block_on(serving);
         }
     }
@@ -335,7 +335,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         match accepted {
             Ok((client, _)) => {
                 let shared = shared.clone();
-                // An error says that one side broke off: so does the other then.
+                // An error means that one side closed the connection: then the other is closed,
+                // too.
                 connections.spawn(async move { converse(client, &shared).await.ok() });
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
@@ -343,9 +344,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Harm by chance, and the same again for the same seed: one request in `one_in` meets a fault that
-/// passes, of every kind a script can name, where in the body chance says. With `stalls` some also
-/// wait for ever.
+/// Random faults, the same for the same seed: one request in `one_in` gets a temporary fault of a
+/// random kind at a random place in the body. With `stalls` some stall for ever.
 pub fn at_random(
     seed: u64,
     one_in: u64,
@@ -357,7 +357,7 @@ pub fn at_random(
             return Fault::None;
         }
         let chance = mixed(chance);
-        // Half of the breaks are early, where most bodies are still under way.
+        // Half of the breaks are early, while most bodies are still in flight.
         let within = if chance & (1 << 40) == 0 { 64 << 10 } else { 8 << 20 };
         let at = mixed(chance) % within;
         match chance % if stalls { 10 } else { 8 } {
@@ -376,7 +376,7 @@ pub fn at_random(
     }
 }
 
-/// A number that looks like chance (splitmix64).
+/// A pseudo-random number (splitmix64).
 fn mixed(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

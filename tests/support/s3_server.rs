@@ -1,4 +1,4 @@
-//! S3 servers of others' making: one of each kind for a test binary, started by `scripts/s3-server`
+//! S3 servers of other projects: one of each kind per test binary, started by `scripts/s3-server`
 //! at first use.
 
 use std::collections::BTreeSet;
@@ -23,15 +23,16 @@ use super::{Credentials, Endpoint, REGION, block_on, sdk};
 /// Starts a server, or a program with a server in its environment.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/s3-server");
 
-/// Uploads under way at one time.
+/// Concurrent uploads.
 const UPLOADS: usize = 48;
 
 /// A running server.
 pub struct S3Server {
     pub endpoint: Endpoint,
     client: Client,
-    /// Its standard input is the leash: when this process ends, however, the pipe closes and the
-    /// server stops. `None`: `scripts/s3-server run` started this process, and stops it.
+    /// Its standard input keeps it alive: when this process ends, for whatever reason, the pipe
+    /// closes and the server stops. `None`: `scripts/s3-server run` started this process, and stops
+    /// it.
     _server: Option<Child>,
 }
 
@@ -54,7 +55,7 @@ pub fn given() -> Option<String> {
 }
 
 impl S3Server {
-    /// The server that `scripts/s3-server` knows by this name.
+    /// Starts the server with this name in `scripts/s3-server`.
     fn start(name: &str) -> S3Server {
         if given().is_some_and(|given| given == name) {
             let [url, id, secret] =
@@ -111,7 +112,7 @@ impl S3Server {
     }
 }
 
-/// A bucket on one of them. It stays until the server goes.
+/// A bucket on one of them. It stays until the server stops.
 pub struct Bucket {
     pub name: String,
     server: &'static S3Server,
@@ -130,7 +131,7 @@ pub fn object(bytes: impl Into<Bytes>) -> Upload {
 }
 
 impl Upload {
-    /// With this `Expires`, as it stands. SeaweedFS takes none that it cannot parse.
+    /// With this literal `Expires`. SeaweedFS accepts none that it cannot parse.
     pub fn expires(mut self, expires: impl Into<String>) -> Upload {
         self.expires = Some(expires.into());
         self
@@ -147,7 +148,7 @@ impl Bucket {
         &self.server.endpoint
     }
 
-    /// For what has no method here.
+    /// The client, for requests without a method here.
     pub fn client(&self) -> &Client {
         &self.server.client
     }
@@ -156,7 +157,7 @@ impl Bucket {
         block_on(self.send(key, upload));
     }
 
-    /// Upload many, some at a time.
+    /// Uploads many, some at a time.
     pub fn put_all(&self, uploads: impl IntoIterator<Item = (String, Upload)>) {
         let uploads = uploads.into_iter().map(|(key, upload)| async move {
             self.send(&key, upload).await;
@@ -185,13 +186,13 @@ impl Bucket {
             .unwrap_or_else(|e| panic!("delete {key} in {}: {e:?}", self.name));
     }
 
-    /// What the store itself says of a key.
+    /// The HEAD response of the store for a key.
     pub fn head(&self, key: &str) -> HeadObjectOutput {
         block_on(self.client().head_object().bucket(&self.name).key(key).send())
             .unwrap_or_else(|e| panic!("head {key} in {}: {e:?}", self.name))
     }
 
-    /// Every key the store holds, expired or not.
+    /// Every key in the store, expired or not.
     pub fn keys(&self) -> BTreeSet<String> {
         let list = self.client().list_objects_v2().bucket(&self.name);
         let mut pages = list.into_paginator().send();

@@ -1,4 +1,4 @@
-//! What the AWS SDK needs in the tests.
+//! The HTTP client of the AWS SDK in tests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::HttpClient;
 use expirefs::s3::http::{Limits, clients};
 
-/// The project's own HTTP client, which is all that the SDK is built with here.
+/// The project's own HTTP client: the SDK is built without one.
 pub fn http() -> impl HttpClient + 'static {
     let (idle, connect) = (Duration::from_secs(10), Duration::from_secs(5));
     let limits = Limits { sockets: 64, idle: Some(idle), connect };

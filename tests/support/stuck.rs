@@ -1,4 +1,4 @@
-//! Readers that are stuck in a read which the store does not answer.
+//! Readers that are stuck in a read that the store does not answer.
 
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -6,7 +6,7 @@ use super::mount::Mount;
 use super::proxy::{Fault, Proxy};
 use super::wait::{HANGS, equal, eventually};
 
-/// A `cat` of `name` that has got stuck in a body that stalls.
+/// Starts a `cat` of `name`, and waits until it is stuck in a stalled body.
 pub fn reader(mount: &Mount, proxy: &Proxy, name: &'static str) -> Child {
     proxy.script(|request| match request.is_body_of(name) {
         true => Fault::Stall(1 << 20),
@@ -23,7 +23,7 @@ pub fn reader(mount: &Mount, proxy: &Proxy, name: &'static str) -> Child {
     reader
 }
 
-/// The end of a process, which must come in time.
+/// Waits for the end of a process, for a limited time.
 pub fn end_of(child: &mut Child) -> ExitStatus {
     eventually(HANGS, || child.try_wait().expect("its status").ok_or("it runs still".to_owned()))
 }

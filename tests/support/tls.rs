@@ -1,4 +1,4 @@
-//! A server that speaks TLS, before one that does not.
+//! A TLS server in front of a plain HTTP server.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::tools::shell;
 
-/// An authority of its own, and a certificate of it for this host.
+/// A private authority, and its certificate for this host.
 const CERTIFICATES: &str = "
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
         -keyout authority.key -out authority.pem 2>/dev/null
@@ -19,7 +19,7 @@ const CERTIFICATES: &str = "
     openssl x509 -req -in server.csr -CA authority.pem -CAkey authority.key -set_serial 1 -days 2 \
         -extfile server.ext -out server.pem 2>/dev/null";
 
-/// Takes connections over TLS, and passes on what comes to the port it is given.
+/// Accepts TLS connections, and forwards their data to the given port.
 const FORWARD: &str = r"
 import socket, ssl, sys, threading
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -53,7 +53,7 @@ while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 ";
 
-/// What a server that speaks TLS answers to plain HTTP.
+/// The response of a TLS server to plain HTTP.
 #[derive(Clone, Copy, Debug)]
 pub enum ToPlain {
     /// An alert of TLS (RFC 8446 §6).
@@ -64,7 +64,7 @@ pub enum ToPlain {
     Nginx,
 }
 
-/// Ends with this value.
+/// Stopped on drop.
 pub struct Tls {
     child: Child,
     folder: TempDir,

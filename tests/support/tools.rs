@@ -1,4 +1,4 @@
-//! Standard tools, run on a folder, and two folders compared.
+//! Runs standard tools on a folder, and compares two folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use super::content::difference;
 
-/// The output of a bash script that runs in `folder`; panics unless it succeeds without a word on
+/// The output of a bash script that runs in `folder`; panics unless it succeeds without output on
 /// standard error.
 #[track_caller]
 pub fn shell(folder: &Path, script: &str) -> String {
@@ -24,15 +24,15 @@ pub fn shell_bytes(folder: &Path, script: &str) -> Vec<u8> {
     output.stdout
 }
 
-/// What comes of such a script, good or bad.
+/// The output of such a script, whether it succeeds or not.
 pub fn attempt(folder: &Path, script: &str) -> Output {
     let mut bash = Command::new("bash");
     bash.args(["-e", "-o", "pipefail", "-c", script]).current_dir(folder).env("LC_ALL", "C");
     bash.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("bash: {e}"))
 }
 
-/// Panics, with the lines that only one of them has, unless both texts have the same lines, in
-/// whatever order.
+/// Panics, with the lines that only one of them has, unless both texts have the same lines, in any
+/// order.
 #[track_caller]
 pub fn assert_same_lines(what: &str, got: &str, want: &str) {
     let [got_lines, want_lines] = [got, want].map(|text| {
@@ -55,7 +55,7 @@ pub fn assert_same_lines(what: &str, got: &str, want: &str) {
     }
 }
 
-/// Panics, with the first differences, unless both folders hold the same names and bytes.
+/// Panics, with the first differences, unless both folders have the same names and bytes.
 #[track_caller]
 pub fn assert_same_tree(got: &Path, want: &Path) {
     let [got, want] = [got, want].map(files_under);
@@ -75,7 +75,7 @@ pub fn assert_same_tree(got: &Path, want: &Path) {
     assert!(differences.is_empty(), "{} differences:{first}", differences.len());
 }
 
-/// What lies under a folder, by relative path: the bytes of a file, `None` for a directory.
+/// The contents of a folder by relative path: the bytes of a file, `None` for a directory.
 fn files_under(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![PathBuf::new()];

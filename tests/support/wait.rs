@@ -1,4 +1,4 @@
-//! Waiting for what no event announces.
+//! Waits for conditions that send no event.
 
 use std::fmt::Debug;
 use std::thread;
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What takes longer than this hangs, whatever `--timeout` of a few seconds it was given: the kernel
-/// asks twice for a page that could not be read ahead.
+/// What takes longer than this hangs, with a `--timeout` of a few seconds: the kernel requests a
+/// page twice if its read-ahead fails.
 pub const HANGS: Duration = Duration::from_secs(30);
 
-/// Ask until the answer is `Ok`, then return it; panics with the last `Err` when `bound` is over.
+/// Calls `ask` until it returns `Ok`, and returns that; panics with the last `Err` after `bound`.
 #[track_caller]
 pub fn eventually<T>(bound: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
@@ -23,17 +23,18 @@ pub fn eventually<T>(bound: Duration, mut ask: impl FnMut() -> Result<T, String>
     }
 }
 
-/// For [`eventually`]: `Ok` when `got` is `want`, else both in words.
+/// For [`eventually`]: `Ok` if `got` is `want`, else both in words.
 pub fn equal<T: PartialEq + Debug>(what: &str, got: T, want: T) -> Result<(), String> {
     if got == want { Ok(()) } else { Err(format!("{what} is {got:?}, not {want:?}")) }
 }
 
-/// For [`eventually`]: `Ok` when `got` is no more than `limit`, else both in words.
+/// For [`eventually`]: `Ok` if `got` is at most `limit`, else both in words.
 pub fn at_most<T: PartialOrd + Debug>(what: &str, got: T, limit: T) -> Result<(), String> {
     if got <= limit { Ok(()) } else { Err(format!("{what} is {got:?}, over {limit:?}")) }
 }
 
-/// Does what may hang, says how long it took, and panics if that was longer than `bound`.
+/// Runs an action that may hang, prints how long it took, and panics if that was longer than
+/// `bound`.
 #[track_caller]
 pub fn within<T>(bound: Duration, what: &str, action: impl FnOnce() -> T) -> T {
     let start = Instant::now();

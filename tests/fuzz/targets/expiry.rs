@@ -11,8 +11,8 @@ fn at(seconds: i64) -> SystemTime {
     if seconds < 0 { SystemTime::UNIX_EPOCH - by } else { SystemTime::UNIX_EPOCH + by }
 }
 
-/// Rules E1 to E5. Of the input the first byte is the policy, the next five the time and the age
-/// of the object, and what follows the lines of Expires, Cache-Control and x-amz-expiration.
+/// Rules E1 to E5. The first byte of the input is the policy, the next five are the time and the
+/// age of the object, and the rest are the lines of Expires, Cache-Control and x-amz-expiration.
 pub fn expiry(data: &[u8]) {
     let Some((head, text)) = data.split_first_chunk::<6>() else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -27,7 +27,7 @@ pub fn expiry(data: &[u8]) {
     }
     let terms = Terms::read(Stamps { expires, cache_control, expiration }, at(now));
     is_read(expires.map(|raw| rfc::date(raw, now)), terms.expires, |a, b| a == b, text);
-    // What is too long for a number may be cut down, as far as 2^31.
+    // A number that is too large may be reduced to 2^31 or more.
     let long = |want: u64, got: u32| want == u64::from(got) || want.min(u64::from(got)) >= 1 << 31;
     is_read(cache_control.and_then(rfc::lifetime), terms.max_age, long, text);
     is_read(expiration.map(|raw| rfc::lifecycle(raw, now)), terms.lifecycle, |a, b| a == b, text);
@@ -89,7 +89,7 @@ fn judge(bits: u8, terms: &Terms, modified: i64, now: i64) {
 
     let by_default = default_ttl.map(|ttl| modified + ttl as i64);
     let headers = source == Source::Headers;
-    // Each that counts, in order: an instant, or that there is one that cannot be read.
+    // The headers that count, in order: an instant, or an unreadable one.
     let age = match terms.max_age {
         Term::Is(age) => Some(Some(modified + i64::from(age))),
         Term::Unreadable => Some(None),
@@ -115,7 +115,7 @@ fn judge(bits: u8, terms: &Terms, modified: i64, now: i64) {
         _ => None,
     };
     let want = match (first, lifecycle) {
-        // Absent by either is absent; what is EIO until then is not said.
+        // Absent if either says so; the result is unspecified (EIO) until then.
         (Some(None), Some(_)) if on_unparsable == OnUnparsable::Error => return,
         (Some(None), _) if on_unparsable == OnUnparsable::Error => {
             assert_eq!(got.at(at(now)), Presence::Unreadable);
@@ -128,7 +128,7 @@ fn judge(bits: u8, terms: &Terms, modified: i64, now: i64) {
         (Some(Some(end)), lifecycle) => Some(lifecycle.map_or(end, |at| at.min(end))),
         (None, lifecycle) => by_default.into_iter().chain(lifecycle).min(),
     };
-    // What the clock cannot tell lasts for ever, or has gone.
+    // An instant beyond the range of the clock means never, or past.
     let instant = want.filter(|at| (-(1 << 35)..1 << 38).contains(at));
     if want.is_some() && instant.is_none() {
         return;

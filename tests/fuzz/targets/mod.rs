@@ -1,5 +1,5 @@
-//! One function for each target: it takes any bytes and panics where the code under test is
-//! wrong. The fuzzers run them, and so does `tests/corpora.rs`.
+//! One function for each target: it takes any bytes and panics if the code under test is wrong. The
+//! fuzzers run them, and so does `tests/corpora.rs`.
 
 mod expiry;
 mod names;

@@ -1,13 +1,14 @@
-//! A second reading of HTTP dates and Cache-Control, by hand from RFC 9110 and RFC 9111.
+//! A second, independent parser of HTTP dates and Cache-Control, written from RFC 9110 and RFC
+//! 9111.
 
-/// What a text may be taken for.
+/// How a text may be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading<T> {
     Unreadable,
     Is(T),
-    /// The RFC leaves it to the reader whether this is it or unreadable.
+    /// The RFC allows a parser to accept this value or reject the text.
     Maybe(T),
-    /// Not of the grammar, but not to be told from what is: anything goes.
+    /// Not valid, but hard to distinguish from valid text: any result is accepted.
     Any,
 }
 
@@ -16,7 +17,7 @@ const MONTHS: [&str; 12] =
 const DAYS: [&str; 7] =
     ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 
-/// Days from 1970-01-01 to a day of the proleptic Gregorian calendar; `None`: there is none.
+/// Days from 1970-01-01 to a day of the proleptic Gregorian calendar; `None`: there is no such day.
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let february = if leap { 29 } else { 28 };
@@ -29,7 +30,7 @@ fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(years(year - 1) - years(1969) + before + day - 1)
 }
 
-/// Reads a text from its start on.
+/// Parses a text from its start.
 struct Text<'a>(&'a str);
 
 impl Text<'_> {
@@ -50,7 +51,7 @@ impl Text<'_> {
         Some(())
     }
 
-    /// `time-of-day`: 00:00:00 to 23:59:60, the second of that name at other times too.
+    /// `time-of-day`: 00:00:00 to 23:59:60, second 60 is accepted at other times, too.
     fn time(&mut self) -> Option<i64> {
         let hour = self.digits(2)?;
         self.is(":")?;
@@ -65,7 +66,7 @@ impl Text<'_> {
     }
 }
 
-/// The weekday's number, and the seconds; of the two-digit form all years that it may mean.
+/// The number of the weekday, and the seconds since 1970.
 type Stamp = (i64, i64);
 
 fn stamp(weekday: i64, date: (i64, i64, i64), time: i64) -> Option<Stamp> {
@@ -108,8 +109,8 @@ fn asctime(raw: &str) -> Option<Stamp> {
     stamp(weekday, (year, month, day), time)
 }
 
-/// `Sunday, 06-Nov-94 08:49:37 GMT`: of the years that end so the latest that is not more than 50
-/// years ahead, the date and time of day counted in.
+/// `Sunday, 06-Nov-94 08:49:37 GMT`: the latest year with these last two digits that is not more
+/// than 50 years ahead, compared with date and time of day.
 fn rfc850(raw: &str, now: i64) -> Option<Stamp> {
     let mut text = Text(raw);
     let weekday = text.one_of(&DAYS)?;
@@ -133,7 +134,7 @@ fn rfc850(raw: &str, now: i64) -> Option<Stamp> {
     stamp(weekday, (year, month, day), time)
 }
 
-/// As `days`, and the 1st of March for a 29th of February that there is not.
+/// As `days`, but March 1 for a February 29 that does not exist.
 fn days_or_next((year, month, day): (i64, i64, i64)) -> Option<i64> {
     if !(1..=31).contains(&day) {
         return None;
@@ -156,23 +157,23 @@ fn weekday_of(at: i64) -> i64 {
     (at.div_euclid(86_400) + 3).rem_euclid(7)
 }
 
-/// RFC 9110 §5.6.7, without regard to case (RFC 9111 §4.2). White space around a field value is
-/// no part of it (§5.5).
+/// RFC 9110 §5.6.7, without regard to case (RFC 9111 §4.2). White space around a field value is not
+/// part of it (§5.5).
 pub fn date(raw: &str, now: i64) -> Reading<i64> {
     let text = raw.trim_matches([' ', '\t']).to_ascii_lowercase();
     let stamp = imf(&text).or_else(|| asctime(&text)).or_else(|| rfc850(&text, now));
-    // The grammar has a leap second in any form, and its comment at the end of a day only.
+    // The grammar allows a leap second at any time, its comment only at the end of a day.
     let (leap, at_midnight) = (text.contains(":60"), text.contains("23:59:60"));
     match stamp {
         None => Reading::Unreadable,
         Some((_, at)) if leap && !at_midnight => Reading::Maybe(at),
-        // A day that was not that day of the week.
+        // The day of the week is wrong.
         Some((weekday, at)) if weekday_of(at - i64::from(leap)) != weekday => Reading::Maybe(at),
         Some((_, at)) => Reading::Is(at),
     }
 }
 
-/// A list of `name[=value]`, RFC 9110 §5.6.1; `None`: it is not of that grammar.
+/// A list of `name[=value]`, RFC 9110 §5.6.1; `None`: it does not match the grammar.
 fn list(raw: &str) -> Option<Vec<(String, Option<String>)>> {
     let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let (mut found, mut rest) = (Vec::new(), raw);
@@ -215,8 +216,8 @@ fn list(raw: &str) -> Option<Vec<(String, Option<String>)>> {
     }
 }
 
-/// Seconds of life after RFC 9111 §5.2.2.10 (`s-maxage`) and §5.2.2.1 (`max-age`); `None`: no word
-/// of it. More than 2^31 may be cut down to that (§1.2.2).
+/// Lifetime in seconds by RFC 9111 §5.2.2.10 (`s-maxage`) and §5.2.2.1 (`max-age`); `None`: neither
+/// is present. A value over 2^31 may be reduced to that (§1.2.2).
 pub fn lifetime(raw: &str) -> Option<Reading<u64>> {
     let Some(directives) = list(raw) else { return Some(Reading::Any) };
     let all = |name: &'static str| {
@@ -230,7 +231,7 @@ pub fn lifetime(raw: &str) -> Option<Reading<u64>> {
     }
     let digits = !first.is_empty() && first.bytes().all(|b| b.is_ascii_digit());
     let first = digits.then(|| first.parse().unwrap_or(u64::MAX));
-    // Where it is said twice, the first counts or none (§4.2.1).
+    // If it occurs twice, the first or none counts (§4.2.1).
     Some(match (first, values.next().is_some()) {
         (None, false) => Reading::Unreadable,
         (None, true) => Reading::Any,
@@ -242,7 +243,8 @@ pub fn lifetime(raw: &str) -> Option<Reading<u64>> {
 /// The day in `x-amz-expiration`: `expiry-date="Fri, 21 Dec 2012 00:00:00 GMT", rule-id="r"`.
 pub fn lifecycle(raw: &str, now: i64) -> Reading<i64> {
     let named = |text: &str| text.matches("expiry-date").count();
-    // S3 writes it so, once; in other letters, or in a text, it may be another.
+    // S3 writes it once, in lower case; in other case, or inside a quoted text, it may be something
+    // else.
     let plain = named(raw) <= 1 && named(raw) == named(&raw.to_ascii_lowercase());
     let Some(list) = list(raw).filter(|_| plain) else { return Reading::Any };
     if list.iter().any(|(name, _)| name.contains("expiry-date") && name != "expiry-date") {

@@ -16,8 +16,8 @@ fn bytes(range: Range<u64>) -> Bytes {
     range.map(byte).collect::<Vec<_>>().into()
 }
 
-/// Rules R1 and R3: what is held of an object is given right, whatever comes in whatever order,
-/// and what is asked for next lies in it. Five bytes are one step: what, and two numbers.
+/// Rules R1 and R3: a window returns the right bytes of an object, whatever arrives in any order,
+/// and requests next only bytes in it. Five bytes are one step: its kind, and two numbers.
 pub fn window(data: &[u8]) {
     let (mut window, mut coverage, mut pattern) =
         (Window::default(), Coverage::default(), Pattern::default());
@@ -29,13 +29,13 @@ pub fn window(data: &[u8]) {
         let b = u64::from(u16::from_be_bytes([step[3], step[4]])) % 600;
         let range = a..(a + b).min(SIZE);
         match step[0] % 6 {
-            // What comes next from the wire.
+            // The next bytes from the network.
             0 => {
                 let end = (held.end + b).min(SIZE);
                 window.push(held.end, bytes(held.end..end));
                 held.end = end;
             }
-            // What comes from elsewhere.
+            // Bytes from elsewhere.
             1 => {
                 window.push(a, bytes(range.clone()));
                 held = if a == held.end { held.start..range.end } else { range.clone() };
@@ -46,7 +46,7 @@ pub fn window(data: &[u8]) {
             }
             3 => {
                 window.release_before(a);
-                // Whole chunks go, and none that has a byte from there on.
+                // Whole chunks are dropped, except those with a byte from there on.
                 let start = window.start();
                 assert!(start >= held.start && start <= a.max(held.start).min(held.end));
                 held.start = start;
@@ -54,7 +54,8 @@ pub fn window(data: &[u8]) {
             4 => {
                 coverage.add(&range);
                 delivered[a as usize..range.end as usize].fill(true);
-                // Beyond 64 pieces some are forgotten: then no more is claimed than is true.
+                // Beyond 64 pieces some are forgotten: then the coverage may be too small, but
+                // never too large.
                 let pieces = delivered.chunk_by(|a, b| a == b).filter(|piece| piece[0]).count();
                 exact &= pieces < 64 && !range.is_empty();
                 let missing = |from: u64| {
@@ -73,11 +74,11 @@ pub fn window(data: &[u8]) {
                 assert!(all || !coverage.is_all_of(SIZE), "{coverage:?}");
                 assert!(!(exact && all) || coverage.is_all_of(SIZE), "{coverage:?}");
             }
-            // A read that is not served goes to the store, from where the window ends or its own
-            // start on.
+            // A read that is not served needs a request, from the end of the window or its own
+            // start.
             _ if !range.is_empty() => {
                 let start = if range.contains(&held.end) { held.end } else { a };
-                // In KiB, so that it is long enough for patterns.
+                // In KiB, so that it is long enough for patterns to show.
                 let (start, want) = (start << 10, range.start << 10..range.end << 10);
                 let asked = pattern.ask(start, &want, SIZE << 10, 0);
                 assert_eq!(asked.start, start);

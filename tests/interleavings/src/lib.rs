@@ -1,6 +1,5 @@
-//! `src/body/` over shuttle: what runs at one time is one thread, and where it may change is
-//! chosen anew in each run. No timeout ever ends by itself: who is not woken is a deadlock, and
-//! shuttle says so.
+//! `src/body/` over shuttle: one thread runs at a time, and each run switches threads at other
+//! points. Timeouts never fire: a waiter that is not woken is a deadlock, which shuttle reports.
 
 #[path = "../../../src/body/mod.rs"]
 pub mod body;
@@ -17,5 +16,5 @@ pub mod metrics;
 #[path = "../../../src/store/mod.rs"]
 pub mod store;
 
-// In place of `src/sync.rs`.
+// Replaces `src/sync.rs`.
 use shuttle::sync;

@@ -1,4 +1,4 @@
-//! The ledger under all orders of its steps: each waiter is woken, and each permit counted.
+//! The ledger under many thread interleavings: each waiter is woken, and each permit is counted.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use shuttle::current::{Labels, me, set_label_for_task};
 use shuttle::sync::{Arc, Mutex, Weak};
 use shuttle::{check_pct, check_random, future, thread};
 
-/// It never passes: see the crate.
+/// Never elapses: see the crate.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// Any order, and those few that turn at the worst moment.
+/// Random interleavings, and those with few switches at the worst moments.
 fn check(scenario: fn()) {
     check_random(scenario, 3000);
     check_pct(scenario, 3000, 3);
 }
 
-/// A holder of at most one permit, which it gives up unless it is in use.
+/// A holder of at most one permit, which it releases unless it is in use.
 struct Hand {
     ledger: Arc<Ledger>,
     units: usize,
@@ -39,9 +39,9 @@ impl Hand {
         weak
     }
 
-    /// As a read does: it takes what was taken from it, uses it, and is idle.
+    /// Like a read: acquires its permit again if it was parked, uses it, and becomes idle.
     async fn read(self: &Arc<Self>) {
-        // Nobody else reads here: between the two no permit can come.
+        // No other read runs on this holder, so no permit can arrive in between.
         if self.permit.lock().unwrap().is_none() {
             let permit = self
                 .ledger
@@ -66,7 +66,7 @@ fn must_be_at_rest(ledger: &Ledger) {
     assert!(ledger.peak() <= ledger.cap());
 }
 
-/// Each of `hands` reads some times, all at once, and stays open after that.
+/// Each of `hands` reads several times, all concurrently, and stays open afterwards.
 fn all_read(ledger: Arc<Ledger>, units: &[usize], reads: usize) {
     let hands: Vec<_> = units.iter().map(|units| Hand::new(&ledger, *units)).collect();
     let read = |hand: Arc<Hand>| async move {
@@ -84,7 +84,7 @@ fn all_read(ledger: Arc<Ledger>, units: &[usize], reads: usize) {
 
 /// Rule B4: a waiter gets the permit of a holder that becomes idle, whenever that is.
 #[test]
-fn idle_holders_are_found_by_all_who_wait() {
+fn idle_holders_are_found_by_all_waiters() {
     check(|| all_read(Ledger::new(Unit::Body, 1, true), &[1, 1, 1], 2));
     check(|| all_read(Ledger::new(Unit::Body, 2, true), &[1, 1, 1, 1], 2));
 }
@@ -97,7 +97,7 @@ fn large_and_small_requests_are_both_granted() {
 
 /// Windows grow and shrink while others wait for the memory.
 #[test]
-fn memory_that_is_given_back_in_part_goes_to_who_waits() {
+fn memory_released_in_part_goes_to_waiters() {
     check(|| {
         let ledger = Ledger::new(Unit::Kib, 4, true);
         let mut tasks = Vec::new();
@@ -128,9 +128,9 @@ fn memory_that_is_given_back_in_part_goes_to_who_waits() {
     });
 }
 
-/// A wait that is cancelled at any moment takes nothing along, not even its turn.
+/// A wait that is cancelled at any moment keeps no permit and no place in the queue.
 #[test]
-fn a_wait_is_cancelled_while_the_permit_comes() {
+fn a_wait_cancelled_while_it_gets_the_permit_loses_nothing() {
     check(|| {
         let ledger = Ledger::new(Unit::Body, 1, false);
         let nobody = || Weak::<Hand>::new();
@@ -156,9 +156,9 @@ fn a_wait_is_cancelled_while_the_permit_comes() {
 #[derive(Clone, Debug)]
 struct Impatient;
 
-/// The same where its time comes: it has the permit, or the next one has.
+/// The same for a wait that times out: it gets the permit, or the next waiter does.
 #[test]
-fn a_wait_ends_while_the_permit_comes() {
+fn a_wait_that_times_out_while_it_gets_the_permit_loses_nothing() {
     check(|| {
         tokio::time::clear_triggers();
         let ledger = Ledger::new(Unit::Body, 1, true);

@@ -1,4 +1,4 @@
-//! Handles that open, read, are cancelled and released at one time: rules B1 to B4.
+//! Handles that open, read, are cancelled and released concurrently: rules B1 to B4.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -14,12 +14,12 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::{check_pct, check_random};
 
-/// More than an open takes in whole.
+/// More than an open fetches as a whole.
 const SIZE: usize = 200 << 10;
 const CHUNK: usize = 50 << 10;
-/// It never passes: see the crate.
+/// Never elapses: see the crate.
 const FOREVER: Duration = Duration::from_secs(3600);
-/// Bytes of windows, where they are not to run short.
+/// Memory for windows that never runs short.
 const PLENTY: u64 = 1 << 30;
 
 fn check(scenario: fn()) {
@@ -27,11 +27,11 @@ fn check(scenario: fn()) {
     check_pct(scenario, 1000, 3);
 }
 
-/// A store of one object, whose answers and chunks are on their way for a while.
+/// A store of one object, whose responses and chunks take a while.
 ///
-/// Not the one of `tests/support/memory.rs`: each lock there is one more place where shuttle may
-/// switch, and the orders that matter come up less often. A permit that goes back before its
-/// response is closed fails seven of these tests; over that store it failed four.
+/// Not the one of `tests/support/memory.rs`: each lock there is one more point where shuttle may
+/// switch, so the important interleavings occur less often. A permit that is released before its
+/// response is closed makes seven of these tests fail; with that store only four.
 #[derive(Default)]
 struct Slow {
     open: Arc<AtomicUsize>,
@@ -93,7 +93,7 @@ struct Mount {
 
 impl Mount {
     fn new(cap: usize, memory: u64) -> Mount {
-        // Time does not pass here: see the crate.
+        // Time does not elapse here: see the crate.
         let keep = Keep { read: Duration::ZERO, unread: Duration::ZERO };
         let accounts = Accounts { keep, ..Accounts::new(cap, true, memory) };
         Mount { store: Arc::default(), accounts }
@@ -103,8 +103,8 @@ impl Mount {
         self.handle_with(0, given)
     }
 
-    /// A handle that is not open yet, with so many bytes that came with its lookup; the kernel may
-    /// have more, which it was `given` before.
+    /// A handle that is not open yet, with `first` bytes from its lookup; `given`: the kernel may
+    /// have content from before.
     fn handle_with(&self, first: usize, given: bool) -> Arc<Reader> {
         let last_modified = SystemTime::UNIX_EPOCH;
         let size = SIZE as u64;
@@ -130,7 +130,7 @@ async fn read(reader: &Reader, offset: usize, size: usize) {
     assert!(bytes == content()[offset..SIZE.min(offset + size)], "{size} bytes at {offset}");
 }
 
-/// Opens and reads in these pieces, of which each is right; the handle stays open.
+/// Opens and reads these pieces, and checks each of them; the handle stays open.
 async fn open_and_read(reader: Arc<Reader>, pieces: &[(usize, usize)]) {
     reader.begin().await.unwrap();
     for &(offset, size) in pieces {
@@ -144,7 +144,7 @@ fn join<T>(tasks: impl IntoIterator<Item = JoinHandle<T>>) {
     }
 }
 
-/// Handles that all read `pieces` at one time, and are closed when all have.
+/// Handles that all read `pieces` concurrently, and are closed when all have finished.
 fn all_read(mount: &Mount, handles: usize, given: bool, pieces: &'static [(usize, usize)]) {
     let handles: Vec<_> = (0..handles).map(|_| mount.handle(given)).collect();
     let open = |handle: &Arc<Reader>| spawn(open_and_read(handle.clone(), pieces));
@@ -153,7 +153,7 @@ fn all_read(mount: &Mount, handles: usize, given: bool, pieces: &'static [(usize
     mount.must_be_at_rest();
 }
 
-/// Rule B4: each gets the last permit in its turn, and what was parked meanwhile goes on.
+/// Rule B4: each gets the last permit in turn, and parked handles resume.
 #[test]
 fn opens_share_the_last_permit() {
     const PIECES: &[(usize, usize)] = &[(0, 4096), (60 << 10, 4096)];
@@ -161,14 +161,14 @@ fn opens_share_the_last_permit() {
     check(|| all_read(&Mount::new(2, PLENTY), 3, false, PIECES));
 }
 
-/// The same where the kernel may answer their reads, so that they are parked before the first.
+/// The same if the kernel may answer their reads, so that they are parked before the first read.
 #[test]
-fn opens_that_need_not_be_read_share_the_last_permit() {
+fn opens_that_the_kernel_may_serve_share_the_last_permit() {
     check(|| all_read(&Mount::new(1, PLENTY), 2, true, &[(0, 4096)]));
     check(|| all_read(&Mount::new(1, PLENTY), 3, true, &[]));
 }
 
-/// Memory for one window, and readers that each want one.
+/// Memory for one window, and readers that each need one.
 #[test]
 fn readers_share_the_memory_of_one_window() {
     const PIECES: &[(usize, usize)] = &[(0, 60 << 10), (60 << 10, 60 << 10), (120 << 10, 80 << 10)];
@@ -176,7 +176,7 @@ fn readers_share_the_memory_of_one_window() {
     check(|| all_read(&Mount::new(2, 340 << 10), 3, false, PIECES));
 }
 
-/// Memory that is held by who does not read now is given up by them all, whenever they fall idle.
+/// All handles that do not read release their memory, whenever they become idle.
 #[test]
 fn a_window_takes_the_memory_of_idle_handles() {
     check(|| all_read(&Mount::new(3, 340 << 10), 3, false, &[(0, 4096)]));
@@ -193,7 +193,8 @@ fn a_window_takes_the_memory_of_idle_handles() {
     });
 }
 
-/// Who takes the memory of an idle handle does not hide from who wants its permit that it is idle.
+/// A waiter that takes the memory of an idle handle does not hide from the waiter for its permit
+/// that it is idle.
 #[test]
 fn an_idle_handle_gives_its_memory_to_one_and_its_permit_to_another() {
     check(|| {
@@ -211,7 +212,7 @@ fn an_idle_handle_gives_its_memory_to_one_and_its_permit_to_another() {
     });
 }
 
-/// Several reads of one handle take turns while another wants its permit.
+/// Several reads of one handle take turns while another handle waits for its permit.
 #[test]
 fn reads_of_one_handle_take_turns_while_it_is_parked() {
     check(|| {
@@ -230,9 +231,9 @@ fn reads_of_one_handle_take_turns_while_it_is_parked() {
     });
 }
 
-/// Rule B2: an open or a read that is cancelled anywhere, its handle with it, leaves nothing.
+/// Rule B2: an open or a read that is cancelled anywhere, and its handle with it, leaks nothing.
 #[test]
-fn a_task_cancelled_anywhere_gives_all_back() {
+fn a_task_cancelled_anywhere_releases_everything() {
     check(|| {
         let mount = Mount::new(1, 340 << 10);
         const PIECES: &[(usize, usize)] = &[(0, 4096), (100 << 10, 60 << 10)];
@@ -249,7 +250,7 @@ fn a_task_cancelled_anywhere_gives_all_back() {
     });
 }
 
-/// A read that is cancelled leaves its handle open, and idle: who waits gets its permit.
+/// A cancelled read leaves its handle open and idle: a waiter gets its permit.
 #[test]
 fn a_handle_whose_read_was_cancelled_is_idle() {
     check(|| {
@@ -270,9 +271,9 @@ fn a_handle_whose_read_was_cancelled_is_idle() {
     });
 }
 
-/// A release while a read is under way: the body goes with the read.
+/// A release while a read is in flight: the body is dropped with the read.
 #[test]
-fn a_release_during_a_read_gives_all_back_after_it() {
+fn a_release_during_a_read_releases_everything_after_it() {
     check(|| {
         let mount = Mount::new(1, PLENTY);
         let one = mount.handle(false);

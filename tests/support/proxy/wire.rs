@@ -1,4 +1,4 @@
-//! The conversation of a [`super::Proxy`]: HTTP/1.1 with both sides, and the harm done to it.
+//! The HTTP/1.1 connections of a [`super::Proxy`] to both sides, and the faults in them.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{Answer, Fault, Request, Shared};
 
-/// The longest head that is read of either side.
+/// The longest head that is accepted from either side.
 const HEAD_MAX: u64 = 1 << 20;
 const PIECE: usize = 64 << 10;
 const TICK: Duration = Duration::from_millis(1);
@@ -23,7 +23,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// The value of a header; names know no case.
+    /// The value of a header; names ignore case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let named = |(n, _): &&(Vec<u8>, Vec<u8>)| n.eq_ignore_ascii_case(name.as_bytes());
         self.headers.iter().find(named).map(|(_, value)| &value[..])
@@ -67,7 +67,7 @@ impl Head {
         bytes
     }
 
-    /// `None` where the connection ends before the first byte of one.
+    /// `None` if the connection ends before its first byte.
     async fn read(from: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Option<Head>> {
         let mut from = from.take(HEAD_MAX);
         let mut head = Head::default();
@@ -118,7 +118,7 @@ pub async fn converse(client: TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 impl Sides<'_> {
-    /// Whether the conversation goes on.
+    /// Whether the connection stays open.
     async fn answer(
         &mut self,
         request: &Request,
@@ -159,7 +159,7 @@ impl Sides<'_> {
         let bodiless = request.is_head() || [&b" 204"[..], b" 304"].iter().any(|s| answer.says(s));
         let mut chunked = None;
         if answer.is_chunked() && !bodiless {
-            // Its length is known once it is here.
+            // Its length is known after it was received.
             let body = self.chunks().await?;
             answer.remove("transfer-encoding");
             answer.set("content-length", body.len().to_string().as_bytes());
@@ -201,7 +201,7 @@ impl Sides<'_> {
         self.shared.note(name);
         match fault {
             Fault::Reset(_) => {
-                // What has not arrived by then would be lost.
+                // Unsent bytes would be lost.
                 while unsent(self.client.get_ref())? > 0 && pause(&mut self.client, TICK).await {}
                 self.client.get_ref().set_zero_linger()?;
             }
@@ -223,8 +223,8 @@ impl Sides<'_> {
         Ok(false)
     }
 
-    /// Sends the request on, and reads the head of the answer. A connection that the server has
-    /// closed meanwhile is no reason to fail.
+    /// Forwards the request, and reads the head of the response. Reconnects if the server has
+    /// closed the connection.
     async fn ask(&mut self, head: &Head, body: &[u8]) -> io::Result<Head> {
         let message = [&head.bytes(), body].concat();
         if let Some(mut server) = self.server.take()
@@ -281,9 +281,9 @@ impl Sides<'_> {
     }
 }
 
-/// Waits; `false` where the client has closed meanwhile.
+/// Waits; `false` if the client has closed meanwhile.
 async fn pause(client: &mut BufReader<TcpStream>, time: Duration) -> bool {
-    // A client that waits for an answer says nothing: what comes is its end.
+    // A client that waits for a response sends nothing: a read returns only at its end.
     let mut nothing = [0; 1];
     tokio::time::timeout(time, client.read(&mut nothing)).await.is_err()
 }
