@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
 /// The lowest limit that leaves room for at least one body.
-pub const MIN_LIMIT: usize = 44;
+pub const MIN_LIMIT: usize = 47;
 
 /// Used for a moment: DNS, root certificates, opening a log, trying a second address.
 const TRANSIENT: usize = 8;
@@ -17,8 +17,9 @@ const CREDENTIALS: usize = 2;
 /// Sockets of dropped bodies that the kernel has not closed yet (≤ 20 ms).
 const CLOSING: usize = 8;
 /// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the index, the
-/// control socket, three of its clients and one that waits.
-const DAEMON: usize = 14;
+/// control socket, three of its clients and one that waits, the spool, the journal of uploads and one
+/// of a mount that has died.
+const DAEMON: usize = 17;
 
 /// How the descriptors of this process are divided. The sum of all parts is at most `limit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

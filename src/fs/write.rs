@@ -61,6 +61,11 @@ impl Fs {
         self.writing.as_ref().ok_or(Error::ReadOnly)
     }
 
+    /// What a writable mount has, for its status.
+    pub fn writing_now(&self) -> Option<&Writing> {
+        self.writing.as_ref()
+    }
+
     pub fn is_writable(&self) -> bool {
         self.writing.is_some()
     }
@@ -108,7 +113,15 @@ impl Fs {
             return Err(Error::ShuttingDown);
         }
         let key = self.new_key(parent, name)?;
-        let draft = match writing.overlay.draft(&key) {
+        let draft = writing.overlay.draft(&key).filter(|draft| {
+            let failed = draft.pending.has_failed();
+            if failed {
+                // It is not shown any more, though a program may have it open.
+                writing.overlay.remove(&key, &draft.pending);
+            }
+            !failed
+        });
+        let draft = match draft {
             Some(_) if mode.exclusive => return Err(Error::Exists),
             Some(draft) => draft,
             None => {
@@ -425,6 +438,8 @@ impl Fs {
                     warn!(%key, bytes = pending.size(), "a file is still being written, and is not \
                         committed: the mount is being taken down");
                 }
+                // Whoever writes on is told, and no upload is left.
+                pending.give_up(Error::ShuttingDown).await;
             } else if let Err(failed) = self.commit(&pending, Closing::Now).await {
                 writing.writer.commits.untold.add(1);
                 error!(%key, "a staged file could not be committed: {failed}");

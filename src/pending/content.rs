@@ -289,15 +289,17 @@ impl Content {
         self.size = self.size.max(end);
     }
 
-    /// Gives a part memory for `kib`, which was waited for.
-    pub fn provide(&mut self, index: usize, permit: Permit) {
+    /// Gives a part memory that was waited for. `spooled`: what its extent holds, if it has one, which
+    /// it gives up.
+    pub fn provide(&mut self, index: usize, permit: Permit, spooled: Option<BytesMut>) {
         let part = self.part(index);
-        let capacity = (permit.units() << 10).min(1 << 30);
-        let bytes = match std::mem::replace(&mut part.bytes, Place::Zeros) {
-            Place::Memory(bytes, _) => bytes,
-            Place::Sealed(sealed) => BytesMut::from(&sealed.bytes[..]),
-            Place::Zeros => BytesMut::new(),
-            other => {
+        let capacity = permit.units() << 10;
+        let bytes = match (std::mem::replace(&mut part.bytes, Place::Zeros), spooled) {
+            (Place::Memory(bytes, _), _) => bytes,
+            (Place::Sealed(sealed), _) => BytesMut::from(&sealed.bytes[..]),
+            (Place::Zeros, _) => BytesMut::new(),
+            (Place::Spooled(_), Some(bytes)) => bytes,
+            (other, _) => {
                 part.bytes = other;
                 return;
             }
@@ -305,6 +307,14 @@ impl Content {
         let mut memory = BytesMut::with_capacity(capacity.max(bytes.len()));
         memory.extend_from_slice(&bytes);
         part.bytes = Place::Memory(memory, permit);
+    }
+
+    /// The extent of a part that lies in the spool.
+    pub fn spooled(&self, index: usize) -> Option<Arc<Extent>> {
+        match self.parts.get(index).map(|part| &part.bytes) {
+            Some(Place::Spooled(extent)) => Some(extent.clone()),
+            _ => None,
+        }
     }
 
     /// Up to `size` bytes from an offset on, as far as one part reaches and the file does.

@@ -298,7 +298,7 @@ impl Pending {
             Need::Memory(kib) => {
                 let index = inner.content.index(offset);
                 let permit = self.memory(kib, "there is no spool").await?;
-                inner.content.provide(index, permit);
+                inner.content.provide(index, permit, None);
                 Ok(0)
             }
             Need::Spool(index) => {
@@ -319,9 +319,22 @@ impl Pending {
                     }
                     // Others may give memory back.
                     Err(Error::NoSpace(why)) => {
-                        let kib = content::kib((start as usize + length).next_power_of_two());
-                        let permit = self.memory(kib, &why).await?;
-                        inner.content.provide(index, permit);
+                        // All of the part: what it has in the spool goes back to memory.
+                        let held = inner.content.spooled(index);
+                        let kept = held.as_ref().map_or(0, |extent| extent.len() as usize);
+                        let most = kept.max(start as usize + length).next_power_of_two();
+                        let permit = self.memory(content::kib(most), &why).await?;
+                        let spooled = match held {
+                            None => None,
+                            Some(extent) => Some(
+                                blocking(move || {
+                                    let mut bytes = BytesMut::zeroed(extent.len() as usize);
+                                    extent.read(0, &mut bytes).map(|()| bytes)
+                                })
+                                .await?,
+                            ),
+                        };
+                        inner.content.provide(index, permit, spooled);
                         Ok(0)
                     }
                     Err(error) => Err(error),
@@ -505,6 +518,14 @@ impl Pending {
             self.show(inner);
         }
         error
+    }
+
+    /// Ends what was not committed: all that follows fails.
+    pub async fn give_up(&self, why: Error) {
+        let mut inner = self.inner.lock().await;
+        if inner.dirty {
+            self.refuse(&mut inner, why);
+        }
     }
 
     /// Drops the upload under way.

@@ -1,5 +1,7 @@
 //! The status of a mount: one structure, as JSON and as text.
 
+mod writing;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use crate::fs::handle::ReadHandle;
 use crate::metrics::Requests;
 use crate::process;
 use crate::shown::Shown;
+pub use writing::{PendingStatus, WritingStatus};
 
 /// The state of a mount. Field names are part of the interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,6 +69,8 @@ pub struct Status {
     /// The store's clock minus this host's.
     pub clock_offset_ms: i64,
     pub handles_detail: Vec<HandleStatus>,
+    /// None of a read-only mount.
+    pub writing: Option<WritingStatus>,
 }
 
 /// An open file handle.
@@ -162,6 +167,7 @@ impl Status {
             unnameable: metrics.unnameable.get(),
             clock_offset_ms: fs.clock().offset_ms(),
             handles_detail,
+            writing: WritingStatus::of(fs),
         }
     }
 }
@@ -191,11 +197,17 @@ impl fmt::Display for Status {
             self.fds, self.fd_limit, self.sockets, self.fds_peak, self.sockets_peak
         )?;
         let Requests { get, head, list, .. } = self.requests;
-        writeln!(
-            f,
-            "requests     {get} GET, {head} HEAD, {list} LIST; {} throttled",
-            self.throttled
-        )?;
+        write!(f, "requests     {get} GET, {head} HEAD, {list} LIST")?;
+        let Requests { put, copy, rename, delete, .. } = self.requests;
+        let Requests {
+            create_upload, upload_part, copy_part, complete_upload, abort_upload, ..
+        } = self.requests;
+        if self.writing.is_some() {
+            write!(f, ", {put} PUT, {copy} COPY, {rename} RENAME, {delete} DELETE, ")?;
+            write!(f, "{create_upload} + {complete_upload} + {abort_upload} of uploads, ")?;
+            write!(f, "{upload_part} + {copy_part} of parts")?;
+        }
+        writeln!(f, "; {} throttled", self.throttled)?;
         writeln!(f, "versions     {} with cached expiry headers", self.versions_known)?;
         writeln!(
             f,
@@ -219,6 +231,9 @@ impl fmt::Display for Status {
             self.expired_hidden, self.unparsable, self.unnameable
         )?;
         writeln!(f, "clock        the store's is {} ms ahead", self.clock_offset_ms)?;
+        if let Some(writing) = &self.writing {
+            write!(f, "{writing}")?;
+        }
         if !self.handles_detail.is_empty() {
             writeln!(
                 f,
