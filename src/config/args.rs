@@ -33,7 +33,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Mount a bucket, or a prefix of it, read-only
+    /// Mount a bucket, or a prefix of it
     Mount(Box<MountArgs>),
     /// Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount
     Umount(UmountArgs),
