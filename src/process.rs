@@ -1,7 +1,7 @@
 //! Processes of this host, as `/proc` shows them.
 
-/// The process of a thread, or of a process; `None` where it is gone, or in a namespace that has no
-/// number for it here.
+/// The process of a thread or process id; `None` if it has ended, or is not visible in this PID
+/// namespace.
 pub fn of_thread(thread: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()

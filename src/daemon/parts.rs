@@ -93,10 +93,10 @@ pub async fn open_index(config: &Config, site: &Site) -> Result<Arc<Index>, Stri
     Ok(Index::new(config.index_memory, file))
 }
 
-/// What a writable mount has beside a read-only one; `None` where the mount is read-only.
+/// What a writable mount has in addition; `None` for a read-only one.
 ///
 /// # Errors
-/// In words for the operator: where nothing may be written, or there is no room for it.
+/// In words for the operator, if writing is not permitted, or there is no room for it.
 pub async fn open_writing(
     config: &Config,
     opened: &Opened,
@@ -165,7 +165,7 @@ pub async fn open_writing(
     }))
 }
 
-#[expect(clippy::disallowed_methods, reason = "two mounts must not prove on the same objects")]
+#[expect(clippy::disallowed_methods, reason = "two mounts must not use the same scratch objects")]
 fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }

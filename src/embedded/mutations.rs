@@ -1,15 +1,15 @@
-//! The log of what changed in the buckets, in order: each prefix of it leads to what a client that
-//! crashes at that moment leaves behind.
+//! The log of changes in the buckets, in order: each prefix of it leads to the state that a client
+//! leaves if it crashes at that moment.
 //!
-//! Owns nothing: the log lies with the contents, under their lock. It is kept for tests that ask for
-//! it, and grows until the server is gone.
+//! Owns nothing: the log is stored with the contents, under their lock. It is kept only for tests
+//! that request it, and grows until the server stops.
 
 use std::collections::BTreeMap;
 
 use super::{Handle, Object, State, Stored};
 
-/// One change of a bucket, which is made whole or not at all. What changes nothing is none: a
-/// refused request, a DELETE of a missing key.
+/// One atomic change of a bucket. Requests without effect, such as refused ones or a DELETE of a
+/// missing key, are not logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
     pub operation: Operation,
@@ -24,40 +24,40 @@ pub enum Operation {
     RenameObject,
     DeleteObject,
     CreateMultipartUpload,
-    /// UploadPartCopy too.
+    /// Also UploadPartCopy.
     UploadPart,
     CompleteMultipartUpload,
     AbortMultipartUpload,
-    /// None, but a call of a [`Handle`]; or it was there when the log began.
+    /// No request: a call of a [`Handle`], or an object from before the log began.
     Inside,
 }
 
 /// What a change does to one key, or to one upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The key has this object now, in place of another one or of none.
+    /// The key has this object now.
     Stored { key: String, object: Box<Object> },
     /// The key has no object any more.
     Removed { key: String },
     /// An upload began.
     Begun { key: String, id: String },
-    /// A part came, in place of the one of that number, if any.
+    /// A part was uploaded, replacing one with the same number, if any.
     Part { id: String, number: i32, bytes: usize },
     /// An upload was completed or aborted.
     Ended { id: String },
 }
 
-/// What is in a bucket after some changes.
+/// The contents of a bucket after some changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// By key.
     pub objects: BTreeMap<String, Object>,
-    /// Uploads that are neither complete nor aborted: their ids, and the keys they are for.
+    /// Uploads that are neither complete nor aborted: their ids and keys.
     pub uploads: BTreeMap<String, String>,
 }
 
 impl Contents {
-    /// What one more change leads to.
+    /// Applies one more change.
     pub fn apply(&mut self, mutation: &Mutation) {
         for effect in mutation.effects.iter().cloned() {
             match effect {
@@ -71,7 +71,7 @@ impl Contents {
     }
 }
 
-/// What these changes lead to in a bucket that was empty.
+/// The contents after these changes, starting from an empty bucket.
 pub fn replay(mutations: &[Mutation]) -> Contents {
     let mut contents = Contents::default();
     mutations.iter().for_each(|mutation| contents.apply(mutation));
@@ -85,7 +85,7 @@ impl Effect {
 }
 
 impl Handle {
-    /// Keeps a log of all changes from now on. What is there already comes first in it.
+    /// Keeps a log of all changes from now on, starting with the current contents.
     pub fn keep_mutations(&self) {
         let mut state = self.state();
         let State { buckets, uploads, .. } = &*state;
@@ -110,8 +110,7 @@ impl Handle {
 }
 
 impl State {
-    /// Writes a change into the log, if there is one. It is called under the lock under which the
-    /// change is made.
+    /// Adds a change to the log, if there is one. Called under the same lock as the change.
     pub(super) fn note<const N: usize>(
         &mut self,
         bucket: &str,

@@ -18,16 +18,16 @@ use crate::pending::{Closing, End, Pending, Wanted};
 use crate::store::write::{Condition, NewHeaders};
 use crate::store::{ListRequest, Object, Pages, Version};
 
-/// Expired objects that rmdir(2) deletes, at most (rule W9).
+/// Maximum number of expired objects that rmdir(2) deletes (rule W9).
 const CORPSES: usize = 1000;
 
-/// Deletes under way at one time.
+/// Concurrent deletes.
 const DELETES: usize = 8;
 
-/// How often an unlink or a rename looks anew at a name that changes under it.
+/// How often an unlink or a rename is retried if the name changes meanwhile.
 const LOOKS: usize = 3;
 
-/// How rename(2) is to treat what has the new name.
+/// How rename(2) treats an existing file with the new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
     Yes,
@@ -35,7 +35,7 @@ pub enum Replace {
     No,
 }
 
-/// What a change sets of the times of a file.
+/// How a change affects the times of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NewAttr {
     pub mode: bool,
@@ -49,7 +49,7 @@ impl Fs {
     /// Deletes a file.
     ///
     /// # Errors
-    /// `NotFound` and no request for a name whose object has expired.
+    /// `NotFound`, without a request, if the object has expired.
     pub async fn unlink(&self, parent: u64, name: &OsStr) -> Result<()> {
         let writing = self.writing()?;
         let key = self.new_key(parent, name)?;
@@ -82,7 +82,7 @@ impl Fs {
         }
     }
 
-    /// Deletes a version, and what has replaced it since: the name goes, as unlink(2) has it.
+    /// Deletes a version, and any version that has replaced it since: unlink(2) removes the name.
     async fn delete(&self, mut version: Version) -> Result<()> {
         let writer = &self.writing()?.writer;
         for _ in 0..LOOKS {
@@ -99,7 +99,7 @@ impl Fs {
         Err(Error::Stale)
     }
 
-    /// Notes that a key is gone.
+    /// Records that a key was removed.
     fn removed(&self, key: &str) {
         if let Some(writing) = &self.writing {
             writing.overlay.keep_directory(&Fs::directory_of(key));
@@ -110,7 +110,7 @@ impl Fs {
     /// Renames a file; a pending one is committed under the new name.
     ///
     /// # Errors
-    /// `CrossDevice` of a directory: mv(1) copies then. `Exists` with [`Replace::No`].
+    /// `CrossDevice` for a directory: mv(1) copies then. `Exists` with [`Replace::No`].
     pub async fn rename(
         &self,
         from: (u64, &OsStr),
@@ -136,7 +136,7 @@ impl Fs {
             Some(draft) => self.rename_pending(draft, &source, &target, to.0, replace).await?,
             None => self.rename_file(&source, &target, replace).await?,
         }
-        // What was pending under the new name has lost it.
+        // A pending file under the new name has lost its name.
         if let Some(Draft { pending, .. }) = at_target {
             writing.overlay.remove(&target, &pending);
             pending.unlink().await;
@@ -164,7 +164,7 @@ impl Fs {
         match pending.commit(Closing::Now, Some((target, Some(wanted)))).await {
             Ok(Some(object)) => {
                 self.committed(&pending, object).await;
-                // What was under the old name goes.
+                // The object under the old name is deleted.
                 if let Some(object) = before {
                     self.delete_source(object.version).await;
                 }
@@ -202,15 +202,15 @@ impl Fs {
         let ino = self.inodes.known_number_of_file(&file.version);
         let object = self.move_object(&file.object(), target, replace).await?;
         self.catalog.wrote(object.clone(), bytes::Bytes::new());
-        // The same content: the kernel's pages stay right.
+        // The same content: the kernel's pages stay valid.
         if let (Some(ino), Some(moved)) = (ino, self.file_of(object)) {
             self.inodes.rebind(ino, Node::File(moved));
         }
         Ok(())
     }
 
-    /// Gives a version another key in the store. Its end goes with it, unless another rule holds for
-    /// the new name.
+    /// Gives a version another key in the store. It keeps its expiry, unless another rule applies
+    /// to the new name.
     async fn move_object(&self, source: &Object, target: &str, replace: Replace) -> Result<Object> {
         let writing = self.writing()?;
         let writer = &writing.writer;
@@ -232,7 +232,7 @@ impl Fs {
         Ok(object.object)
     }
 
-    /// Deletes what was renamed. A failure is no error of the rename: both names are there.
+    /// Deletes the source of a rename. A failure is no error of the rename: both names exist then.
     async fn delete_source(&self, version: Version) {
         let key = version.key.clone();
         let deleted = match self.writing() {
@@ -250,7 +250,7 @@ impl Fs {
         }
     }
 
-    /// Makes a directory: a marker without an end.
+    /// Makes a directory: a marker without an expiry.
     pub async fn mkdir(&self, parent: u64, name: &OsStr) -> Result<Attr> {
         let writing = self.writing()?;
         let key = self.new_key(parent, name)?;
@@ -277,10 +277,10 @@ impl Fs {
         Ok(self.directory_attr(ino, super::kernel_ttl(self.catalog.ttl(&fact))))
     }
 
-    /// Removes a directory in which nothing is live; expired objects below it go too.
+    /// Removes a directory without live entries; expired objects below it are deleted, too.
     ///
     /// # Errors
-    /// `NotEmpty` while anything is live below, or too much has expired.
+    /// `NotEmpty` if anything below is live, or too many objects have expired.
     pub async fn rmdir(&self, parent: u64, name: &OsStr) -> Result<()> {
         let writing = self.writing()?;
         let key = self.new_key(parent, name)?;
@@ -329,7 +329,7 @@ impl Fs {
     /// The expired objects below a directory, and its marker.
     ///
     /// # Errors
-    /// `NotEmpty` where there is anything else, or there are too many.
+    /// `NotEmpty` if there is anything else, or there are too many.
     async fn corpses_below(&self, prefix: &Prefix) -> Result<(Vec<Version>, Option<Version>)> {
         let request = ListRequest { recursive: true, ..ListRequest::level(prefix.as_str()) };
         let mut pages = Pages::new(&*self.bucket.store, request);
@@ -369,7 +369,7 @@ impl Fs {
         Ok((corpses, marker))
     }
 
-    /// Changes modes, owners and times: accepted, and not kept (rule W10).
+    /// Changes of modes, owners and times are accepted without effect (rule W10).
     ///
     /// # Errors
     /// `NotPermitted` under `--strict-attributes`.
@@ -387,7 +387,7 @@ impl Fs {
         self.getattr(ino)
     }
 
-    /// Stamps a file anew with the TTL of its name, where less than half of that is left.
+    /// Renews the expiry of a file with the TTL of its name, if less than half of that is left.
     async fn renew(&self, ino: u64, file: &File) -> Result<()> {
         let writer = &self.writing()?.writer;
         let Ttl::For(ttl) = writer.ttl(&file.version.key) else { return Ok(()) };
@@ -400,7 +400,7 @@ impl Fs {
         }
     }
 
-    /// Gives a version another end, under its inode.
+    /// Sets another expiry of a version, which keeps its inode.
     async fn restamp(&self, ino: u64, file: &File, expires: Option<SystemTime>) -> Result<()> {
         let writer = &self.writing()?.writer;
         let object = match writer.restamp(&file.object(), expires).await {
@@ -417,10 +417,11 @@ impl Fs {
         Ok(())
     }
 
-    /// Sets, or removes, when a file ends: `user.expirefs.ttl` and `user.expirefs.expires`.
+    /// Sets or removes the expiry of a file: `user.expirefs.ttl` and `user.expirefs.expires`.
     ///
     /// # Errors
-    /// `Invalid` for what is no duration or date; `Unsupported` for any other attribute.
+    /// `Invalid` for a value that is not a duration or date; `NotSupported` for any other
+    /// attribute.
     pub async fn set_end(&self, ino: u64, name: &OsStr, value: Option<&[u8]>) -> Result<()> {
         self.writing()?;
         let now = self.bucket.clock.now();
@@ -471,7 +472,7 @@ fn parse_end(value: &[u8], now: SystemTime) -> Result<End> {
     let text = str::from_utf8(value).unwrap_or_default().trim_end_matches('\0').trim();
     let at = humantime::parse_rfc3339_weak(text).ok().or_else(|| expiry::http_date(text, now));
     let at = at.ok_or(Error::Invalid("expected a date such as 2026-11-25T20:00:00Z"))?;
-    // Headers have whole seconds; an object must not end early.
+    // Headers have whole seconds; an object must not expire early.
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
     Ok(End::At(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))

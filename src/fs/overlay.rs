@@ -1,5 +1,5 @@
-//! Names that differ from those of the store: pending files, and directories whose last file this
-//! mount has deleted.
+//! Names that the store does not have: pending files, and directories whose last file this mount
+//! has deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use crate::pending::Pending;
 #[derive(Clone, Debug)]
 pub struct Draft {
     pub pending: Arc<Pending>,
-    /// The version that it edits or replaces, where this mount knew one.
+    /// The version that it edits or replaces, if this mount knew one.
     pub origin: Option<Arc<File>>,
 }
 
@@ -25,7 +25,7 @@ pub struct Overlay(Mutex<Names>);
 struct Names {
     /// By key.
     drafts: BTreeMap<Arc<str>, Draft>,
-    /// Directories to be shown though no key lies below them, each ending in `/`.
+    /// Directories to be shown although no key lies below them, each ending in `/`.
     emptied: BTreeSet<String>,
 }
 
@@ -46,14 +46,14 @@ impl Overlay {
         self.names().drafts.insert(key, draft);
     }
 
-    /// Takes a name out, if this pending file has it.
+    /// Removes a name, if this pending file has it.
     pub fn remove(&self, key: &str, pending: &Arc<Pending>) -> Option<Draft> {
         let mut names = self.names();
         names.drafts.get(key).filter(|draft| Arc::ptr_eq(&draft.pending, pending))?;
         names.drafts.remove(key)
     }
 
-    /// Takes a name out, whatever has it.
+    /// Removes a name, whatever file has it.
     pub fn take(&self, key: &str) -> Option<Draft> {
         self.names().drafts.remove(key)
     }
@@ -63,14 +63,14 @@ impl Overlay {
         self.names().drafts.values().cloned().collect()
     }
 
-    /// A file was deleted in a directory, which stays for now.
+    /// Keeps a directory visible after a file in it was deleted.
     pub fn keep_directory(&self, prefix: &Prefix) {
         if !prefix.as_str().is_empty() {
             self.names().emptied.insert(prefix.as_str().to_owned());
         }
     }
 
-    /// The directory was removed.
+    /// Records that the directory was removed.
     pub fn remove_directory(&self, prefix: &Prefix) {
         self.names().emptied.remove(prefix.as_str());
     }
@@ -80,7 +80,7 @@ impl Overlay {
         self.names().below(prefix.as_str()).next().is_some()
     }
 
-    /// Whether a directory is to be shown, whatever the store says.
+    /// Whether a directory must be shown, even if the store has no key below it.
     pub fn is_directory(&self, prefix: &Prefix) -> bool {
         let names = self.names();
         let prefix = prefix.as_str();
@@ -89,7 +89,7 @@ impl Overlay {
             || emptied.take(1).any(|directory| directory.starts_with(prefix))
     }
 
-    /// The names to be shown in a directory, in order.
+    /// The names to show in a directory, in order.
     pub fn names_in(&self, prefix: &Prefix) -> Vec<(String, Shown)> {
         let names = self.names();
         let prefix = prefix.as_str();

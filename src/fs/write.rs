@@ -21,10 +21,10 @@ use crate::pending::{Closing, Pending, Wanted, Writer};
 use crate::process;
 use crate::store::Object;
 
-/// How long a closed file of a staged name waits for its rename (rule W16).
+/// How long a closed file with a staged name waits for its rename (rule W16).
 const STAGED: Duration = Duration::from_secs(5);
 
-/// What a writable mount has beside a read-only one.
+/// What a writable mount has in addition to a read-only one.
 pub struct Writing {
     pub writer: Arc<Writer>,
     /// Names whose closed files wait for a rename (`--stage`), by their path below the mount point.
@@ -33,7 +33,7 @@ pub struct Writing {
     /// Whether chmod, chown and utimens are refused (`--strict-attributes`).
     pub strict_attributes: bool,
     pub overlay: Overlay,
-    /// The log line about writes out of order was written.
+    /// Whether the warning about out-of-order writes was logged.
     pub told_of_order: AtomicBool,
 }
 
@@ -56,7 +56,7 @@ impl Writing {
 
 impl Fs {
     /// # Errors
-    /// `ReadOnly` where the mount is.
+    /// `ReadOnly` if the mount is read-only.
     pub(super) fn writing(&self) -> Result<&Writing> {
         self.writing.as_ref().ok_or(Error::ReadOnly)
     }
@@ -70,8 +70,8 @@ impl Fs {
         self.writing.is_some()
     }
 
-    /// What can be written before commits make room: all of the spool and what is free of it, in
-    /// bytes. `None` where there is no spool.
+    /// How much can be written before commits free room: the size of the spool and its free bytes.
+    /// `None` if there is no spool.
     pub fn room(&self) -> Option<(u64, u64)> {
         let spool = self.writing.as_ref()?.writer.room.spool.as_ref()?;
         Some((spool.size(), spool.free()))
@@ -96,10 +96,10 @@ impl Fs {
         }
     }
 
-    /// Creates a file, or opens the one that is pending under the name.
+    /// Creates a file, or opens the pending one with this name.
     ///
     /// # Errors
-    /// `Exists` with O_EXCL where a live file is known; one that is not known fails the commit.
+    /// `Exists` with O_EXCL if a live file is known; if it is not known, the commit fails.
     pub async fn create(
         &self,
         parent: u64,
@@ -125,7 +125,7 @@ impl Fs {
             Some(_) if mode.exclusive => return Err(Error::Exists),
             Some(draft) => draft,
             None => {
-                // The kernel has found no such name; what is known here may be newer.
+                // The kernel found no such name, but the cache here may be newer.
                 if let Some(fact) = self.catalog.known_now(&key)
                     && matches!(self.catalog.presence(&fact), Presence::Live { .. })
                 {
@@ -158,7 +158,7 @@ impl Fs {
     /// Opens a pending file, or a version for writing: an edit, or its replacement.
     ///
     /// # Errors
-    /// `Stale` where the kernel has to look the name up again.
+    /// `Stale` if the kernel must look the name up again.
     pub async fn open_for_writing(&self, ino: u64, mode: OpenMode, pid: u32) -> Result<u64> {
         let writing = self.writing()?;
         let _opening = self.handles.opening();
@@ -168,7 +168,7 @@ impl Fs {
         match self.node(ino)? {
             Node::Directory(_) => Err(Error::IsADirectory),
             Node::Pending(pending) => {
-                // What has failed is not shown any more, unless a program still has it open.
+                // A failed file is no longer shown, unless a program still has it open.
                 if pending.has_failed() {
                     writing.overlay.remove(&pending.key(), &pending);
                     return Err(Error::Stale);
@@ -185,15 +185,15 @@ impl Fs {
         }
     }
 
-    /// Turns a version into a pending file under the same number.
+    /// Turns a version into a pending file with the same inode number.
     async fn edit(&self, ino: u64, file: Arc<File>, truncate: bool) -> Result<Arc<Pending>> {
         let writing = self.writing()?;
         if file.expiry.at(self.bucket.clock.now()) == Presence::Expired {
             return Err(self.expired(&file.version.key).await);
         }
         if file.kernel.is_open() {
-            // Its readers keep their version, with its pages: the edit gets another inode, which
-            // the next lookup makes.
+            // Its readers keep their version and its pages: the edit gets another inode at the next
+            // lookup.
             file.kernel.supersede();
             return Err(Error::Stale);
         }
@@ -248,7 +248,7 @@ impl Fs {
         }
     }
 
-    /// A descriptor was closed by some process: commits if that is the one that opened the file.
+    /// A process closed a descriptor: commits if that process opened the file.
     ///
     /// # Errors
     /// Of the commit, or the first failure of the file.
@@ -290,7 +290,7 @@ impl Fs {
         }
     }
 
-    /// The name shows what the store has again.
+    /// Makes the name show the store's object again.
     pub(super) fn commit_failed(&self, pending: &Arc<Pending>) {
         if let Some(writing) = &self.writing {
             let key = pending.key();
@@ -299,21 +299,21 @@ impl Fs {
         }
     }
 
-    /// Notes a version that this mount has written: the next open gets it (rule W15).
+    /// Records a version that this mount has written: the next open gets it (rule W15).
     pub(super) async fn committed(&self, pending: &Pending, object: Object) {
         let first = pending.small(self.settings.probe.size).await.unwrap_or_default();
         self.catalog.wrote(object, first);
     }
 
-    /// The last writing handle of a pending file was closed: commits what no close has, and lets its
-    /// inode be the version.
+    /// The last write handle of a pending file was closed: commits remaining changes, and makes its
+    /// inode the committed version.
     async fn finish(&self, handle: &WriteHandle) {
         let Ok(writing) = self.writing() else { return };
         let (ino, pending) = (handle.ino, &handle.pending);
         let key = pending.key();
         if writing.is_staged(&key) && pending.is_due(Closing::Now).await == Ok(true) {
             tokio::time::sleep(STAGED).await;
-            // It was renamed meanwhile, opened again, or its name was taken by another.
+            // It was renamed or opened meanwhile, or another file has taken its name.
             if pending.key() != key
                 || pending.has_writers()
                 || !writing.overlay.draft(&key).is_some_and(|it| Arc::ptr_eq(&it.pending, pending))
@@ -332,7 +332,7 @@ impl Fs {
         self.settle(ino, pending).await;
     }
 
-    /// Lets the inode of a pending file without writers be the version that was committed.
+    /// Makes the inode of a pending file without writers the committed version.
     pub(super) async fn settle(&self, ino: u64, pending: &Arc<Pending>) {
         let Ok(writing) = self.writing() else { return };
         if pending.has_writers() {
@@ -345,7 +345,7 @@ impl Fs {
         }
         let file = match pending.committed().await {
             Some(object) => self.file_of(object),
-            // It was opened for writing, and not changed.
+            // It was opened for writing, but not changed.
             None => match (pending.is_due(Closing::Now).await, draft.origin) {
                 (Ok(false), Some(origin)) => Some(origin),
                 _ => None,
@@ -360,8 +360,7 @@ impl Fs {
         writing.overlay.remove(&key, pending);
     }
 
-    /// The node of a version that this mount has written. The kernel has its pages, as they were
-    /// written.
+    /// The node of a version that this mount has written. The kernel has the written pages cached.
     pub(super) fn file_of(&self, object: Object) -> Option<Arc<File>> {
         let fact = self.catalog.judged(object);
         let Known::File { version, expiry, about } = fact.known else { return None };
@@ -371,8 +370,8 @@ impl Fs {
         Some(Arc::new(file))
     }
 
-    /// Closes a handle and frees what it holds; the last one of a pending file that writes commits
-    /// what is left.
+    /// Closes a handle and frees what it holds; the last write handle of a pending file commits
+    /// remaining changes.
     pub async fn release(&self, fh: u64) -> Result<()> {
         let _working = self.handles.opening();
         let handle = self.handles.close(fh)?;
@@ -410,7 +409,7 @@ impl Fs {
         self.getattr(ino)
     }
 
-    /// Makes room for what will be written: the file grows by zeros where it is shorter.
+    /// Reserves room: extends a shorter file with zeros.
     pub async fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
         let handle = self.handles.get(fh)?;
         let handle = handle.writing().filter(|handle| handle.writes).ok_or(Error::BadHandle)?;
@@ -427,7 +426,7 @@ impl Fs {
         }
     }
 
-    /// Commits what waits for a rename, and logs what no program has closed (rule W14). For
+    /// Commits files that wait for a rename, and logs files that are still open (rule W14). For
     /// unmounting.
     pub(super) async fn commit_staged(&self) {
         let Some(writing) = &self.writing else { return };

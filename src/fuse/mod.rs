@@ -109,7 +109,7 @@ impl Fuse {
 }
 
 impl Fuse {
-    /// Runs an operation about an inode that answers with nothing but success.
+    /// Runs an operation on an inode whose reply is empty.
     fn answer(
         &self,
         operation: &'static str,
@@ -120,7 +120,7 @@ impl Fuse {
         self.answer_name(operation, ino, OsStr::new(""), reply, work);
     }
 
-    /// The same about a name in a directory.
+    /// The same for a name in a directory.
     fn answer_name(
         &self,
         operation: &'static str,
@@ -139,7 +139,7 @@ impl Fuse {
         });
     }
 
-    /// The answer to what no bucket can hold.
+    /// The error for file types that a bucket cannot store.
     fn not_in_a_bucket(&self) -> Error {
         match self.fs.is_writable() {
             true => Error::NotPermitted("a bucket has files and directories only"),
@@ -178,8 +178,8 @@ impl Filesystem for Fuse {
                     .union(InitFlags::FUSE_READDIRPLUS_AUTO)
                     .contains(*wanted)
         };
-        // Without the second one each write(2) asks for `security.capability` first; no file here has
-        // it, nor a mode that a write would clear.
+        // Without the second one, each write(2) first requests `security.capability`, which no file
+        // here has; nor has any file a mode that a write would clear.
         let writing = [InitFlags::FUSE_ATOMIC_O_TRUNC, InitFlags::FUSE_HANDLE_KILLPRIV_V2];
         let writing = writing.into_iter().filter(|_| self.fs.is_writable());
         for capability in wanted.into_iter().filter(plus).chain(writing) {
@@ -454,7 +454,7 @@ impl Filesystem for Fuse {
     ) {
         let (fs, size) = (self.fs.clone(), data.len());
         let span = debug_span!("write", ino = ino.0, handle = handle.0, offset, size);
-        // Most writes need no wait, nor a copy that outlives this call.
+        // Most writes need not wait, and so need no copy of the data.
         let wrote = span.in_scope(|| fs.try_write(handle.0, offset, data));
         let data = match wrote {
             Some(_) => Bytes::new(),
@@ -496,7 +496,7 @@ impl Filesystem for Fuse {
         self.answer("fsync", ino, reply, async move { fs.fsync(handle.0).await });
     }
 
-    // Names are in the store by the time their change is answered.
+    // Changes of names are in the store before they are answered.
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         reply.ok();
     }
@@ -554,7 +554,7 @@ impl Filesystem for Fuse {
             let replace = match flags {
                 flags if flags.is_empty() => Replace::Yes,
                 RenameFlags::RENAME_NOREPLACE => Replace::No,
-                // Nothing here is exchanged in one step.
+                // An atomic exchange is not possible.
                 _ if fs.is_writable() => return Err(Error::Invalid("RENAME_EXCHANGE")),
                 _ => return Err(Error::ReadOnly),
             };
@@ -586,7 +586,7 @@ impl Filesystem for Fuse {
         let new = NewAttr {
             mode: mode.is_some(),
             owner: uid.or(gid).is_some(),
-            // ftruncate(2) sets the time too, which is no wish of the program's.
+            // ftruncate(2) also sets the time, without a request of the program.
             times: size.is_none() && (atime.is_some() || mtime.is_some()),
             now: size.is_none() && matches!(mtime, Some(TimeOrNow::Now)),
         };
@@ -658,7 +658,7 @@ impl Filesystem for Fuse {
         reply: ReplyWrite,
     ) {
         match self.fs.is_writable() {
-            // The kernel reads and writes instead.
+            // The kernel then reads and writes instead.
             true => reply.error(Errno::ENOSYS),
             false => reply.error(refuse(&self.fs, "copy_file_range", ino.0, &Error::ReadOnly)),
         }

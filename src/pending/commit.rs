@@ -1,4 +1,4 @@
-//! How a commit is made to arrive: its condition, and what a lost or refused answer means.
+//! Makes a commit reliable: its condition, and the meaning of a lost or refused response.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,13 +12,13 @@ use crate::store::write::{
 };
 use crate::store::{Headers, Object, Version};
 
-/// How often a commit is tried again after its condition was settled anew.
+/// How often a commit is retried after its condition was determined again.
 const TRIES: u32 = 5;
 
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How far a store's Last-Modified may lie from this mount's clock: whole seconds on both sides.
+/// How far a store's Last-Modified may differ from this mount's clock: whole seconds on both sides.
 const SLACK: Duration = Duration::from_secs(2);
 
 /// What a commit may replace.
@@ -28,11 +28,11 @@ pub enum Wanted {
     Any,
     /// No live object (O_EXCL, RENAME_NOREPLACE).
     New,
-    /// This version only, which was edited.
+    /// Only this version, which was edited.
     Edit(Arc<Version>),
 }
 
-/// What lies under a key.
+/// What is under a key.
 enum Found {
     Nothing,
     Expired(Object),
@@ -62,16 +62,16 @@ pub struct Commit<'a> {
 /// The outcome of [`Writer::rename`].
 pub struct Renamed {
     pub object: Object,
-    /// Whether the source is gone with it.
+    /// Whether the source was removed with it.
     pub renamed: bool,
 }
 
 impl Writer {
-    /// Makes a commit by `attempt`, as often as it takes to know its outcome.
+    /// Makes a commit by `attempt`, and repeats it until its outcome is known.
     ///
     /// # Errors
-    /// `Exists`, `Stale`: the object under the key may not be replaced. `Unclear` where the outcome
-    /// cannot be established in time.
+    /// `Exists`, `Stale`: the object under the key may not be replaced. `Unclear` if the outcome
+    /// cannot be determined in time.
     pub async fn commit<F>(
         &self,
         commit: &Commit<'_>,
@@ -90,7 +90,7 @@ impl Writer {
             let failed = match attempt(condition.clone()).await {
                 Ok(written) => return Ok(self.object(commit, written, sent)),
                 Err(Error::PreconditionFailed) => Error::PreconditionFailed,
-                // What some stores answer to If-Match where there is no object.
+                // The response of some stores to If-Match if there is no object.
                 Err(Error::NotFound) if matches!(condition, Condition::Is(_)) => {
                     Error::PreconditionFailed
                 }
@@ -124,7 +124,8 @@ impl Writer {
         }
     }
 
-    /// The condition of a commit. Where the store ignores it, a HEAD right before stands in for it.
+    /// The condition of a commit. If the store ignores it, a HEAD right before the commit replaces
+    /// it.
     async fn condition(&self, commit: &Commit<'_>, corpse: Option<&Tag>) -> Result<Condition> {
         let (if_absent, if_match) = commit.honoured;
         match (commit.wanted, corpse) {
@@ -153,11 +154,11 @@ impl Writer {
         }
     }
 
-    /// Deletes exactly this version, as far as the store honours conditions; else a HEAD right before
-    /// stands in for that.
+    /// Deletes exactly this version, if the store honours the condition; else a HEAD right before
+    /// replaces it.
     ///
     /// # Errors
-    /// `PreconditionFailed` where another one is under the key.
+    /// `PreconditionFailed` if another one is under the key.
     pub async fn delete(&self, version: &Version) -> Result<()> {
         let condition = match version.tag().filter(|_| self.honours.delete_if_match) {
             Some(tag) => DeleteIf::Is(tag),
@@ -168,7 +169,7 @@ impl Writer {
             },
         };
         match self.store.delete(&version.key, &condition).await {
-            // Of an absent key AWS says 404 to If-Match.
+            // AWS answers 404 to If-Match for an absent key.
             Ok(()) | Err(Error::NotFound) => Ok(()),
             Err(Error::Unclear(says)) => match self.find(&version.key).await?.object() {
                 Some(object) if version.is(&object.version) => Err(Error::Unclear(says)),
@@ -179,11 +180,11 @@ impl Writer {
         }
     }
 
-    /// Gives a version another key: by RenameObject where the store has that and its end stays, else
-    /// by a copy, whose source is still there. `anew`: its end from now on.
+    /// Gives a version another key: by RenameObject if the store supports that and the expiry
+    /// stays, else by a copy, which keeps the source. `anew`: its new expiry.
     ///
     /// # Errors
-    /// `Exists` where a live object may not be replaced; `Stale` where the source was.
+    /// `Exists` if a live object must not be replaced; `Stale` if the source was replaced.
     pub async fn rename(
         &self,
         source: &Object,
@@ -248,7 +249,7 @@ impl Writer {
                     _ => return Err(Error::Stale),
                 },
                 Err(Error::NotFound) => return Err(Error::Stale),
-                // Whether it was made, the target tells.
+                // The target shows whether it was made.
                 Err(Error::Unclear(says)) => match self.store.head(key).await {
                     Ok(object)
                         if object.version.size == version.size
@@ -277,7 +278,7 @@ impl Writer {
         }
     }
 
-    /// The object that a commit has made. PutObject and CompleteMultipartUpload do not tell its
+    /// The object that a commit has made. PutObject and CompleteMultipartUpload do not return its
     /// Last-Modified.
     fn object(&self, commit: &Commit<'_>, written: Written, sent: SystemTime) -> Object {
         self.version_of(commit.key, commit.size, written, sent, headers_of(commit.headers))
@@ -303,7 +304,7 @@ impl Writer {
     }
 }
 
-/// Whether an object is the one of this commit: its size and end, and no older.
+/// Whether an object is the one of this commit: the same size and expiry, and not older.
 fn is_of(commit: &Commit<'_>, object: &Object, began: SystemTime) -> bool {
     object.version.size == commit.size
         && object.headers.expires == commit.headers.expires.map(format_http_date)

@@ -1,6 +1,6 @@
-//! The bytes of a pending file, in parts as they will be uploaded.
+//! The bytes of a pending file, in the parts of its upload.
 //!
-//! A part lies in memory, in the spool, or still in the version that is being edited. Owns the memory
+//! A part is in memory, in the spool, or still in the version that is being edited. Owns the memory
 //! and the extents of its parts; knows nothing of requests and commits.
 
 use std::ops::Range;
@@ -13,10 +13,10 @@ use crate::body::{Ledger, Nobody, Permit};
 use crate::error::{Error, Result};
 use crate::store::{self, Version};
 
-/// The most parts of an upload (Amazon S3 user guide, "multipart upload limits").
+/// The maximum number of parts of an upload (Amazon S3 user guide, "multipart upload limits").
 const MOST_PARTS: u64 = 10_000;
 
-/// The least that is reserved for a part in memory. Later it doubles.
+/// The minimum that is reserved for a part in memory. It doubles when the part grows.
 const LEAST: usize = 4 << 10;
 
 /// Where content is kept, for all pending files of a mount.
@@ -26,7 +26,7 @@ pub struct Room {
     pub part: u64,
     /// Memory, in KiB.
     pub memory: Arc<Ledger>,
-    /// None: what has left for the store is kept nowhere (`--no-spool`).
+    /// None: parts that were sent are not kept here (`--no-spool`).
     pub spool: Option<Arc<Spool>>,
 }
 
@@ -36,7 +36,7 @@ pub struct Content {
     room: Room,
     size: u64,
     parts: Vec<Part>,
-    /// The version being edited, and how many of its bytes count: up to the least size so far.
+    /// The version being edited, and how many of its bytes count: up to the smallest size so far.
     base: Option<(Arc<Version>, u64)>,
 }
 
@@ -45,13 +45,13 @@ struct Part {
     bytes: Place,
     /// Counts changes.
     change: u64,
-    /// The change whose bytes the store has, or is being sent.
+    /// The change whose bytes were sent, or are being sent.
     sent: Option<u64>,
-    /// The part as the store knows it, and its change.
+    /// The part as it was uploaded, and its change.
     stored: Option<(u64, store::write::Part)>,
 }
 
-/// Where the bytes of a part lie. Those beyond what was written are zero.
+/// Where the bytes of a part are. Bytes after the last written one are zero.
 #[derive(Debug)]
 enum Place {
     /// Nothing was written.
@@ -65,21 +65,21 @@ enum Place {
     Sent,
 }
 
-/// Bytes that are not changed any more, with their memory.
+/// Bytes that are no longer changed, with their memory.
 #[derive(Clone, Debug)]
 pub struct Sealed {
     pub bytes: Bytes,
     _memory: Arc<Permit>,
 }
 
-/// Why a write, or a read, cannot go on at once.
+/// What a write or a read must wait for.
 #[derive(Debug)]
 pub enum Need {
     /// The spool: see [`Content::extent`].
     Spool(usize),
     /// The bytes of this part from the base.
     Base(usize),
-    /// So many KiB of memory; there is no spool, or it is full.
+    /// This many KiB of memory; there is no spool, or it is full.
     Memory(usize),
 }
 
@@ -96,12 +96,12 @@ pub enum Source {
 }
 
 impl Content {
-    /// Of a new file.
+    /// The content of a new file.
     pub fn empty(room: Room) -> Content {
         Content { room, size: 0, parts: Vec::new(), base: None }
     }
 
-    /// Of a version that is to be edited. Nothing is fetched yet.
+    /// The content of a version to be edited. Fetches nothing yet.
     pub fn of(room: Room, version: Arc<Version>) -> Content {
         let mut content = Content::empty(room);
         content.size = version.size;
@@ -125,13 +125,13 @@ impl Content {
         usize::try_from(offset / self.room.part).unwrap_or(usize::MAX)
     }
 
-    /// The offsets of a part, as far as the file reaches.
+    /// The offsets of a part, up to the end of the file.
     pub fn range(&self, index: usize) -> Range<u64> {
         let start = index as u64 * self.room.part;
         start..(start + self.room.part).min(self.size)
     }
 
-    /// Whether a size is one that an object can have.
+    /// Checks whether an object can have this size.
     ///
     /// # Errors
     /// `TooLarge` otherwise.
@@ -142,11 +142,11 @@ impl Content {
         }
     }
 
-    /// Writes as many of these bytes as can be without waiting. Returns how many that were, and what
-    /// the next one needs.
+    /// Writes as many of these bytes as possible without waiting. Returns how many, and what the
+    /// next one needs.
     ///
     /// # Errors
-    /// `TooLarge`; `NotInOrder` where the bytes in this place have left and are kept nowhere.
+    /// `TooLarge`; `NotInOrder` if the bytes at this offset were sent and are not kept here.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(usize, Option<Need>)> {
         if bytes.is_empty() {
             return Ok((0, None));
@@ -154,7 +154,7 @@ impl Content {
         let end =
             offset.checked_add(bytes.len() as u64).ok_or(Error::TooLarge { most: u64::MAX })?;
         self.check_size(end)?;
-        // Zeros follow what there is of the base in its last part.
+        // In its last part, the bytes of the base are followed by zeros.
         let last = self.index(self.size);
         if !self.size.is_multiple_of(self.room.part)
             && self.index(end - 1) > last
@@ -239,7 +239,7 @@ impl Content {
         Ok(Ok(()))
     }
 
-    /// The part of an index, which need not be within the size yet.
+    /// The part with an index, which may be beyond the current size.
     fn part(&mut self, index: usize) -> &mut Part {
         if self.parts.len() <= index {
             self.parts.resize_with(index + 1, || Part::new(Place::Zeros));
@@ -247,11 +247,11 @@ impl Content {
         &mut self.parts[index]
     }
 
-    /// The extent of a part in the spool. Where the part is in memory it comes with bytes, to be
-    /// written into it before [`Content::moved`].
+    /// The extent of a part in the spool. If the part is in memory, also returns its bytes, to be
+    /// written to the extent before [`Content::moved`].
     ///
     /// # Errors
-    /// `NotInOrder` where there is no spool.
+    /// `NotInOrder` if there is no spool.
     pub fn extent(&mut self, index: usize) -> Result<(Arc<Extent>, Bytes)> {
         let spool = self.room.spool.clone();
         let part = self.part(index);
@@ -278,12 +278,12 @@ impl Content {
         Ok((Arc::new(spool.extent()), bytes))
     }
 
-    /// Notes that a part lies in this extent now.
+    /// Records that a part is in this extent now.
     pub fn moved(&mut self, index: usize, extent: Arc<Extent>) {
         self.part(index).bytes = Place::Spooled(extent);
     }
 
-    /// Notes that bytes up to `end` of the file were written into the extent of a part.
+    /// Records that bytes up to `end` of the file were written to the extent of a part.
     pub fn wrote(&mut self, index: usize, end: u64) {
         self.part(index).change += 1;
         self.size = self.size.max(end);
@@ -317,10 +317,10 @@ impl Content {
         }
     }
 
-    /// Up to `size` bytes from an offset on, as far as one part reaches and the file does.
+    /// Up to `size` bytes from an offset on, up to the end of the part and of the file.
     ///
     /// # Errors
-    /// `NotInOrder` where they have left and are kept nowhere.
+    /// `NotInOrder` if they were sent and are not kept here.
     pub fn read(&self, offset: u64, size: u64) -> Result<std::result::Result<Bytes, Need>> {
         let index = self.index(offset);
         let range = self.range(index);
@@ -345,17 +345,16 @@ impl Content {
         Ok(Ok(padded(held, wanted)))
     }
 
-    /// Cuts it off at `size`, or lets it grow by zeros. Returns what that needs first.
+    /// Truncates it to `size`, or extends it with zeros. Returns what that needs first.
     ///
     /// # Errors
-    /// `TooLarge`; `NotInOrder` where what stays of the last part has left.
+    /// `TooLarge`; `NotInOrder` if the remaining bytes of the last part were sent.
     pub fn truncate(&mut self, size: u64) -> Result<std::result::Result<(), Need>> {
         self.check_size(size)?;
         if size == self.size {
             return Ok(Ok(()));
         }
-        // Zeros are written nowhere, but those that follow bytes of the base or of a sent part in
-        // the same part.
+        // Zeros are not stored, except after bytes of the base or of a sent part in the same part.
         let last = self.index(self.size.min(size));
         let within = self.size.min(size) % self.room.part;
         if within > 0
@@ -382,7 +381,7 @@ impl Content {
         Ok(Ok(()))
     }
 
-    /// What of the base a part still consists of.
+    /// The range of the base that a part still consists of.
     pub fn base(&self, index: usize) -> Option<(Arc<Version>, Range<u64>)> {
         let part = self.parts.get(index)?;
         let (version, counts) = self.base.as_ref().filter(|_| matches!(part.bytes, Place::Base))?;
@@ -390,7 +389,7 @@ impl Content {
         Some((version.clone(), range.start..range.end.min(*counts).max(range.start)))
     }
 
-    /// Replaces the part of the base by its bytes, or by an extent that holds them.
+    /// Replaces the range of the base by its bytes, or by an extent with them.
     pub fn fetched(&mut self, index: usize, bytes: Fetched) {
         let part = self.part(index);
         if matches!(part.bytes, Place::Base) {
@@ -401,10 +400,10 @@ impl Content {
         }
     }
 
-    /// Where the bytes of the base for a part can be kept.
+    /// Where the bytes of the base for a part can be stored.
     ///
     /// # Errors
-    /// `NoSpace` where there is neither memory nor a spool.
+    /// `NoSpace` if there is neither memory nor a spool.
     pub fn place_for(&self, length: u64) -> Result<Fetched> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let memory = &self.room.memory;
@@ -417,20 +416,20 @@ impl Content {
         }
     }
 
-    /// Whether a part is whole in its place and the store has no part of these bytes, nor is it sent.
+    /// Whether a part is complete here, and its current bytes were not sent and are not being sent.
     pub fn is_to_be_sent(&self, index: usize) -> bool {
         self.parts.get(index).is_none_or(|part| part.sent != Some(part.change))
     }
 
-    /// Whether a part was never sent, in no version.
+    /// Whether no version of a part was ever sent.
     pub fn is_unsent(&self, index: usize) -> bool {
         self.parts.get(index).is_some_and(|part| part.sent.is_none())
     }
 
-    /// What to send of a part, which counts as being sent from now on. Returns its change too.
+    /// What to send for a part, which counts as being sent from now on. Also returns its change.
     ///
     /// # Errors
-    /// `NotInOrder` where its bytes have left with another upload.
+    /// `NotInOrder` if its bytes were sent with another upload.
     pub fn send(&mut self, index: usize) -> Result<(u64, Source)> {
         let range = self.range(index);
         let length = (range.end - range.start) as usize;
@@ -467,19 +466,19 @@ impl Content {
         Ok((part.change, source))
     }
 
-    /// Forgets the bytes of a part that is being sent, where there is no spool.
+    /// Drops the bytes of a part that is being sent, if there is no spool.
     pub fn forget(&mut self, index: usize) {
         self.part(index).bytes = Place::Sent;
     }
 
-    /// Notes that the store has a part as of this change.
+    /// Records that the store has a part as of this change.
     pub fn stored(&mut self, index: usize, change: u64, stored: store::write::Part) {
         if let Some(part) = self.parts.get_mut(index) {
             part.stored = Some((change, stored));
         }
     }
 
-    /// Notes that a part could not be sent, or belongs to an upload that is no more.
+    /// Records that a part could not be sent, or belongs to an upload that no longer exists.
     pub fn unsent(&mut self, index: usize) {
         if let Some(part) = self.parts.get_mut(index) {
             part.sent = None;
@@ -487,7 +486,7 @@ impl Content {
         }
     }
 
-    /// All parts as the store has them; `None` where one is missing or has changed since.
+    /// All uploaded parts; `None` if one is missing or has changed since.
     pub fn all_stored(&self) -> Option<Vec<store::write::Part>> {
         let stored = |part: &Part| match &part.stored {
             Some((change, stored)) if *change == part.change => Some(stored.clone()),
@@ -497,13 +496,13 @@ impl Content {
         (all.len() == self.count()).then_some(all)
     }
 
-    /// No upload has the parts any more.
+    /// Records that no upload has the parts any more.
     pub fn all_unsent(&mut self) {
         (0..self.parts.len()).for_each(|index| self.unsent(index));
     }
 
-    /// After a commit: what was of the base before is of this version, at the same offsets, and so is
-    /// what is kept nowhere else.
+    /// After a commit: parts of the old base, and parts that are not kept here, are now in this
+    /// version, at the same offsets.
     pub fn committed(&mut self, version: Arc<Version>) {
         self.all_unsent();
         for part in &mut self.parts {
@@ -521,7 +520,7 @@ impl Part {
     }
 }
 
-/// Bytes of the base, and where they are kept.
+/// Bytes of the base, and where they are stored.
 #[derive(Debug)]
 pub enum Fetched {
     Memory(BytesMut, Permit),
@@ -538,7 +537,7 @@ impl Room {
 }
 
 impl Sealed {
-    /// The bytes to be changed again: copied where they are being sent.
+    /// Makes the bytes changeable again: they are copied if they are being sent.
     fn open(self, room: &Room) -> std::result::Result<(BytesMut, Permit), Sealed> {
         let Sealed { bytes, _memory } = self;
         match Arc::try_unwrap(_memory) {

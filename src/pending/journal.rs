@@ -1,12 +1,13 @@
-//! The multipart uploads under way, on disk, so that the next mount of the bucket can abort those
-//! that a crash has left.
+//! The multipart uploads in progress, on disk, so that the next mount of the bucket can abort those
+//! left by a crash.
 //!
-//! Each mount has a file of its own, and a lock on it (flock(2)) that ends with the process, however
-//! that ends. A file without a lock has lost its owner: the next mount takes over what is in it, under
-//! that lock, so that of several mounts one does. Files of other users or buckets are left alone, and
-//! no link is followed, for the directory may be one that all may write to, such as /var/tmp.
+//! Each mount has its own file, and a lock on it (flock(2)) that ends with the process, however it
+//! ends. A file without a lock has no owner any more: the next mount locks it and takes over its
+//! uploads, so that only one of several mounts does. Files of other users or buckets are left
+//! alone, and no link is followed, since all users may be able to write to the directory, such as
+//! /var/tmp.
 //!
-//! Owns these files. Knows no store: the caller aborts. All calls block as long as the disk does.
+//! Owns these files. Knows no store: the caller aborts the uploads. All calls block on the disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -21,24 +22,24 @@ use sha2::{Digest, Sha256};
 
 use crate::store::write::Upload;
 
-/// Bytes from which on a file is written anew, without the uploads that have ended: it does not grow
-/// without limit where there is always one under way.
+/// A file longer than this is written anew without the uploads that have ended, so that it does not
+/// grow without limit if one is always in progress.
 const LONG: u64 = 1 << 20;
 
-/// The first line of a file. A file with another one is of another version of expirefs.
+/// The first line of a file. A file with another first line belongs to another version of expirefs.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Header {
     format: u32,
-    /// What the uploads are of: a bucket, at an endpoint.
+    /// The bucket of the uploads, and its endpoint.
     of: String,
 }
 
 const FORMAT: u32 = 1;
 
-/// How often a mount that starts at the same moment may be faster.
+/// How often another mount that starts at the same moment may win.
 const TRIES: usize = 100;
 
-/// A further line. It is appended; one that a crash has cut off is ignored.
+/// A later line. Lines are appended; a line truncated by a crash is ignored.
 #[derive(Serialize, Deserialize)]
 struct Line {
     event: Event,
@@ -66,24 +67,24 @@ pub struct Journal {
 #[derive(Debug)]
 struct State {
     own: Own,
-    /// In the file, and not ended. Few: a position is searched for.
+    /// Uploads in the file that have not ended. There are few, so a linear search is enough.
     open: Vec<Upload>,
 }
 
 impl Journal {
-    /// Begins a journal in this directory, and takes over the uploads of those whose owner has died.
-    /// They stay on record until [`Journal::ended`]. `identity` names bucket and endpoint.
+    /// Begins a journal in this directory, and takes over the uploads in journals whose owner has
+    /// died. They stay recorded until [`Journal::ended`]. `identity` names bucket and endpoint.
     ///
-    /// Holds one descriptor more until it returns.
+    /// Uses one more descriptor until it returns.
     ///
     /// # Errors
-    /// Where the directory cannot be read, or no file in it be written or locked.
+    /// If the directory cannot be read, or no file in it can be written or locked.
     pub fn open(dir: &Path, identity: &str) -> io::Result<(Journal, Vec<Upload>)> {
         let place = Place::new(dir, identity);
         let mut state = State { own: place.create(&[])?, open: Vec::new() };
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            // Ours has a lock, like that of any mount that lives.
+            // Our own file is locked, like that of any live mount.
             let is_one = entry.file_name().to_string_lossy().starts_with(&place.prefix);
             let Some(orphan) = is_one.then(|| place.orphan(&entry.path())).flatten() else {
                 continue;
@@ -94,7 +95,7 @@ impl Journal {
                     state.began(&upload)?;
                 }
             }
-            // Its lock is held until it is gone. If it stays, its uploads are aborted twice.
+            // Its lock is held until it is removed. If it stays, its uploads are aborted twice.
             let _ = fs::remove_file(entry.path());
             drop(orphan.file);
         }
@@ -102,10 +103,10 @@ impl Journal {
         Ok((Journal { place, state: Mutex::new(state) }, left))
     }
 
-    /// Notes an upload; to be called before its first part leaves.
+    /// Records an upload; to be called before its first part is sent.
     ///
     /// # Errors
-    /// Where the file cannot be written. The upload is not noted then.
+    /// If the file cannot be written. The upload is not recorded then.
     pub fn began(&self, upload: &Upload) -> io::Result<()> {
         let mut state = self.state();
         // systemd-tmpfiles removes from /var/tmp what has not been written to for 30 days.
@@ -115,11 +116,11 @@ impl Journal {
         state.began(upload)
     }
 
-    /// Notes that an upload is complete or aborted.
+    /// Records that an upload is complete or aborted.
     ///
     /// # Errors
-    /// Where the file cannot be written. The next mount aborts the upload once more then, which does
-    /// no harm.
+    /// If the file cannot be written. Then the next mount aborts the upload once more, which is
+    /// harmless.
     pub fn ended(&self, upload: &Upload) -> io::Result<()> {
         let mut state = self.state();
         let Some(index) = state.open.iter().position(|open| open == upload) else {
@@ -160,12 +161,12 @@ impl Drop for Journal {
     }
 }
 
-/// Where the journals of a bucket lie.
+/// Where the journals of a bucket are.
 #[derive(Debug)]
 struct Place {
     dir: PathBuf,
     identity: String,
-    /// What their names begin with: no identity, which may be too long for a name.
+    /// The prefix of their names: a hash, since the identity may be too long for a name.
     prefix: String,
 }
 
@@ -177,7 +178,7 @@ impl Place {
         Place { dir: dir.to_owned(), identity: identity.to_owned(), prefix }
     }
 
-    /// Makes a file, locks it and notes these uploads in it.
+    /// Makes a file, locks it and records these uploads in it.
     fn create(&self, open: &[Upload]) -> io::Result<Own> {
         // A mount that starts at this moment may find the file before it is locked, and remove it.
         let locked = (0..TRIES).find_map(|_| self.create_and_lock().transpose());
@@ -230,7 +231,7 @@ impl Place {
         file.read_to_end(&mut bytes).ok()?;
         let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
         let header = lines.next().unwrap_or_default();
-        // Its owner died before the first line was written, and had begun nothing.
+        // Its owner died before the first line was written, so it had begun no upload.
         if header.ends_with(b"\n") {
             let header: Header = serde_json::from_slice(header).ok()?;
             if header != (Header { format: FORMAT, of: self.identity.clone() }) {
@@ -279,7 +280,7 @@ impl Own {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         if let Err(error) = self.file.write_all(&bytes) {
-            // The next line is not to follow half of this one.
+            // The next line must not follow half of this one.
             let _ = self.file.set_len(self.length);
             return Err(error);
         }
@@ -311,9 +312,12 @@ fn is_gone(file: &File) -> bool {
     file.metadata().is_ok_and(|meta| meta.nlink() == 0)
 }
 
-/// For a name that nobody else can have taken.
+/// For a name that cannot be taken by others.
 fn random() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "names of files in a directory open to all")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "names of files in a directory that others may write to"
+    )]
     RandomState::new().hash_one(())
 }
 
@@ -345,8 +349,8 @@ mod tests {
         Journal::open(dir.path(), BUCKET).unwrap()
     }
 
-    /// A journal of these uploads whose owner has died. (Dropped with uploads under way it leaves
-    /// what a crash leaves: its file, without a lock.)
+    /// A journal of these uploads whose owner has died. (Dropped with uploads in progress it leaves
+    /// the same as a crash: its file, without a lock.)
     fn orphan(dir: &TempDir, which: impl IntoIterator<Item = usize>) {
         let place = Place::new(dir.path(), BUCKET);
         drop(place.create(&uploads(which)).unwrap());
@@ -357,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_leaves_what_has_not_ended_to_the_next_mount() {
+    fn uploads_left_by_a_crash_are_taken_over_by_the_next_mount() {
         let dir = dir();
         let (journal, left) = open(&dir);
         assert_eq!(left, []);
@@ -367,7 +371,7 @@ mod tests {
         let (journal, left) = open(&dir);
         assert_eq!(left, uploads([0, 2]));
         assert_eq!(files(&dir).len(), 1, "taken over");
-        // Until they have ended they are handed on.
+        // Until they have ended they are passed on.
         journal.ended(&upload(0)).unwrap();
         drop(journal);
         let (journal, left) = open(&dir);
@@ -378,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_off_anywhere_has_what_was_noted_by_then() {
+    fn a_truncated_file_has_the_lines_before_the_cut() {
         let source = dir();
         let (journal, _) = open(&source);
         let mut noted = vec![(0, vec![])];
@@ -398,14 +402,14 @@ mod tests {
             let copy = dir.path().join(path.file_name().unwrap());
             fs::write(&copy, &bytes[..length]).unwrap();
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
-            // A line counts once it is there but for its line break.
+            // A line counts once it is complete, even without its line break.
             let (_, wanted) = noted.iter().rfind(|(end, _)| *end <= length as u64 + 1).unwrap();
             assert_eq!(&open(&dir).1, wanted, "{length} bytes");
         }
     }
 
     #[test]
-    fn a_journal_that_lives_is_left_alone() {
+    fn a_journal_in_use_is_left_alone() {
         let dir = dir();
         let (first, _) = open(&dir);
         first.began(&upload(1)).unwrap();
@@ -416,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn of_mounts_that_start_at_one_time_one_takes_an_upload_over() {
+    fn only_one_of_concurrent_mounts_takes_an_upload_over() {
         for _ in 0..20 {
             let dir = dir();
             (0..10).for_each(|n| orphan(&dir, [2 * n, 2 * n + 1]));
@@ -452,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_may_have_planted_is_left_alone() {
+    fn files_of_others_are_left_alone() {
         let (dir, elsewhere) = (dir(), dir());
         let name =
             |n: &str| dir.path().join(format!("{}{n}", Place::new(dir.path(), BUCKET).prefix));
@@ -502,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_gone_is_made_anew() {
+    fn a_deleted_file_is_made_again() {
         let dir = dir();
         let (journal, _) = open(&dir);
         journal.began(&upload(1)).unwrap();

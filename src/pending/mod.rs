@@ -1,8 +1,8 @@
 //! A pending file: one that is being written, until its commit makes it an object.
 //!
-//! Owns its bytes, the parts of it that have left for the store, and the decision what a commit may
-//! replace. One lock orders its operations: a write during a commit waits for the commit. Knows
-//! nothing of inodes, of handles or of the kernel; who calls decides when to commit.
+//! Owns its bytes, its uploaded parts, and the decision what a commit may replace. One lock orders
+//! its operations: a write during a commit waits for the commit. Knows nothing of inodes, handles
+//! or the kernel; the caller decides when to commit.
 
 mod commit;
 mod content;
@@ -32,10 +32,10 @@ use crate::error::{Error, Result};
 use crate::expiry::{self, Ttl};
 use crate::store::{Object, Version};
 
-/// Bytes of the base that are fetched with one call of the store's content into the spool.
+/// Bytes of the base that are written to the spool at once.
 const PIECE: usize = 1 << 20;
 
-/// When what is written ends, where a program has said so (`user.expirefs.ttl`, `.expires`).
+/// The expiry of a file, if a program has set it (`user.expirefs.ttl`, `.expires`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     After(Ttl),
@@ -46,7 +46,7 @@ pub enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It has changes that no commit has.
+    /// It has uncommitted changes.
     Writing,
     Committing,
     /// All its bytes are in an object.
@@ -62,13 +62,13 @@ pub struct Pending {
     key: Mutex<Arc<str>>,
     /// Open handles that may write.
     handles: AtomicUsize,
-    /// Bytes, in parts that have left too.
+    /// Bytes, including those of sent parts.
     size: AtomicU64,
     /// Seconds since 1970 of the last change, by the store's clock.
     modified: AtomicU64,
     committing: AtomicBool,
     began: Instant,
-    /// What others may read without waiting.
+    /// What others can read without waiting.
     shown: Mutex<Shown>,
     inner: tokio::sync::Mutex<Inner>,
 }
@@ -89,19 +89,19 @@ struct Inner {
     dirty: bool,
     /// Bytes were written since the last commit: it was not only created or emptied.
     written: bool,
-    /// Sticky: each later operation answers the same.
+    /// Sticky: each later operation fails with it.
     failed: Option<Error>,
-    /// Its name is gone: nothing is committed.
+    /// Its name was removed: nothing is committed.
     unlinked: bool,
     upload: Option<Ongoing>,
-    /// The object that it was committed as last.
+    /// The object of its last commit.
     committed: Option<Object>,
 }
 
-/// What a program has done to a file that a commit depends on.
+/// The operation of a program that may require a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closing {
-    /// Its opener has closed it, and may close it again.
+    /// The process that opened it has closed a descriptor, and may close more.
     Flush,
     /// fsync(2), rename(2), truncate(2), or its last handle was closed.
     Now,
@@ -120,7 +120,7 @@ impl Pending {
         Pending::new(writer, key, content, wanted, true)
     }
 
-    /// An edit of a version, unchanged so far. Nothing is fetched yet.
+    /// An edit of a version, unchanged so far. Fetches nothing yet.
     pub fn edit(writer: &Arc<Writer>, version: &Arc<Version>) -> Arc<Pending> {
         let content = Content::of(writer.room.clone(), version.clone());
         let wanted = Wanted::Edit(version.clone());
@@ -169,12 +169,12 @@ impl Pending {
         self.size.load(Ordering::Relaxed)
     }
 
-    /// A handle that may write was opened.
+    /// Records that a handle that may write was opened.
     pub fn opened(&self) {
         self.handles.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// One was closed. Returns whether it was the last.
+    /// Records that one was closed. Returns whether it was the last.
     pub fn closed(&self) -> bool {
         self.handles.fetch_sub(1, Ordering::SeqCst) == 1
     }
@@ -234,7 +234,7 @@ impl Pending {
         self.modified.store(since.as_secs(), Ordering::Relaxed);
     }
 
-    /// Writes, if that needs no wait.
+    /// Writes, if that is possible without waiting.
     pub fn try_write(&self, offset: u64, bytes: &[u8]) -> Option<Result<()>> {
         let mut inner = self.inner.try_lock().ok()?;
         if let Some(error) = &inner.failed {
@@ -245,13 +245,13 @@ impl Pending {
                 self.wrote(&mut inner, bytes.len());
                 Some(Ok(()))
             }
-            // What was written is written again.
+            // The bytes written so far are written again.
             Ok(_) => None,
             Err(error) => Some(Err(self.refuse(&mut inner, error))),
         }
     }
 
-    /// Writes bytes at an offset. Waits for room, and for what the place needs of the base.
+    /// Writes bytes at an offset. Waits for room, and for bytes of the base if needed.
     ///
     /// # Errors
     /// `NoSpace`, `TooLarge`, `NotInOrder`, those of reading the base, and the first failure of this
@@ -285,7 +285,7 @@ impl Pending {
         self.show(inner);
     }
 
-    /// Provides what a write needs, and writes where that is the spool. Returns how many bytes.
+    /// Provides what a write needs, and writes if that is the spool. Returns how many bytes.
     async fn write_by(
         &self,
         inner: &mut Inner,
@@ -317,7 +317,7 @@ impl Pending {
                         inner.content.wrote(index, offset + length as u64);
                         Ok(length)
                     }
-                    // Others may give memory back.
+                    // Others may release memory.
                     Err(Error::NoSpace(why)) => {
                         // All of the part: what it has in the spool goes back to memory.
                         let held = inner.content.spooled(index);
@@ -363,7 +363,7 @@ impl Pending {
         })
     }
 
-    /// Fetches what a part still has of the base.
+    /// Fetches the range of the base that a part still consists of.
     async fn fetch(&self, inner: &mut Inner, index: usize) -> Result<()> {
         let Some((version, range)) = inner.content.base(index) else { return Ok(()) };
         let mut place = inner.content.place_for(range.end - range.start)?;
@@ -390,7 +390,7 @@ impl Pending {
     /// Up to `size` bytes from an offset on; fewer at the end of the file only.
     ///
     /// # Errors
-    /// `NotInOrder` where they have left and are kept nowhere; those of reading the base.
+    /// `NotInOrder` if they were sent and are not kept here; those of reading the base.
     pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
         let mut inner = self.inner.lock().await;
         let size = u64::from(size).min(inner.content.size().saturating_sub(offset));
@@ -426,7 +426,7 @@ impl Pending {
         })
     }
 
-    /// Cuts the file off at `size`, or lets it grow by zeros.
+    /// Truncates the file to `size`, or extends it with zeros.
     ///
     /// # Errors
     /// Those of writing.
@@ -441,7 +441,7 @@ impl Pending {
                         inner.dirty = true;
                         self.note_change();
                     }
-                    // What was only emptied may be about to be written.
+                    // A file that was only emptied may be written next.
                     inner.written = size > 0 && (inner.written || before != size);
                     self.show(&inner);
                     return Ok(());
@@ -457,7 +457,8 @@ impl Pending {
         }
     }
 
-    /// Empties a file that was opened with O_TRUNC: whatever is under its name will be replaced.
+    /// Empties a file that was opened with O_TRUNC: its commit will replace any object under its
+    /// name.
     pub async fn empty(&self) -> Result<()> {
         self.truncate(0).await?;
         let mut inner = self.inner.lock().await;
@@ -469,7 +470,7 @@ impl Pending {
         Ok(())
     }
 
-    /// Has it end otherwise than the rules say. `None`: as they say.
+    /// Sets its expiry instead of that of the rules. `None`: as the rules say.
     pub async fn stamp(&self, end: Option<End>) -> Result<()> {
         let mut inner = self.inner.lock().await;
         self.sound(&inner)?;
@@ -481,7 +482,7 @@ impl Pending {
         Ok(())
     }
 
-    /// When it would end if it were committed now; unknown during a commit.
+    /// Its expiry if it were committed now; unknown during a commit.
     pub fn expires_now(&self) -> Option<SystemTime> {
         let inner = self.inner.try_lock().ok()?;
         self.expires_of(&inner)
@@ -495,7 +496,8 @@ impl Pending {
         }
     }
 
-    /// The name is gone: nothing will be committed. The bytes live as long as this does.
+    /// Records that the name was removed: nothing will be committed. The bytes stay until this is
+    /// dropped.
     pub async fn unlink(&self) {
         let mut inner = self.inner.lock().await;
         inner.unlinked = true;
@@ -509,9 +511,9 @@ impl Pending {
         inner.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Makes a failure the answer to all that follows.
+    /// Makes all later operations fail with this error.
     fn refuse(&self, inner: &mut Inner, error: Error) -> Error {
-        // What a program may do otherwise is no failure of the file.
+        // An error that the program can avoid is not a failure of the file.
         if !matches!(error, Error::TooLarge { .. }) {
             inner.failed.get_or_insert_with(|| error.clone());
             self.abandon(inner);
@@ -528,7 +530,7 @@ impl Pending {
         }
     }
 
-    /// Drops the upload under way.
+    /// Aborts the upload in progress.
     fn abandon(&self, inner: &mut Inner) {
         if let Some(ongoing) = inner.upload.take() {
             self.writer.abort(ongoing.into_upload());
@@ -543,11 +545,11 @@ impl Pending {
         Ok(inner.dirty && !inner.unlinked && (closing == Closing::Now || inner.written))
     }
 
-    /// Commits what there is, under its key or under a new one, which is its key from then on. `None`
-    /// where no commit is due.
+    /// Commits the file under its key, or under a new one, which is its key from then on. `None` if
+    /// no commit is due.
     ///
     /// # Errors
-    /// Of the store; `Exists`, `Stale` where its condition does not hold. They stick.
+    /// Those of the store; `Exists`, `Stale` if its condition does not hold. They are sticky.
     pub async fn commit(
         &self,
         closing: Closing,
@@ -631,18 +633,18 @@ impl Pending {
         (size <= most).then(|| inner.content.read(0, size).ok()?.ok()).flatten()
     }
 
-    /// The object it was committed as, where nothing was changed since.
+    /// The object of its last commit, if nothing has changed since.
     pub async fn committed(&self) -> Option<Object> {
         let inner = self.inner.lock().await;
         inner.committed.clone().filter(|_| !inner.dirty && inner.failed.is_none())
     }
 
-    /// The object it was committed as last, whatever has changed since.
+    /// The object of its last commit, even if it has changed since.
     pub async fn committed_ever(&self) -> Option<Object> {
         self.inner.lock().await.committed.clone()
     }
 
-    /// Notes that its object has another key and version.
+    /// Records that its object has another key and version now.
     pub async fn moved(&self, object: Object) {
         let mut inner = self.inner.lock().await;
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = object.version.key.clone();
@@ -663,7 +665,7 @@ impl Drop for Pending {
     }
 }
 
-/// Shows that a commit is under way, until it ends, also by cancellation.
+/// Marks a commit as in progress until dropped, even by cancellation.
 struct Committing<'a>(&'a AtomicBool);
 
 impl<'a> Committing<'a> {
@@ -679,7 +681,7 @@ impl Drop for Committing<'_> {
     }
 }
 
-/// Runs what blocks as reads and writes of a local disk do.
+/// Runs work that blocks on a local disk.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -770,7 +772,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// The writer of a mount that can commit nothing.
+    /// A writer whose commits all fail.
     pub fn writer() -> Arc<Writer> {
         let store = Arc::new(NoStore);
         let bucket = Bucket {
@@ -791,7 +793,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_failure_sticks() {
+    async fn the_first_failure_is_sticky() {
         let pending = Pending::create(&writer(), "d/f", Wanted::Any);
         pending.write(0, b"x").await.unwrap();
         let failed = pending.commit(Closing::Flush, None).await.unwrap_err();

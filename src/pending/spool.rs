@@ -1,8 +1,8 @@
-//! The spool: one unlinked file that holds the bytes of pending files for which there is no memory.
+//! The spool: one unlinked file with the bytes of pending files that do not fit into memory.
 //!
-//! It takes one descriptor, however many files are pending. Each [`Extent`] has a place of its own in
-//! the file, as long as a part; the file is sparse, so that only written bytes take room on the disk.
-//! All calls block as reads and writes of a local file do.
+//! It needs one descriptor, however many files are pending. Each [`Extent`] has its own place in
+//! the file, as long as a part; the file is sparse, so only written bytes use disk space. All calls
+//! block on a local disk.
 
 use std::fs::File;
 use std::io;
@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 pub struct Spool {
     file: File,
     dir: PathBuf,
-    /// Bytes that all extents may hold together (`--spool-size`).
+    /// Maximum bytes of all extents together (`--spool-size`).
     size: u64,
-    /// Bytes between the places of two extents.
+    /// Distance between the places of two extents, in bytes.
     stride: u64,
     places: Mutex<Places>,
 }
@@ -31,19 +31,19 @@ pub struct Spool {
 struct Places {
     /// Bytes in all extents.
     used: u64,
-    /// Places given back.
+    /// Places that were freed.
     free: Vec<u64>,
-    /// Places ever taken.
+    /// Number of places used so far.
     taken: u64,
 }
 
-/// A place in the spool. Dropping it frees its room on the disk.
+/// A place in the spool. Dropping it frees its disk space.
 #[derive(Debug)]
 pub struct Extent {
     spool: Arc<Spool>,
     place: u64,
-    /// Bytes up to the last one written; those between that were never written are zero. Changed
-    /// under the lock of the places.
+    /// Bytes up to the last one written; unwritten ones before it are zero. Changed under the lock
+    /// of the places.
     len: AtomicU64,
 }
 
@@ -51,8 +51,8 @@ impl Spool {
     /// A spool in the file system of `dir`, for extents of at most `stride` bytes.
     ///
     /// # Errors
-    /// Where no file without a name can be made there (`O_TMPFILE`, open(2)), nor one that is
-    /// unlinked at once.
+    /// If neither an unnamed file (`O_TMPFILE`, open(2)) nor one that is unlinked at once can be
+    /// made there.
     pub fn open(dir: &Path, size: u64, stride: u64) -> io::Result<Arc<Spool>> {
         let file = tempfile::tempfile_in(dir)?;
         let places = Mutex::default();
@@ -69,17 +69,17 @@ impl Spool {
         Extent { spool: self.clone(), place, len: AtomicU64::new(0) }
     }
 
-    /// Bytes that it may hold.
+    /// Its maximum size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Bytes that it holds.
+    /// The bytes in use.
     pub fn used(&self) -> u64 {
         self.places().used
     }
 
-    /// Bytes that may be written now: as far as its size goes, and its disk has room.
+    /// Bytes that can be written now, limited by its size and by free disk space.
     pub fn free(&self) -> u64 {
         let left = self.size.saturating_sub(self.used());
         match nix::sys::statvfs::fstatvfs(&self.file) {
@@ -112,7 +112,7 @@ impl Extent {
     /// Writes bytes at an offset of this extent.
     ///
     /// # Errors
-    /// `NoSpace` where the spool or its disk is full.
+    /// `NoSpace` if the spool or its disk is full.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let end = offset + bytes.len() as u64;
         debug_assert!(end <= self.spool.stride);
@@ -121,7 +121,7 @@ impl Extent {
         self.spool.file.write_all_at(bytes, at).map_err(|error| self.spool.failed(&error))
     }
 
-    /// Lets it grow to `end` bytes.
+    /// Extends it to `end` bytes.
     fn reserve(&self, end: u64) -> Result<()> {
         let mut places = self.spool.places();
         let more = end.saturating_sub(self.len());
@@ -134,10 +134,10 @@ impl Extent {
         Ok(())
     }
 
-    /// Fills `into` from an offset on; with zeros what was never written.
+    /// Fills `into` from an offset on; unwritten bytes are zero.
     ///
     /// # Errors
-    /// `Spool` where the disk fails.
+    /// `Spool` if the disk fails.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
         let wanted = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
         let (written, rest) = into.split_at_mut(wanted.min(into.len()));
@@ -146,7 +146,7 @@ impl Extent {
         while done < written.len() {
             let at = self.place * self.spool.stride + offset + done as u64;
             match self.spool.file.read_at(&mut written[done..], at) {
-                // Beyond the end of the file: reserved, and not written.
+                // Beyond the end of the file: reserved, but not written.
                 Ok(0) => {
                     written[done..].fill(0);
                     break;
@@ -170,13 +170,13 @@ impl Extent {
         }
     }
 
-    /// Frees the room of a range on the disk, and makes it zero.
+    /// Frees the disk space of a range, and makes it zero.
     fn punch(&self, offset: u64, len: u64) {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let at = self.place * self.spool.stride + offset;
         let (Ok(at), Ok(bytes)) = (i64::try_from(at), i64::try_from(len)) else { return };
         if fallocate(&self.spool.file, flags, at, bytes).is_err() {
-            // A file system without holes: zeros are written instead.
+            // The file system has no holes: write zeros instead.
             let zeros = vec![0; usize::try_from(len.min(1 << 20)).unwrap_or(0)];
             let mut done = 0;
             while done < len && !zeros.is_empty() {
@@ -192,7 +192,7 @@ impl Extent {
 
 impl Drop for Extent {
     fn drop(&mut self) {
-        // The place is read as zeros by whoever gets it next.
+        // The next extent at this place must read zeros.
         self.truncate(0);
         let mut places = self.spool.places();
         places.free.push(self.place);

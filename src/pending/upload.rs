@@ -1,4 +1,4 @@
-//! The multipart upload of a pending file: parts leave while the program still writes.
+//! The multipart upload of a pending file: parts are sent while the program still writes.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,19 +14,19 @@ use crate::error::{Error, Result};
 use crate::store::write::{Condition, CopyHeaders, CopyRequest, Part, SMALLEST_PART, Upload};
 use crate::store::{Content as Stream, Object};
 
-/// Parts of one file under way at one time.
+/// Parts of one file that are sent concurrently.
 const IN_FLIGHT: usize = 4;
 
 /// The largest object that one request copies (S3 API reference, CopyObject).
 const LARGEST_COPY: u64 = 5 << 30;
 
-/// How often all parts are sent anew after the store has lost the upload.
+/// How often all parts are sent again after the store has lost the upload.
 const UPLOADS: u32 = 3;
 
-/// An upload under way, and the parts that are being sent. Dropping it ends those.
+/// An upload in progress, and the parts that are being sent. Dropping it cancels those.
 pub struct Ongoing {
     upload: Upload,
-    /// When its headers went out.
+    /// When its headers were sent.
     began: SystemTime,
     expires: Option<SystemTime>,
     /// Each with its index and change.
@@ -39,7 +39,7 @@ impl Ongoing {
         &self.upload
     }
 
-    /// Parts that the store has.
+    /// Number of uploaded parts.
     pub fn sent(&self) -> usize {
         self.sent
     }
@@ -50,8 +50,8 @@ impl Ongoing {
 }
 
 impl Pending {
-    /// Sends the parts that a program has filled and left behind, up to `offset`. To be called after
-    /// the write that ended there was answered.
+    /// Sends the parts that a program has filled, up to `offset`. To be called after the write that
+    /// ended there was answered.
     pub async fn send_full_parts(&self, offset: u64) {
         let mut inner = self.inner.lock().await;
         if inner.failed.is_some() || inner.unlinked || !inner.written {
@@ -84,13 +84,13 @@ impl Pending {
             let is_full = inner.upload.as_ref().is_some_and(|it| it.parts.len() >= IN_FLIGHT);
             match (is_full, &self.writer.room.spool) {
                 (true, Some(_)) => return Ok(()),
-                // Without a spool the next write has no other place.
+                // Without a spool the next write needs its memory.
                 (true, None) => self.wait_for_one(inner).await?,
                 (false, _) => {}
             }
             self.send_part(inner, index).await?;
             match &self.writer.room.spool {
-                // Where the spool is full it stays in memory.
+                // If the spool is full it stays in memory.
                 Some(_) => _ = self.move_out(inner, index).await,
                 None => inner.content.forget(index),
             }
@@ -135,7 +135,7 @@ impl Pending {
         Ok(())
     }
 
-    /// Notes the parts that have arrived.
+    /// Records the parts that were uploaded.
     fn reap(&self, inner: &mut Inner) -> Result<()> {
         let mut ended = Vec::new();
         if let Some(ongoing) = &mut inner.upload {
@@ -154,13 +154,13 @@ impl Pending {
         }
     }
 
-    /// Sends all that the store does not have, and completes the upload.
+    /// Sends all missing parts, and completes the upload.
     pub(super) async fn commit_parts(&self, inner: &mut Inner, key: &str) -> Result<Object> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.commit_upload(inner, key).await {
-                // The upload is gone, or lost to another change: all is sent again.
+                // The upload no longer exists, or conflicts with another change: all is sent again.
                 Err(Error::NotFound | Error::Conflict(_)) if tries < UPLOADS => {
                     warn!(key, "an upload was lost, and is sent again");
                     self.abandon(inner);
@@ -209,8 +209,8 @@ impl Pending {
         Ok(self.stamp_anew(inner, object, began, expires).await)
     }
 
-    /// Rule W1: the headers of an upload are fixed when it is created, so one that took more than
-    /// half of its TTL is stamped once more.
+    /// Rule W1: the headers of an upload are fixed when it is created, so after one that took more
+    /// than half of its TTL, the Expires is set again.
     async fn stamp_anew(
         &self,
         inner: &Inner,
@@ -242,10 +242,10 @@ impl Pending {
 }
 
 impl super::Writer {
-    /// Gives an object another end: a copy onto itself, held to its ETag.
+    /// Sets another expiry of an object: a copy onto itself that requires its ETag.
     ///
     /// # Errors
-    /// `PreconditionFailed` where it was replaced. `TooLarge` for what no copy holds.
+    /// `PreconditionFailed` if it was replaced. `TooLarge` if it is too large for a copy.
     pub async fn restamp(&self, object: &Object, expires: Option<SystemTime>) -> Result<Object> {
         if object.version.size > LARGEST_COPY {
             return Err(Error::TooLarge { most: LARGEST_COPY });

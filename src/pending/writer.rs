@@ -1,4 +1,4 @@
-//! What all pending files of a mount share: the store, the limits, and the rules of what is written.
+//! What all pending files of a mount share: the store, the limits, and the rules for written files.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,20 +21,20 @@ use crate::metrics::Counter;
 use crate::name::Prefix;
 use crate::store::write::{NewHeaders, Upload, WriteStore};
 
-/// Parts of the spool that are read into memory at one time, to be sent. Beside `--buffer-memory`,
-/// because a commit must not wait for memory that other pending files hold.
+/// Parts of the spool that are read into memory concurrently, to be sent. Not part of
+/// `--buffer-memory`, since a commit must not wait for memory that other pending files hold.
 const LOADS: usize = 2;
 
-/// What is written, and how.
+/// The rules for written files.
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub prefix: Prefix,
     pub ttl: TtlRules,
-    /// Whether Content-Type goes by the name.
+    /// Whether Content-Type is set by the name.
     pub content_type_by_name: bool,
-    /// Of what is written; copies keep that of their source. None: STANDARD.
+    /// For written files; copies keep the class of their source. None: STANDARD.
     pub storage_class: Option<String>,
-    /// The bound of each request, and of each wait for room.
+    /// Time limit of each request, and of each wait for room.
     pub timeout: Duration,
 }
 
@@ -43,7 +43,7 @@ pub struct Rules {
 pub struct Commits {
     pub committed: Counter,
     pub failed: Counter,
-    /// Failures at release, which no program was told of.
+    /// Failures at release, which no program can see.
     pub untold: Counter,
     pub aborted_uploads: Counter,
     pub bytes_written: Counter,
@@ -91,7 +91,7 @@ impl Writer {
         })
     }
 
-    /// A number that no other pending file has.
+    /// A unique number for a pending file.
     pub(super) fn serial(&self) -> u64 {
         self.serials.fetch_add(1, Ordering::Relaxed)
     }
@@ -106,7 +106,7 @@ impl Writer {
         self.rules.ttl.ttl(self.path(key))
     }
 
-    /// The headers of a new object that ends at `expires`.
+    /// The headers of a new object that expires at `expires`.
     pub fn headers(&self, key: &str, expires: Option<SystemTime>) -> NewHeaders {
         let by_name = self.rules.content_type_by_name.then(|| content_type::by_name(key)).flatten();
         let content_type = by_name.map(str::to_owned);
@@ -117,14 +117,14 @@ impl Writer {
     /// A permit for a request that carries content.
     ///
     /// # Errors
-    /// `TooManyBodies` where none became free in time.
+    /// `TooManyBodies` if none became free in time.
     pub async fn body(&self) -> Result<Permit> {
         let by = Deadline::after(self.rules.timeout);
         let permit = self.bodies.acquire_for_upload(1, by.left()).await;
         permit.ok_or(Error::TooManyBodies { cap: self.bodies.cap(), waited: by.whole() })
     }
 
-    /// Begins a multipart upload, and notes it in the journal.
+    /// Begins a multipart upload, and records it in the journal.
     pub async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload> {
         let upload = self.store.create_upload(key, headers).await?;
         if let Some(journal) = &self.journal
@@ -135,7 +135,7 @@ impl Writer {
         Ok(upload)
     }
 
-    /// Notes in the journal that an upload is complete.
+    /// Records in the journal that an upload is complete.
     pub fn completed(&self, upload: &Upload) {
         if let Some(journal) = &self.journal
             && let Err(error) = journal.ended(upload)
@@ -144,7 +144,7 @@ impl Writer {
         }
     }
 
-    /// Has an upload aborted; a failure is logged.
+    /// Aborts an upload in the background; a failure is logged.
     pub fn abort(self: &Arc<Self>, upload: Upload) {
         let writer = self.clone();
         let abort = async move {
