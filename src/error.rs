@@ -76,7 +76,7 @@ pub enum Error {
     NameTooLong,
     #[error("the mount is read-only")]
     ReadOnly,
-    #[error("there is one already")]
+    #[error("a live object already has this name")]
     Exists,
     #[error("the directory is not empty: {0}")]
     NotEmpty(String),
@@ -86,9 +86,9 @@ pub enum Error {
     NotSupported(&'static str),
     #[error("directories are not renamed: copy and delete instead, as mv(1) does")]
     CrossDevice,
-    #[error("an argument that makes no sense here: {0}")]
+    #[error("invalid argument: {0}")]
     Invalid(&'static str),
-    #[error("no room left for what is written: {0}")]
+    #[error("no space left for written data: {0}")]
     NoSpace(String),
     #[error("larger than an object of this mount can be, {most} bytes (--part-size)")]
     TooLarge { most: u64 },

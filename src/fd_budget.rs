@@ -17,8 +17,8 @@ const CREDENTIALS: usize = 2;
 /// Sockets of dropped bodies that the kernel has not closed yet (≤ 20 ms).
 const CLOSING: usize = 8;
 /// `/dev/fuse`, the helper of auto-unmount, 2 epoll, 1 eventfd, 3 for signals, the index, the
-/// control socket, three of its clients and one that waits, the spool, the journal of uploads and one
-/// of a mount that has died.
+/// control socket, three of its clients and one that waits, the spool, the journal of uploads, and
+/// a journal of a dead mount.
 const DAEMON: usize = 17;
 
 /// How the descriptors of this process are divided. The sum of all parts is at most `limit`.

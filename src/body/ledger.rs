@@ -121,7 +121,7 @@ impl Ledger {
         self.cap - self.free.available_permits()
     }
 
-    /// The most units held at one time.
+    /// The highest number of units held so far.
     pub fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
     }

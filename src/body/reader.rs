@@ -331,7 +331,7 @@ impl Reader {
         Some(rest)
     }
 
-    /// Whether one handle may buffer so many bytes: at most half of the memory.
+    /// Whether one handle may buffer this many bytes: at most half of the memory.
     fn may_hold(&self, bytes: u64) -> bool {
         kib(bytes) <= self.accounts.memory.cap() / 2
     }

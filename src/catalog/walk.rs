@@ -21,7 +21,7 @@ const FIRST: u32 = 2 * PRICE;
 /// The most HEADs required for a LIST.
 const MOST: u32 = 1 << 14;
 
-/// Directories watched at one time.
+/// Maximum number of directories watched.
 const WATCHED: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ pub fn just_before(key: &str) -> String {
 mod tests {
     use super::*;
 
-    /// LISTs and HEADs of so many lookups. `known` tells which lookups a LIST answers.
+    /// LISTs and HEADs of this many lookups. `known` tells which lookups a LIST answers.
     fn cost(lookups: usize, known: impl Fn(usize, usize) -> bool) -> (usize, usize) {
         let walks = Walks::default();
         let (mut lists, mut heads, mut listed) = (0, 0, usize::MAX);

@@ -114,7 +114,7 @@ pub fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Each has a stack and a buffer of its own, and none of them waits for the store.
+/// Each has its own stack and buffer, and none of them waits for the store.
 pub fn fuse_threads(text: &str) -> Result<usize, String> {
     at_most(text, 64)
 }

@@ -89,7 +89,7 @@ impl Server {
         Ok(Server { path, clients, asked_to_unmount, waiting: Vec::new() })
     }
 
-    /// Waits until a client has asked for the mount to be unmounted.
+    /// Waits until a client has requested to unmount.
     pub async fn until_asked_to_unmount(&mut self) {
         match self.asked_to_unmount.recv().await {
             Some(client) => self.waiting.push(client),

@@ -41,7 +41,7 @@ pub fn check(dir: &Path, replace_dead: bool) -> Result<(), String> {
     }
 }
 
-/// Mounts, and serves the mount on threads of its own.
+/// Mounts, and serves the mount on its own threads.
 ///
 /// # Errors
 /// In words for the operator; nothing is mounted then.

@@ -31,7 +31,7 @@ struct Part {
     etag: ETag,
 }
 
-/// Which object is to be removed, besides what the headers say.
+/// Which object to remove, in addition to the conditions in the headers.
 #[derive(Default)]
 pub(super) struct Exactly {
     pub etag: Option<ETag>,

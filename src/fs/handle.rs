@@ -39,7 +39,7 @@ pub struct WriteHandle {
     pub ino: u64,
     /// Of the thread that opened it.
     pub pid: u32,
-    /// The process of that thread, where it can be known.
+    /// The process of that thread, if known.
     pub process: Option<u32>,
     pub pending: Arc<Pending>,
     pub writes: bool,
@@ -157,7 +157,7 @@ impl<T> Handles<T> {
         self.table().get(&number).cloned().ok_or(Error::BadHandle)
     }
 
-    /// Takes a handle out: what its open took is given back once it is dropped.
+    /// Removes a handle from the table; dropping it releases what its open acquired.
     pub fn close(&self, number: u64) -> Result<Arc<T>> {
         let handle = self.table().remove(&number).ok_or(Error::BadHandle)?;
         self.closed.notify_waiters();

@@ -26,7 +26,7 @@ pub struct Entry<'a> {
 /// An open directory.
 pub struct Directory {
     listing: Listing,
-    /// What this mount shows beside the listing, as of the last time it was read from the start.
+    /// Names that this mount shows in addition to the listing, as of the last read from the start.
     overlay: Mutex<Arc<Beside>>,
 }
 

@@ -61,7 +61,7 @@ impl Fs {
         self.writing.as_ref().ok_or(Error::ReadOnly)
     }
 
-    /// What a writable mount has, for its status.
+    /// The state of a writable mount, for `status`.
     pub fn writing_now(&self) -> Option<&Writing> {
         self.writing.as_ref()
     }
@@ -116,7 +116,7 @@ impl Fs {
         let draft = writing.overlay.draft(&key).filter(|draft| {
             let failed = draft.pending.has_failed();
             if failed {
-                // It is not shown any more, though a program may have it open.
+                // It is no longer shown, although a program may have it open.
                 writing.overlay.remove(&key, &draft.pending);
             }
             !failed
@@ -437,7 +437,7 @@ impl Fs {
                     warn!(%key, bytes = pending.size(), "a file is still being written, and is not \
                         committed: the mount is being taken down");
                 }
-                // Whoever writes on is told, and no upload is left.
+                // Later writes fail, and no upload is left behind.
                 pending.give_up(Error::ShuttingDown).await;
             } else if let Err(failed) = self.commit(&pending, Closing::Now).await {
                 writing.writer.commits.untold.add(1);

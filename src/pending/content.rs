@@ -289,8 +289,8 @@ impl Content {
         self.size = self.size.max(end);
     }
 
-    /// Gives a part memory that was waited for. `spooled`: what its extent holds, if it has one, which
-    /// it gives up.
+    /// Gives a part the memory that was waited for. `spooled`: the bytes of its extent, if it has
+    /// one, which is then freed.
     pub fn provide(&mut self, index: usize, permit: Permit, spooled: Option<BytesMut>) {
         let part = self.part(index);
         let capacity = permit.units() << 10;

@@ -522,7 +522,7 @@ impl Pending {
         error
     }
 
-    /// Ends what was not committed: all that follows fails.
+    /// Abandons uncommitted changes: all later operations fail.
     pub async fn give_up(&self, why: Error) {
         let mut inner = self.inner.lock().await;
         if inner.dirty {

@@ -69,7 +69,7 @@ pub struct Status {
     /// The store's clock minus this host's.
     pub clock_offset_ms: i64,
     pub handles_detail: Vec<HandleStatus>,
-    /// None of a read-only mount.
+    /// None for a read-only mount.
     pub writing: Option<WritingStatus>,
 }
 

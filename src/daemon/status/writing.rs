@@ -10,14 +10,14 @@ use crate::pending::State;
 use crate::process;
 use crate::shown::Shown;
 
-/// What a writable mount has pending, and has done. Field names are part of the interface.
+/// Pending files and counters of a writable mount. Field names are part of the interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WritingStatus {
-    /// What the store was seen to honour when the mount began.
+    /// Which conditions the store honoured in the test at the start of the mount.
     pub honours: Honours,
     pub committed: u64,
     pub failed: u64,
-    /// Commits that failed after the last close, which no program could be told.
+    /// Commits that failed after the last close, so that no program got the error.
     pub failed_untold: u64,
     pub uploads_aborted: u64,
     pub bytes_written: u64,
@@ -38,7 +38,7 @@ pub struct WritingStatus {
 pub struct PendingStatus {
     pub key: String,
     pub bytes: u64,
-    /// Parts that the store has already.
+    /// Parts that were uploaded.
     pub parts_sent: usize,
     pub state: State,
     pub age_s: f64,
@@ -48,7 +48,7 @@ pub struct PendingStatus {
 }
 
 impl WritingStatus {
-    /// `None` of a read-only mount.
+    /// `None` for a read-only mount.
     pub fn of(fs: &Fs) -> Option<WritingStatus> {
         let writing = fs.writing_now()?;
         let writer = &writing.writer;

@@ -80,7 +80,7 @@ pub enum Start {
 #[derive(Clone)]
 pub struct Fetch {
     next: Shared<oneshot::Receiver<Option<Arc<str>>>>,
-    /// `None` where there is no such page.
+    /// `None` if there is no such page.
     pub loaded: Shared<BoxFuture<'static, Result<Option<Arc<Loaded>>>>>,
 }
 

@@ -74,7 +74,7 @@ pub enum What {
     Listed(Version),
 }
 
-/// Where a directory handle reads from.
+/// The listing of one directory handle.
 pub struct Listing {
     source: Arc<Source>,
     // Held briefly, never while waiting.

@@ -45,8 +45,8 @@ struct Listed {
 }
 
 impl Source {
-    /// Fetches a page; `None` where there is no such page. When its LIST is answered, `answered`
-    /// gets the token of the next page.
+    /// Fetches a page; `None` if there is no such page. When its LIST is answered, `answered` gets
+    /// the token of the next page.
     pub async fn page(
         self: Arc<Self>,
         start: Start,
