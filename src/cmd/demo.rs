@@ -24,6 +24,12 @@ const BUCKET: &str = "cache";
 const SOON: Duration = Duration::from_secs(30);
 const SOON_ON_TOUR: Duration = Duration::from_secs(3);
 
+/// What the demo writes, and the rule of the mount for it.
+const WRITTEN: &str = "written.txt";
+const WRITTEN_TTL: Duration = Duration::from_secs(10);
+const TTL_RULE: &str = "--ttl-rule=written.txt=10s";
+const WRITTEN_TEXT: &str = "This file was written through the mount.\n";
+
 const README: &str = "This file has no Expires: it lives until somebody deletes it.\n";
 const PAGE: &str = "<p>This page expires in an hour.</p>\n";
 const SOON_TEXT: &str = "This file is about to expire.\n";
@@ -115,7 +121,9 @@ fn fill(bucket: &Handle, soon: SystemTime) {
 
 async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
     let dir = dir.to_string_lossy().into_owned();
-    let options = ["--no-sign-request", "--region=us-east-1", "--endpoint-url"];
+    let writing = ["--writable", "--ttl=1h", TTL_RULE];
+    let store = ["--no-sign-request", "--region=us-east-1", "--endpoint-url"];
+    let options = writing.into_iter().chain(store);
     let typed = ["expirefs", "mount", BUCKET, &dir].into_iter().chain(options).chain([endpoint]);
     let typed: Vec<&str> = typed.collect();
     tell(&format!("$ {}", typed.join(" ")))?;
@@ -143,6 +151,8 @@ A bucket with live, expired and soon-to-expire objects is mounted. Try in anothe
     cat {dir}/expired.txt            No such file or directory
     watch -n 0.2 ls {dir}            soon.txt vanishes in {left} s, at its instant
     cp {dir}/big.bin /dev/null
+    echo hello > {dir}/{WRITTEN}
+    getfattr -d {dir}/{WRITTEN}      it ends 10 s after it was written
     expirefs status {dir}
 
 {}
@@ -173,28 +183,61 @@ fn take_tour(dir: &Path) -> Result<(), String> {
         tell(&error.as_ref().map_or("it was read".to_owned(), ToString::to_string))?;
         must(name, &error.and_then(|e| e.raw_os_error()), &Some(libc::ENOENT))?;
     }
-    tell("$ touch DIR/new")?;
-    let error = fs::write(path("new"), "").err();
-    tell(&error.as_ref().map_or("it was written".to_owned(), ToString::to_string))?;
-    must("a write", &error.and_then(|e| e.raw_os_error()), &Some(libc::EROFS))?;
+    tell(&format!("$ echo ... > DIR/{WRITTEN}"))?;
+    let before = SystemTime::now();
+    fs::write(path(WRITTEN), WRITTEN_TEXT).map_err(|e| format!("{WRITTEN}: {e}"))?;
+    let written = fs::read_to_string(path(WRITTEN)).map_err(|e| format!("{WRITTEN}: {e}"))?;
+    must(WRITTEN, &written.as_str(), &WRITTEN_TEXT)?;
+    let end = end_of(&path(WRITTEN))?;
+    tell(&format!("$ getfattr -n user.expirefs.expires DIR/{WRITTEN}"))?;
+    tell(&humantime::format_rfc3339_seconds(end).to_string())?;
+    let ttl = end.duration_since(before).unwrap_or_default();
+    // `Expires` has whole seconds, and is rounded up.
+    let most = WRITTEN_TTL + Duration::from_secs(3);
+    must("that it has ten seconds to live", &(ttl >= WRITTEN_TTL && ttl <= most), &true)?;
     let big = fs::read(path("big.bin")).map_err(|e| format!("big.bin: {e}"))?;
     must("big.bin", &(big.len(), big.iter().all(|b| *b == 0xA5)), &(32 << 20, true))?;
 
     let mut held = fs::File::open(path("soon.txt")).map_err(|e| format!("soon.txt: {e}"))?;
     tell("$ while ls DIR/soon.txt; do :; done")?;
-    let patience = SystemTime::now() + SOON_ON_TOUR + Duration::from_secs(5);
-    while path("soon.txt").exists() {
-        if SystemTime::now() > patience {
-            return Err("soon.txt does not vanish".to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until_gone(&path("soon.txt"), SystemTime::now() + SOON_ON_TOUR)?;
     tell("soon.txt: No such file or directory")?;
-    must("the names then", &names(dir)?, &set(["big.bin", "readme.txt", "site"]))?;
+    let then = set(["big.bin", "readme.txt", "site", WRITTEN]);
+    must("the names then", &names(dir)?, &then)?;
     let mut text = String::new();
     let read = held.rewind().and_then(|()| held.read_to_string(&mut text));
     read.map_err(|e| format!("soon.txt, opened before: {e}"))?;
-    must("soon.txt, opened before,", &text.as_str(), &SOON_TEXT)
+    must("soon.txt, opened before,", &text.as_str(), &SOON_TEXT)?;
+
+    tell(&format!("$ while ls DIR/{WRITTEN}; do :; done"))?;
+    until_gone(&path(WRITTEN), end)?;
+    let (gone, half) = (SystemTime::now(), Duration::from_millis(500));
+    must("that it was there to its end", &(gone + half >= end), &true)?;
+    tell(&format!("{WRITTEN}: No such file or directory"))?;
+    must("the names in the end", &names(dir)?, &set(["big.bin", "readme.txt", "site"]))
+}
+
+/// When a file ends, by its extended attribute.
+fn end_of(file: &Path) -> Result<SystemTime, String> {
+    let name = "user.expirefs.expires";
+    let value = xattr::get(file, name).map_err(|e| format!("{name} of {}: {e}", file.display()))?;
+    let text = String::from_utf8(value.unwrap_or_default()).unwrap_or_default();
+    humantime::parse_rfc3339(&text).map_err(|e| format!("{name}, {text:?}: {e}"))
+}
+
+/// Waits until a file is gone.
+///
+/// # Errors
+/// If it is there 5 s after its end.
+fn until_gone(file: &Path, end: SystemTime) -> Result<(), String> {
+    let patience = end + Duration::from_secs(5);
+    while file.exists() {
+        if SystemTime::now() > patience {
+            return Err(format!("{} does not vanish", file.display()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 fn check_status(mounted: &Mounted) -> Result<(), String> {

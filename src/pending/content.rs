@@ -421,9 +421,16 @@ impl Content {
         self.parts.get(index).is_none_or(|part| part.sent != Some(part.change))
     }
 
-    /// Whether no version of a part was ever sent.
-    pub fn is_unsent(&self, index: usize) -> bool {
-        self.parts.get(index).is_some_and(|part| part.sent.is_none())
+    /// Whether a part was written up to its end, and never sent, in no version.
+    pub fn is_full_and_unsent(&self, index: usize) -> bool {
+        let part = self.parts.get(index).filter(|part| part.sent.is_none());
+        let written = match part.map(|part| &part.bytes) {
+            Some(Place::Memory(bytes, _)) => bytes.len() as u64,
+            Some(Place::Sealed(sealed)) => sealed.bytes.len() as u64,
+            Some(Place::Spooled(extent)) => extent.len(),
+            _ => 0,
+        };
+        written == self.room.part
     }
 
     /// What to send for a part, which counts as being sent from now on. Also returns its change.

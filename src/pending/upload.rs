@@ -78,7 +78,7 @@ impl Pending {
         }
         self.reap(inner)?;
         for index in 0..full {
-            if !inner.content.is_unsent(index) || inner.content.base(index).is_some() {
+            if !inner.content.is_full_and_unsent(index) {
                 continue;
             }
             let is_full = inner.upload.as_ref().is_some_and(|it| it.parts.len() >= IN_FLIGHT);
