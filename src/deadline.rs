@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn errors_name_half_of_it_in_tenths_of_a_second() {
+    async fn errors_show_half_a_deadline_in_tenths_of_a_second() {
         let deadline = Deadline::after(30 * SECOND);
         tokio::time::advance(Duration::from_micros(20)).await;
         assert_eq!(deadline.half().missed().to_string(), "no answer within 15s (--timeout)");

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_say_what_is_known() {
+    fn attributes_show_what_is_cached() {
         let ours = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             pairs.iter().map(|(n, v)| (format!("{NAMESPACE}{n}"), (*v).to_owned())).collect()
         };

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_given_in_pieces_and_once() {
+    fn the_rest_is_returned_in_pieces_each_once() {
         let mut buffer = holding(0..SIZE);
         assert_eq!(buffer.surplus(SIZE), None, "it was not fetched as the rest");
         buffer.hold_rest();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_within_a_page_of_the_object_is_not_given() {
+    fn surplus_has_whole_pages_only() {
         let mut buffer = holding(0..3 * PAGE + 1);
         buffer.hold_rest();
         assert_eq!(buffer.surplus(SIZE).unwrap().0, 0..3 * PAGE);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_got_beyond_what_is_held_is_not_given_again() {
+    fn bytes_that_the_kernel_has_are_not_returned_again() {
         let mut buffer = holding(0..2 * PAGE);
         buffer.hold_rest();
         buffer.deliver(&(PAGE..9 * PAGE), PAGE);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_stays_whatever_is_read_and_other_bytes_go() {
+    fn the_rest_stays_after_any_read_and_other_bytes_are_dropped() {
         let far = 2 * PIECE..2 * PIECE + PAGE;
         let mut other = holding(0..SIZE);
         other.deliver(&far, far.start);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_is_what_was_not_delivered_and_what_is_wanted() {
+    fn missing_contains_undelivered_and_wanted_bytes() {
         let mut buffer = Buffer::default();
         assert_eq!(buffer.missing(&(5..6), SIZE), 0..SIZE);
         buffer.deliver(&(0..10 * PAGE), 0);

@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn as_many_are_parked_as_are_asked_for_and_no_more() {
+    async fn only_as_many_holders_as_needed_are_parked() {
         let ledger = Ledger::new(Unit::Body, 100, true);
         let mut holders = Vec::new();
         for _ in 0..10 {
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn units_that_are_given_back_go_to_who_waits() {
+    async fn released_units_go_to_waiters() {
         let ledger = Ledger::new(Unit::Body, 100, true);
         let busy = hold(&ledger, 90, true).await;
         assert!(ledger.try_acquire(nobody(), 20).is_none());
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_none_is_idle_an_open_waits_for_its_bound() {
+    async fn without_idle_holders_an_open_waits_until_its_limit() {
         let ledger = Ledger::new(Unit::Body, 1, true);
         let busy = hold(&ledger, 1, true).await;
         let start = tokio::time::Instant::now();
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn permits_go_round_first_come_first_served() {
+    async fn permits_are_granted_in_fifo_order() {
         let ledger = Ledger::new(Unit::Body, 1, false);
         let held =
             ledger.acquire(nobody(), 1, Buffer::default().empty(0), Duration::ZERO).await.unwrap();
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_falls_idle_goes_to_who_waits() {
+    async fn a_body_that_becomes_idle_is_parked_for_a_waiter() {
         let ledger = Ledger::new(Unit::Body, 1, true);
         let reader = hold(&ledger, 1, true).await;
         let waiter = tokio::spawn({

@@ -51,7 +51,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn nothing_is_known_before_a_telling_response() {
+    fn pace_is_unknown_before_a_long_enough_response() {
         let pace = Pace::default();
         pace.measured(64 << 10, MS);
         assert_eq!(pace.time_of(MIB), None);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_what_is_measured() {
+    fn pace_follows_measurements() {
         let pace = Pace::default();
         pace.measured(MIB, 10 * MS);
         pace.measured(2 * MIB, 60 * MS);

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn one_jump_reads_on_to_the_end_and_more_get_bounded_ranges() {
+    fn one_jump_reads_to_the_end_and_more_jumps_read_limited_ranges() {
         let (a, b, c) = (500 << 20, 100 << 20, 700 << 20);
         let to_end = |at: u64| (1 << 30) - at;
         assert_eq!(asked(&[a]), [to_end(a)]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_as_long_as_is_asked_for_at_least() {
+    fn a_range_is_at_least_as_long_as_the_read() {
         let mut pattern = Pattern::default();
         let size = 100 << 20;
         for at in [50 << 20, 10 << 20] {
@@ -124,7 +124,7 @@ mod tests {
     /// For any number of reads at any cost: the requests and the fetch of the rest take at most
     /// twice the time of the better strategy, plus one request.
     #[test]
-    fn the_rest_is_fetched_when_requests_have_cost_as_much() {
+    fn the_rest_is_fetched_once_requests_have_cost_as_much() {
         for (first_byte, transfer) in [(10, 700), (10, 5), (100, 100), (1, 0), (7, 1000)] {
             let [first_byte, transfer] = [first_byte, transfer].map(Duration::from_millis);
             for reads in 1..300 {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_grow_while_reading_goes_on() {
+    fn ranges_grow_during_sequential_reads() {
         let mut reads = vec![500 << 20, 100 << 20];
         let base = 700 << 20;
         reads.extend((0..8).map(|i| base + i * 4096));

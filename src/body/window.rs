@@ -167,7 +167,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_held_is_given_right(
+        fn held_bytes_are_returned_correctly(
             base in 0u64..1000,
             chunks in prop::collection::vec(0usize..50, 0..12),
             release in 0u64..400,

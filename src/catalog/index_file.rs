@@ -454,7 +454,7 @@ mod tests {
 
     /// Changes bytes of a small index: all entries returned are right, or none are returned.
     #[tokio::test]
-    async fn a_damaged_file_is_never_believed() {
+    async fn a_damaged_file_is_never_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
         fill(&opened(&path), 0..500);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_no_file_is_not_used() {
+    fn a_path_that_is_not_a_file_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         assert!(IndexFile::open(folder.path(), SOURCE).is_none());
         assert!(folder.path().is_dir());

@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn scattered_lookups_cost_hardly_more() {
+    fn scattered_lookups_send_few_extra_requests() {
         let (lists, heads) = cost(50_000, |_, i| i % 1000 == 999);
         let more = lists * PRICE as usize;
         assert!(lists > 0 && more * 20 < heads, "{lists} LISTs, {heads} HEADs");
     }
 
     #[test]
-    fn the_key_just_before() {
+    fn just_before_is_directly_before_the_key() {
         for key in ["d/f000123", "a", "ü", "\u{e000}", "d/x ", "\u{10000}", "z\u{1}"] {
             let before = just_before(key);
             assert!(*before < *key, "{key:?}");

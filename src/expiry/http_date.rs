@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn formatted_dates_are_parsed_back() {
         assert_eq!(format_http_date(at(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
         for seconds in [-1, 0, NOW, 253_402_300_799] {
             assert_eq!(http_date(&format_http_date(at(seconds)), at(NOW)), Some(at(seconds)));

@@ -83,7 +83,7 @@ pub(crate) mod tests {
     pub const NOW: i64 = 1_795_430_000; // 2026-11-23
 
     #[test]
-    fn an_object_is_absent_from_its_instant_on() {
+    fn an_expired_object_is_absent_from_its_expiry_on() {
         let expiry = Expiry::At(at(NOW));
         let nano = Duration::from_nanos(1);
         assert_eq!(expiry.at(at(NOW) - nano), Presence::Live { left: Some(nano) });

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_rounded_up_to_a_second() {
+    fn expiry_is_rounded_up_to_a_second() {
         let nano = Duration::from_nanos(1);
         let table = [
             (at(NOW), 60, NOW + 60),

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turns_in_use_are_removed_when_they_are_given_back() {
+    async fn permits_in_use_are_removed_when_they_are_returned() {
         let gate = Gate::new(8);
         let mut taken: Vec<_> = (0..8).filter_map(|_| gate.turn().now_or_never()).collect();
         gate.throttled();

@@ -433,7 +433,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_rounded_up_to_a_second() {
+    fn expiry_is_rounded_up_to_a_second() {
         for (nanos, secs) in [(0, 7), (1, 8), (999_999_999, 8)] {
             let at = UNIX_EPOCH + Duration::new(7, nanos);
             assert_eq!(rounded_up(at), DateTime::from_secs(secs));

@@ -21,7 +21,7 @@ impl Rig {
 }
 
 #[tokio::test]
-async fn each_prefix_leads_to_what_was_there() {
+async fn replaying_each_prefix_gives_the_contents_at_that_time() {
     let rig = Rig::new().await;
     rig.handle.put("bkt", "first", Object::new("first").expires("never"));
     rig.handle.keep_mutations();
@@ -102,7 +102,7 @@ async fn each_prefix_leads_to_what_was_there() {
 }
 
 #[tokio::test]
-async fn what_changes_nothing_is_not_in_the_log() {
+async fn requests_without_effect_are_not_logged() {
     let rig = Rig::new().await;
     rig.put("k").send().await.unwrap();
     assert_eq!(rig.log(), []);

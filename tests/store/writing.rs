@@ -164,7 +164,7 @@ async fn a_new_expiry_keeps_all_other_headers() {
 
 /// Parts, the completion and deletes have none of it: S3 refuses some of these headers there.
 #[tokio::test(flavor = "multi_thread")]
-async fn new_objects_and_copies_have_what_they_are_to_have_alike() {
+async fn new_objects_and_copies_get_the_settings_of_the_mount() {
     const HEADERS: [&str; 3] = [
         "x-amz-server-side-encryption",
         "x-amz-server-side-encryption-aws-kms-key-id",
