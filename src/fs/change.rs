@@ -14,7 +14,7 @@ use crate::catalog::Known;
 use crate::error::{Error, Result};
 use crate::expiry::{self, Presence, Touch, Ttl};
 use crate::name::Prefix;
-use crate::pending::{Closing, End, Pending, Wanted};
+use crate::pending::{Closing, CommittedAs, End, Held, Pending, Wanted};
 use crate::store::write::{Condition, NewHeaders};
 use crate::store::{ListRequest, Object, Pages, Version};
 
@@ -54,9 +54,7 @@ impl Fs {
         let writing = self.writing()?;
         let key = self.new_key(parent, name)?;
         if let Some(Draft { pending, origin }) = writing.overlay.take(&key) {
-            let committed = pending.committed_ever().await;
-            pending.unlink().await;
-            let in_store = committed.map(|object| object.version);
+            let in_store = pending.unlink().await.map(|object| object.version);
             let in_store = in_store.or_else(|| origin.map(|file| (*file.version).clone()));
             if let Some(version) = in_store {
                 self.delete(version).await?;
@@ -132,19 +130,28 @@ impl Fs {
                 Err(error) => return Err(error),
             }
         }
-        match writing.overlay.draft(&source) {
+        // What is pending under the new name is not committed there any more. The kernel renames one
+        // file of a directory at a time, so that none waits for another that waits for it.
+        let held = match &at_target {
+            Some(draft) => Some(draft.pending.hold().await),
+            None => None,
+        };
+        let is_gone = match writing.overlay.draft(&source) {
             Some(draft) => self.rename_pending(draft, &source, &target, to.0, replace).await?,
             None => self.rename_file(&source, &target, replace).await?,
+        };
+        held.map(Held::unlink);
+        if let Some(Draft { pending, .. }) = &at_target {
+            writing.overlay.remove(&target, pending);
         }
-        // A pending file under the new name has lost its name.
-        if let Some(Draft { pending, .. }) = at_target {
-            writing.overlay.remove(&target, &pending);
-            pending.unlink().await;
+        match is_gone {
+            true => self.removed(&source),
+            false => self.catalog.forget(&source),
         }
-        self.removed(&source);
         Ok(())
     }
 
+    /// Returns whether nothing is left under the old name.
     async fn rename_pending(
         &self,
         draft: Draft,
@@ -152,36 +159,41 @@ impl Fs {
         target: &str,
         parent: u64,
         replace: Replace,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let writing = self.writing()?;
         let Draft { pending, origin } = draft;
         let wanted = match replace {
             Replace::Yes => Wanted::Any,
             Replace::No => Wanted::New,
         };
-        let before = pending.committed_ever().await;
-        let before = before.or_else(|| origin.as_ref().map(|file| file.object()));
-        match pending.commit(Closing::Now, Some((target, Some(wanted)))).await {
-            Ok(Some(object)) => {
+        let origin = origin.map(|file| file.object());
+        // What was sent under the old name and is kept nowhere else is committed there first.
+        if pending.has_left().await {
+            self.commit(&pending, Closing::Now).await?;
+        }
+        let is_gone = match pending.commit_as(target, wanted).await {
+            Ok(CommittedAs { object: Some(object), before }) => {
                 self.committed(&pending, object).await;
-                // The object under the old name is deleted.
-                if let Some(object) = before {
-                    self.delete_source(object.version).await;
+                // What was under the old name goes.
+                match before.or(origin) {
+                    Some(object) => self.delete_source(object.version).await,
+                    None => true,
                 }
             }
             // Nothing has changed since it was committed: a rename in the store.
-            Ok(None) => {
-                let object = before.ok_or(Error::Stale)?;
-                let object = self.move_object(&object, target, replace).await?;
+            Ok(CommittedAs { object: None, before }) => {
+                let object = before.or(origin).ok_or(Error::Stale)?;
+                let (object, is_gone) = self.move_object(&object, target, replace).await?;
                 self.catalog.wrote(object.clone(), bytes::Bytes::new());
                 pending.moved(object).await;
+                is_gone
             }
             Err(error) => {
                 self.commit_failed(&pending);
                 writing.overlay.remove(source, &pending);
                 return Err(error);
             }
-        }
+        };
         writing.overlay.remove(source, &pending);
         let has_writers = pending.has_writers();
         writing.overlay.insert(Draft { pending: pending.clone(), origin: None });
@@ -190,28 +202,34 @@ impl Fs {
             self.settle(ino, &pending).await;
             self.inodes.forget(ino, 1);
         }
-        Ok(())
+        Ok(is_gone)
     }
 
-    async fn rename_file(&self, source: &str, target: &str, replace: Replace) -> Result<()> {
+    /// Returns whether nothing is left under the old name.
+    async fn rename_file(&self, source: &str, target: &str, replace: Replace) -> Result<bool> {
         let file = match self.live_file(source).await {
             Ok(file) => file,
             Err(Error::IsADirectory) => return Err(Error::CrossDevice),
             Err(error) => return Err(error),
         };
         let ino = self.inodes.known_number_of_file(&file.version);
-        let object = self.move_object(&file.object(), target, replace).await?;
+        let (object, is_gone) = self.move_object(&file.object(), target, replace).await?;
         self.catalog.wrote(object.clone(), bytes::Bytes::new());
         // The same content: the kernel's pages stay valid.
         if let (Some(ino), Some(moved)) = (ino, self.file_of(object)) {
             self.inodes.rebind(ino, Node::File(moved));
         }
-        Ok(())
+        Ok(is_gone)
     }
 
-    /// Gives a version another key in the store. It keeps its expiry, unless another rule applies
-    /// to the new name.
-    async fn move_object(&self, source: &Object, target: &str, replace: Replace) -> Result<Object> {
+    /// Gives a version another key in the store. Its end goes with it, unless another rule holds for
+    /// the new name. Returns whether nothing is left under the old key, too.
+    async fn move_object(
+        &self,
+        source: &Object,
+        target: &str,
+        replace: Replace,
+    ) -> Result<(Object, bool)> {
         let writing = self.writing()?;
         let writer = &writing.writer;
         let rules = &writer.rules.ttl;
@@ -225,22 +243,20 @@ impl Fs {
             Replace::No => Wanted::New,
         };
         let object = writer.rename(source, target, &wanted, anew).await?;
-        if object.renamed {
-            return Ok(object.object);
-        }
-        self.delete_source(source.version.clone()).await;
-        Ok(object.object)
+        let is_gone = object.renamed || self.delete_source(source.version.clone()).await;
+        Ok((object.object, is_gone))
     }
 
-    /// Deletes the source of a rename. A failure is no error of the rename: both names exist then.
-    async fn delete_source(&self, version: Version) {
+    /// Deletes what was renamed. A failure is no error of the rename: both names are there. Returns
+    /// whether it is gone.
+    async fn delete_source(&self, version: Version) -> bool {
         let key = version.key.clone();
         let deleted = match self.writing() {
             Ok(writing) => writing.writer.delete(&version).await,
             Err(error) => Err(error),
         };
         match deleted {
-            Ok(()) | Err(Error::NotFound) => {}
+            Ok(()) | Err(Error::NotFound) => return true,
             Err(Error::PreconditionFailed) => {
                 info!(%key, "the source of a rename was replaced meanwhile, and stays");
             }
@@ -248,6 +264,7 @@ impl Fs {
                 warn!(%key, "the source of a rename could not be deleted: {error}");
             }
         }
+        false
     }
 
     /// Makes a directory: a marker without an expiry.
@@ -408,7 +425,12 @@ impl Fs {
                 self.catalog.forget(&file.version.key);
                 return Err(Error::Stale);
             }
-            other => other?,
+            // It may have been made.
+            Err(error) => {
+                self.catalog.forget(&file.version.key);
+                return Err(error);
+            }
+            Ok(object) => object,
         };
         self.catalog.wrote(object.clone(), bytes::Bytes::new());
         if let Some(file) = self.file_of(object) {

@@ -276,8 +276,8 @@ impl Fs {
         }
     }
 
-    async fn commit(&self, pending: &Arc<Pending>, closing: Closing) -> Result<()> {
-        match pending.commit(closing, None).await {
+    pub(super) async fn commit(&self, pending: &Arc<Pending>, closing: Closing) -> Result<()> {
+        match pending.commit(closing).await {
             Ok(Some(object)) => {
                 self.committed(pending, object).await;
                 Ok(())
@@ -301,8 +301,10 @@ impl Fs {
 
     /// Records a version that this mount has written: the next open gets it (rule W15).
     pub(super) async fn committed(&self, pending: &Pending, object: Object) {
-        let first = pending.small(self.settings.probe.size).await.unwrap_or_default();
-        self.catalog.wrote(object, first);
+        // Unlinked or renamed since: what has done that knows better.
+        if let Some(first) = pending.first(&object, self.settings.probe.size).await {
+            self.catalog.wrote(object, first);
+        }
     }
 
     /// The last write handle of a pending file was closed: commits remaining changes, and makes its
@@ -351,6 +353,10 @@ impl Fs {
                 _ => None,
             },
         };
+        // It may have been opened again meanwhile.
+        if pending.has_writers() {
+            return;
+        }
         match file {
             Some(file) => {
                 self.inodes.rebind(ino, Node::File(file));
@@ -400,12 +406,14 @@ impl Fs {
             (None, Node::Pending(pending)) => pending,
             (None, Node::File(file)) => self.edit(ino, file, size == 0).await?,
         };
-        pending.truncate(size).await?;
+        let mut changed = pending.truncate(size).await;
         if !pending.has_writers() {
-            let committed = self.commit(&pending, Closing::Now).await;
+            if changed.is_ok() {
+                changed = self.commit(&pending, Closing::Now).await;
+            }
             self.settle(ino, &pending).await;
-            committed?;
         }
+        changed?;
         self.getattr(ino)
     }
 

@@ -36,14 +36,17 @@ pub struct Content {
     room: Room,
     size: u64,
     parts: Vec<Part>,
-    /// The version being edited, and how many of its bytes count: up to the smallest size so far.
+    /// Changes of all parts so far: no two have the same number, not even of a part that was cut off
+    /// and written again while its first bytes were on their way.
+    changes: u64,
+    /// The version being edited, and how many of its bytes count: up to the least size so far.
     base: Option<(Arc<Version>, u64)>,
 }
 
 #[derive(Debug)]
 struct Part {
     bytes: Place,
-    /// Counts changes.
+    /// The number of its last change.
     change: u64,
     /// The change whose bytes were sent, or are being sent.
     sent: Option<u64>,
@@ -98,7 +101,7 @@ pub enum Source {
 impl Content {
     /// The content of a new file.
     pub fn empty(room: Room) -> Content {
-        Content { room, size: 0, parts: Vec::new(), base: None }
+        Content { room, size: 0, parts: Vec::new(), changes: 0, base: None }
     }
 
     /// The content of a version to be edited. Fetches nothing yet.
@@ -106,7 +109,7 @@ impl Content {
         let mut content = Content::empty(room);
         content.size = version.size;
         let count = content.count();
-        content.parts.resize_with(count, || Part::new(Place::Base));
+        content.parts.resize_with(count, || Part::new(Place::Base, 0));
         content.base = Some((version.clone(), version.size));
         content
     }
@@ -173,7 +176,7 @@ impl Content {
                 return Ok((done, Some(need)));
             }
             done += length;
-            self.size = self.size.max(at + length as u64);
+            self.grow(at + length as u64);
         }
         Ok((done, None))
     }
@@ -235,20 +238,39 @@ impl Content {
         }
         memory[start..end].copy_from_slice(bytes);
         part.bytes = Place::Memory(memory, permit);
-        part.change += 1;
+        self.changed(index);
         Ok(Ok(()))
     }
 
     /// The part with an index, which may be beyond the current size.
     fn part(&mut self, index: usize) -> &mut Part {
         if self.parts.len() <= index {
-            self.parts.resize_with(index + 1, || Part::new(Place::Zeros));
+            self.changes += 1;
+            let change = self.changes;
+            self.parts.resize_with(index + 1, || Part::new(Place::Zeros, change));
         }
         &mut self.parts[index]
     }
 
-    /// The extent of a part in the spool. If the part is in memory, also returns its bytes, to be
-    /// written to the extent before [`Content::moved`].
+    fn changed(&mut self, index: usize) {
+        self.changes += 1;
+        let change = self.changes;
+        self.part(index).change = change;
+    }
+
+    /// Lets the file reach to `end`, if it does not. Its last part gets longer, by zeros.
+    fn grow(&mut self, end: u64) {
+        if end > self.size {
+            let last = self.index(self.size);
+            if !self.size.is_multiple_of(self.room.part) && last < self.parts.len() {
+                self.changed(last);
+            }
+            self.size = end;
+        }
+    }
+
+    /// The extent of a part in the spool. Where the part is in memory it comes with bytes, to be
+    /// written into it before [`Content::moved`].
     ///
     /// # Errors
     /// `NotInOrder` if there is no spool.
@@ -285,8 +307,8 @@ impl Content {
 
     /// Records that bytes up to `end` of the file were written to the extent of a part.
     pub fn wrote(&mut self, index: usize, end: u64) {
-        self.part(index).change += 1;
-        self.size = self.size.max(end);
+        self.changed(index);
+        self.grow(end);
     }
 
     /// Gives a part the memory that was waited for. `spooled`: the bytes of its extent, if it has
@@ -371,7 +393,7 @@ impl Content {
                 Place::Spooled(extent) => extent.truncate(within),
                 Place::Zeros | Place::Base => {}
             }
-            part.change += 1;
+            self.changed(last);
         }
         self.size = size;
         self.parts.truncate(self.count());
@@ -508,8 +530,13 @@ impl Content {
         (0..self.parts.len()).for_each(|index| self.unsent(index));
     }
 
-    /// After a commit: parts of the old base, and parts that are not kept here, are now in this
-    /// version, at the same offsets.
+    /// Whether bytes are kept nowhere but in the upload.
+    pub fn has_left(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part.bytes, Place::Sent))
+    }
+
+    /// After a commit: what was of the base before is of this version, at the same offsets, and so is
+    /// what is kept nowhere else.
     pub fn committed(&mut self, version: Arc<Version>) {
         self.all_unsent();
         for part in &mut self.parts {
@@ -522,8 +549,8 @@ impl Content {
 }
 
 impl Part {
-    fn new(bytes: Place) -> Part {
-        Part { bytes, change: 0, sent: None, stored: None }
+    fn new(bytes: Place, change: u64) -> Part {
+        Part { bytes, change, sent: None, stored: None }
     }
 }
 

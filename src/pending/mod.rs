@@ -476,7 +476,11 @@ impl Pending {
         self.sound(&inner)?;
         inner.end = end;
         // The headers of an upload are fixed.
-        self.abandon(&mut inner);
+        let has_left = inner.content.has_left();
+        match &mut inner.upload {
+            Some(ongoing) if has_left => ongoing.is_outdated(),
+            _ => self.abandon(&mut inner),
+        }
         inner.dirty = true;
         self.show(&inner);
         Ok(())
@@ -496,14 +500,20 @@ impl Pending {
         }
     }
 
-    /// Records that the name was removed: nothing will be committed. The bytes stay until this is
-    /// dropped.
-    pub async fn unlink(&self) {
-        let mut inner = self.inner.lock().await;
-        inner.unlinked = true;
-        inner.dirty = false;
-        self.abandon(&mut inner);
-        self.show(&inner);
+    /// The name is gone: nothing will be committed. The bytes live as long as this does. Returns the
+    /// object that it was committed as last.
+    pub async fn unlink(&self) -> Option<Object> {
+        self.hold().await.unlink()
+    }
+
+    /// Lets no commit begin as long as the answer lives.
+    pub async fn hold(&self) -> Held<'_> {
+        Held { pending: self, inner: self.inner.lock().await }
+    }
+
+    /// Whether bytes are kept nowhere but in an upload under its key (`--no-spool`).
+    pub async fn has_left(&self) -> bool {
+        self.inner.lock().await.content.has_left()
     }
 
     /// The first failure of this file, if there was one.
@@ -542,33 +552,46 @@ impl Pending {
     pub async fn is_due(&self, closing: Closing) -> Result<bool> {
         let inner = self.inner.lock().await;
         self.sound(&inner)?;
-        Ok(inner.dirty && !inner.unlinked && (closing == Closing::Now || inner.written))
+        Ok(inner.is_due(closing))
     }
 
-    /// Commits the file under its key, or under a new one, which is its key from then on. `None` if
-    /// no commit is due.
+    /// Commits what there is. `None` where no commit is due.
     ///
     /// # Errors
-    /// Those of the store; `Exists`, `Stale` if its condition does not hold. They are sticky.
-    pub async fn commit(
-        &self,
-        closing: Closing,
-        rename: Option<(&str, Option<Wanted>)>,
-    ) -> Result<Option<Object>> {
+    /// Of the store; `Exists`, `Stale` where its condition does not hold. They stick.
+    pub async fn commit(&self, closing: Closing) -> Result<Option<Object>> {
         let mut inner = self.inner.lock().await;
         self.sound(&inner)?;
-        if !inner.dirty || inner.unlinked || (closing == Closing::Flush && !inner.written) {
-            return Ok(None);
+        match inner.is_due(closing) {
+            true => self.commit_locked(&mut inner).await.map(Some),
+            false => Ok(None),
         }
+    }
+
+    /// Commits what there is under a new key, which is its key from then on. Where all is committed
+    /// already, nothing is done and the key stays.
+    ///
+    /// # Errors
+    /// Those of [`Pending::commit`].
+    pub async fn commit_as(&self, key: &str, wanted: Wanted) -> Result<CommittedAs> {
+        let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        let before = inner.committed.clone();
+        if !inner.is_due(Closing::Now) {
+            return Ok(CommittedAs { object: None, before });
+        }
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
+        inner.wanted = wanted;
+        if inner.upload.as_ref().is_some_and(|upload| &*upload.upload().key != key) {
+            self.abandon(&mut inner);
+        }
+        let object = Some(self.commit_locked(&mut inner).await?);
+        Ok(CommittedAs { object, before })
+    }
+
+    async fn commit_locked(&self, inner: &mut Inner) -> Result<Object> {
         let _committing = Committing::new(&self.committing);
-        if let Some((key, wanted)) = rename {
-            *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
-            inner.wanted = wanted.unwrap_or(Wanted::Any);
-            if inner.upload.as_ref().is_some_and(|upload| &*upload.upload().key != key) {
-                self.abandon(&mut inner);
-            }
-        }
-        match self.commit_inner(&mut inner).await {
+        match self.commit_inner(inner).await {
             Ok(object) => {
                 self.writer.commits.committed.add(1);
                 inner.dirty = false;
@@ -580,12 +603,12 @@ impl Pending {
                     Wanted::Any | Wanted::New => Wanted::Any,
                 };
                 inner.committed = Some(object.clone());
-                self.show(&inner);
-                Ok(Some(object))
+                self.show(inner);
+                Ok(object)
             }
             Err(error) => {
                 self.writer.commits.failed.add(1);
-                Err(self.refuse(&mut inner, error))
+                Err(self.refuse(inner, error))
             }
         }
     }
@@ -626,11 +649,17 @@ impl Pending {
             .await
     }
 
-    /// The content of the file, if it is at most `most` bytes and in memory.
-    pub async fn small(&self, most: u64) -> Option<Bytes> {
+    /// The first bytes of an object that it was committed as: all of them where they are at most
+    /// `most`, in memory and unchanged since, else none. `None` where its name has another by now, or
+    /// none.
+    pub async fn first(&self, of: &Object, most: u64) -> Option<Bytes> {
         let inner = self.inner.lock().await;
+        if inner.unlinked || inner.committed.as_ref() != Some(of) {
+            return None;
+        }
         let size = inner.content.size();
-        (size <= most).then(|| inner.content.read(0, size).ok()?.ok()).flatten()
+        let small = !inner.dirty && size <= most;
+        Some(small.then(|| inner.content.read(0, size).ok()?.ok()).flatten().unwrap_or_default())
     }
 
     /// The object of its last commit, if nothing has changed since.
@@ -639,12 +668,7 @@ impl Pending {
         inner.committed.clone().filter(|_| !inner.dirty && inner.failed.is_none())
     }
 
-    /// The object of its last commit, even if it has changed since.
-    pub async fn committed_ever(&self) -> Option<Object> {
-        self.inner.lock().await.committed.clone()
-    }
-
-    /// Records that its object has another key and version now.
+    /// Notes that its object has another key and version.
     pub async fn moved(&self, object: Object) {
         let mut inner = self.inner.lock().await;
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = object.version.key.clone();
@@ -654,6 +678,37 @@ impl Pending {
         }
         inner.content.committed(version);
         inner.committed = Some(object);
+    }
+}
+
+impl Inner {
+    fn is_due(&self, closing: Closing) -> bool {
+        self.dirty && !self.unlinked && (closing == Closing::Now || self.written)
+    }
+}
+
+/// The outcome of [`Pending::commit_as`].
+pub struct CommittedAs {
+    /// None where no commit was due.
+    pub object: Option<Object>,
+    /// What it was committed as before.
+    pub before: Option<Object>,
+}
+
+/// A pending file that nothing happens to.
+pub struct Held<'a> {
+    pending: &'a Pending,
+    inner: tokio::sync::MutexGuard<'a, Inner>,
+}
+
+impl Held<'_> {
+    /// See [`Pending::unlink`].
+    pub fn unlink(mut self) -> Option<Object> {
+        self.inner.unlinked = true;
+        self.inner.dirty = false;
+        self.pending.abandon(&mut self.inner);
+        self.pending.show(&self.inner);
+        self.inner.committed.clone()
     }
 }
 
@@ -796,7 +851,7 @@ pub(crate) mod tests {
     async fn the_first_failure_is_sticky() {
         let pending = Pending::create(&writer(), "d/f", Wanted::Any);
         pending.write(0, b"x").await.unwrap();
-        let failed = pending.commit(Closing::Flush, None).await.unwrap_err();
+        let failed = pending.commit(Closing::Flush).await.unwrap_err();
         assert_eq!(pending.state(), State::Failed);
         assert_eq!(pending.write(1, b"y").await, Err(failed.clone()));
         assert_eq!(pending.check().await, Err(failed));

@@ -1,5 +1,6 @@
 //! The multipart upload of a pending file: parts are sent while the program still writes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -31,7 +32,12 @@ pub struct Ongoing {
     expires: Option<SystemTime>,
     /// Each with its index and change.
     parts: JoinSet<(usize, u64, Result<Part>)>,
+    /// Their indexes. Of two requests for one part the store keeps the one that it gets last, so there
+    /// is never more than one.
+    under_way: BTreeSet<usize>,
     sent: usize,
+    /// It ends otherwise than its headers say: it is stamped once more after its commit.
+    outdated: bool,
 }
 
 impl Ongoing {
@@ -46,6 +52,15 @@ impl Ongoing {
 
     pub fn into_upload(self) -> Upload {
         self.upload
+    }
+
+    /// Its end was changed.
+    pub fn is_outdated(&mut self) {
+        self.outdated = true;
+    }
+
+    fn is_under_way(&self, index: usize) -> bool {
+        self.under_way.contains(&index)
     }
 }
 
@@ -71,14 +86,16 @@ impl Pending {
     }
 
     async fn send_up_to(&self, inner: &mut Inner, offset: u64) -> Result<()> {
-        let full = inner.content.index(offset);
+        // It may have been cut off since the write.
+        let full = inner.content.index(offset.min(inner.content.size()));
         // A file of one part is one PutObject.
         if full == 0 || inner.content.size() <= self.writer.room.part {
             return Ok(());
         }
         self.reap(inner)?;
         for index in 0..full {
-            if !inner.content.is_full_and_unsent(index) {
+            let is_under_way = inner.upload.as_ref().is_some_and(|it| it.is_under_way(index));
+            if !inner.content.is_full_and_unsent(index) || is_under_way {
                 continue;
             }
             let is_full = inner.upload.as_ref().is_some_and(|it| it.parts.len() >= IN_FLIGHT);
@@ -106,7 +123,15 @@ impl Pending {
             let expires = self.expires_of(inner);
             let upload =
                 self.writer.create_upload(&key, &self.writer.headers(&key, expires)).await?;
-            inner.upload = Some(Ongoing { upload, began, expires, parts: JoinSet::new(), sent: 0 });
+            inner.upload = Some(Ongoing {
+                upload,
+                began,
+                expires,
+                parts: JoinSet::new(),
+                under_way: BTreeSet::new(),
+                sent: 0,
+                outdated: false,
+            });
         }
         let (change, source) = inner.content.send(index)?;
         let Some(ongoing) = &mut inner.upload else { return Ok(()) };
@@ -131,6 +156,7 @@ impl Pending {
             };
             (index, change, sent.await)
         };
+        ongoing.under_way.insert(index);
         ongoing.parts.spawn(send.in_current_span());
         Ok(())
     }
@@ -173,7 +199,11 @@ impl Pending {
     async fn commit_upload(&self, inner: &mut Inner, key: &str) -> Result<Object> {
         let parts = loop {
             self.reap(inner)?;
-            let next = (0..inner.content.count()).find(|i| inner.content.is_to_be_sent(*i));
+            let may_be_sent = |index: &usize| {
+                let is_under_way = inner.upload.as_ref().is_some_and(|it| it.is_under_way(*index));
+                inner.content.is_to_be_sent(*index) && !is_under_way
+            };
+            let next = (0..inner.content.count()).find(may_be_sent);
             let in_flight = inner.upload.as_ref().map_or(0, |ongoing| ongoing.parts.len());
             match next {
                 Some(index) if in_flight < IN_FLIGHT => self.send_part(inner, index).await?,
@@ -204,8 +234,11 @@ impl Pending {
             })
             .await?;
         writer.completed(upload);
-        let (began, expires) = (ongoing.began, ongoing.expires);
+        let (began, expires, outdated) = (ongoing.began, ongoing.expires, ongoing.outdated);
         inner.upload = None;
+        if outdated {
+            return writer.restamp(&object, self.expires_of(inner)).await;
+        }
         Ok(self.stamp_anew(inner, object, began, expires).await)
     }
 
@@ -285,6 +318,9 @@ fn note(
     part: std::result::Result<(usize, u64, Result<Part>), tokio::task::JoinError>,
 ) -> Result<()> {
     let (index, change, sent) = part.map_err(|error| Error::Defect(error.to_string()))?;
+    if let Some(ongoing) = &mut inner.upload {
+        ongoing.under_way.remove(&index);
+    }
     match sent {
         Ok(part) => {
             inner.content.stored(index, change, part);

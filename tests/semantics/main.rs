@@ -12,27 +12,34 @@ mod names;
 mod probes;
 mod scattered;
 mod walks;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use expirefs::body::{Accounts, Patience};
+use expirefs::body::{Accounts, Ledger, Patience, Unit};
 use expirefs::bucket::Bucket;
+use expirefs::bucket::honours::Honours;
 use expirefs::catalog::Trust;
 use expirefs::catalog::index::Index;
 use expirefs::catalog::probe;
 use expirefs::clock::Clock;
 use expirefs::error::{Error, Result};
-use expirefs::expiry::{Policy, format_http_date};
+use expirefs::expiry::{Policy, Touch, Ttl, TtlRules, format_http_date};
+use expirefs::fs::change::Replace;
 use expirefs::fs::inode::ROOT;
 use expirefs::fs::listing::{self, Exactness};
-use expirefs::fs::{Attr, Fs, Kind, Lookup, Settings};
+use expirefs::fs::{Attr, Fs, Kind, Lookup, OpenMode, Overlay, Settings, Writing};
+use expirefs::glob::{Glob, Globs};
 use expirefs::metrics::Metrics;
-use expirefs::name::Prefix;
+use expirefs::name::{self, Prefix};
+use expirefs::pending::journal::Journal;
+use expirefs::pending::{self, Room, Spool, Writer};
 use futures_util::FutureExt;
 use memory::{Memory, start};
 
@@ -53,6 +60,8 @@ pub struct Rig {
     pub metrics: Arc<Metrics>,
     pub accounts: Accounts,
     pub fs: Arc<Fs>,
+    /// None of a read-only mount.
+    pub writer: Option<Arc<Writer>>,
     /// The lookup count of each inode that the kernel has not forgotten.
     told: Mutex<BTreeMap<u64, u64>>,
 }
@@ -74,6 +83,95 @@ pub struct Make {
     pub index: usize,
     pub policy: Policy,
     pub settings: Settings,
+    /// None: read-only.
+    pub writing: Option<MakeWriting>,
+}
+
+/// What a writable rig is made with beside that.
+pub struct MakeWriting {
+    /// Bytes of a part.
+    pub part: u64,
+    /// Bytes in memory, of all pending files.
+    pub memory: usize,
+    /// Bytes in the spool; none: there is none.
+    pub spool: Option<u64>,
+    pub honours: Honours,
+    pub ttl: Ttl,
+    /// Patterns and what holds for them.
+    pub ttl_rules: Vec<(&'static str, Ttl)>,
+    pub stage: Vec<&'static str>,
+    pub touch: Touch,
+    pub strict: bool,
+    pub journal: Option<Journal>,
+}
+
+/// Bytes of a part of a writable rig.
+pub const PART: usize = 64 << 10;
+
+impl Default for MakeWriting {
+    fn default() -> MakeWriting {
+        MakeWriting {
+            part: PART as u64,
+            memory: 16 * PART,
+            spool: Some(1 << 30),
+            honours: Honours::ALL,
+            ttl: Ttl::For(3600 * SECOND),
+            ttl_rules: Vec::new(),
+            stage: Vec::new(),
+            touch: Touch::Ignore,
+            strict: false,
+            journal: None,
+        }
+    }
+}
+
+impl MakeWriting {
+    pub fn rig(self) -> Rig {
+        Make { writing: Some(self), ..Make::default() }.rig()
+    }
+
+    /// Over this store.
+    fn writing(
+        self,
+        bucket: &Bucket,
+        store: &Arc<Memory>,
+        accounts: &Accounts,
+        timeout: Duration,
+    ) -> Writing {
+        let glob = |pattern: &&str| Glob::new(pattern).unwrap();
+        let rules = self.ttl_rules.iter().map(|(pattern, ttl)| (glob(pattern), *ttl)).collect();
+        let rules = pending::Rules {
+            prefix: Prefix::default(),
+            ttl: TtlRules::new(rules, self.ttl),
+            content_type_by_name: true,
+            storage_class: None,
+            timeout,
+        };
+        let spool = |size| Spool::open(&std::env::temp_dir(), size, self.part).unwrap();
+        let room = Room {
+            part: self.part,
+            memory: Ledger::new(Unit::Kib, self.memory >> 10, true),
+            spool: self.spool.map(spool),
+        };
+        store.honour(self.honours);
+        let writer = Writer::new(
+            bucket.clone(),
+            store.clone(),
+            self.honours,
+            rules,
+            room,
+            accounts.bodies.clone(),
+            self.journal,
+        );
+        Writing {
+            writer,
+            stage: Globs::new(self.stage.iter().map(glob).collect()),
+            touch: self.touch,
+            strict_attributes: self.strict,
+            overlay: Overlay::default(),
+            told_of_order: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Default for Make {
@@ -99,6 +197,7 @@ impl Default for Make {
             index: 1 << 20,
             policy: Policy::default(),
             settings,
+            writing: None,
         }
     }
 }
@@ -112,14 +211,18 @@ impl Make {
     }
 
     pub fn rig(self) -> Rig {
-        let store = Arc::new(Memory::of_chunks(self.chunk));
         let clock = Arc::new(Clock::manual(start()));
+        let store = Arc::new(Memory::writable(self.chunk, clock.clone()));
         let metrics = Arc::new(Metrics::default());
         let accounts = Accounts::new(self.cap, self.parking, self.memory);
         let index = Index::new(self.index, None);
         let bucket = Bucket { store: store.clone(), clock: clock.clone(), policy: self.policy };
-        let fs = Fs::new(bucket, metrics.clone(), accounts.clone(), self.settings, index, None);
-        Rig { store, clock, metrics, accounts, fs: Arc::new(fs), told: Mutex::default() }
+        let timeout = self.settings.patience.timeout;
+        let writing =
+            self.writing.map(|writing| writing.writing(&bucket, &store, &accounts, timeout));
+        let writer = writing.as_ref().map(|writing| writing.writer.clone());
+        let fs = Fs::new(bucket, metrics.clone(), accounts.clone(), self.settings, index, writing);
+        Rig { store, clock, metrics, accounts, fs: Arc::new(fs), writer, told: Mutex::default() }
     }
 }
 
@@ -133,7 +236,7 @@ impl Rig {
         Ok(answer)
     }
 
-    fn tell(&self, ino: u64) {
+    pub fn tell(&self, ino: u64) {
         *self.told.lock().unwrap().entry(ino).or_default() += 1;
     }
 
@@ -213,7 +316,120 @@ impl Rig {
         Ok(some)
     }
 
-    /// Checks that nothing is held after everything was released: no permit, no content, no waiter.
+    /// The inode of the directory that a path lies in, and its name there.
+    pub async fn place<'a>(&self, path: &'a str) -> (u64, &'a OsStr) {
+        let directory = name::directory(path).trim_end_matches('/');
+        let parent = if directory.is_empty() { ROOT } else { self.ino(directory).await };
+        (parent, OsStr::new(&path[name::directory(path).len()..]))
+    }
+
+    /// Creates a file as open(2) does with O_CREAT, with O_EXCL or without.
+    pub async fn create(&self, path: &str, exclusive: bool) -> Result<Write> {
+        let (parent, name) = self.place(path).await;
+        let mode = OpenMode { writes: true, truncate: false, exclusive };
+        let (attr, fh) = self.fs.create(parent, name, mode, this_process()).await?;
+        self.tell(attr.ino);
+        Ok(Write { ino: attr.ino, fh })
+    }
+
+    /// Opens a file for reading and writing. As the kernel does, it looks the path up once more
+    /// where that is stale.
+    pub async fn edit(&self, path: &str, truncate: bool) -> Result<Write> {
+        let mode = OpenMode { writes: true, truncate, exclusive: false };
+        let mut tries = 0;
+        loop {
+            let ino = self.look(path).await?.ok_or(Error::NotFound)?.ino;
+            match self.fs.open_for_writing(ino, mode, this_process()).await {
+                Ok(fh) => return Ok(Write { ino, fh }),
+                Err(Error::Stale) if tries == 0 => tries += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes as the kernel has it done: parts leave after the answer.
+    pub async fn write(&self, file: Write, offset: u64, bytes: &[u8]) -> Result<()> {
+        match self.fs.try_write(file.fh, offset, bytes) {
+            Some(wrote) => wrote?,
+            None => self.fs.write(file.fh, offset, Bytes::copy_from_slice(bytes)).await?,
+        }
+        if self.fs.fills_part(file.fh, offset, bytes.len()) {
+            self.fs.send_parts(file.fh, offset + bytes.len() as u64).await;
+        }
+        Ok(())
+    }
+
+    /// All bytes of an open file.
+    pub async fn read(&self, file: Write) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            let bytes = self.fs.read(file.fh, all.len() as u64, 128 << 10).await?;
+            if bytes.is_empty() {
+                return Ok(all);
+            }
+            all.extend_from_slice(&bytes);
+        }
+    }
+
+    /// close(2) of the only descriptor.
+    pub async fn close(&self, file: Write) -> Result<()> {
+        let flushed = self.fs.flush(file.fh, this_process()).await;
+        self.fs.release(file.fh).await.unwrap();
+        flushed
+    }
+
+    /// Makes a file of these bytes in one go.
+    pub async fn make(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let file = match self.look(path).await? {
+            Some(_) => self.edit(path, true).await?,
+            None => self.create(path, false).await?,
+        };
+        let wrote = self.write(file, 0, bytes).await;
+        let closed = self.close(file).await;
+        wrote.and(closed)
+    }
+
+    pub async fn rename(&self, from: &str, to: &str, replace: Replace) -> Result<()> {
+        let (from, to) = (self.place(from).await, self.place(to).await);
+        self.fs.rename(from, to, replace).await
+    }
+
+    pub async fn unlink(&self, path: &str) -> Result<()> {
+        let (parent, name) = self.place(path).await;
+        self.fs.unlink(parent, name).await
+    }
+
+    /// All bytes that this mount shows under a path.
+    pub async fn cat(&self, path: &str) -> Result<Vec<u8>> {
+        let mut tries = 0;
+        loop {
+            let read = match self.open(path).await {
+                Ok(open) => open.read_all().await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Err(Error::Stale) if tries == 0 => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    pub fn writer(&self) -> &Arc<Writer> {
+        self.writer.as_ref().expect("a writable rig")
+    }
+
+    /// The kernel forgets all that it was told of, and what is pending is given back.
+    pub async fn must_be_written(&self) {
+        let told = std::mem::take(&mut *self.told.lock().unwrap());
+        told.iter().for_each(|(ino, count)| self.fs.forget(*ino, *count));
+        let writer = self.writer();
+        writer.until_aborted().await;
+        assert_eq!(writer.room.memory.held(), 0, "memory of pending files");
+        assert_eq!(writer.room.spool.as_ref().map_or(0, |spool| spool.used()), 0, "spool");
+        assert_eq!(self.store.uploads(), 0, "uploads");
+    }
+
+    /// Nothing is held once everything was released: no permit, no content, no waiter.
     pub fn must_be_at_rest(&self) {
         assert_eq!(self.fs.open_handles().len(), 0, "handles");
         assert_eq!(self.accounts.bodies.held(), 0, "permits");
@@ -237,7 +453,19 @@ impl Drop for Rig {
     }
 }
 
-/// An open file, which is released on drop.
+/// The process that opens and closes.
+pub fn this_process() -> u32 {
+    std::process::id()
+}
+
+/// A file open for writing; to be closed or released by hand, since that may have to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    pub ino: u64,
+    pub fh: u64,
+}
+
+/// An open file, which is released when it goes out of scope.
 pub struct Open {
     fs: Arc<Fs>,
     pub fh: u64,

@@ -1,5 +1,8 @@
 //! A store in memory that counts requests and open contents, and fails on demand.
 
+#[path = "memory_writes.rs"]
+pub mod writes;
+
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use expirefs::clock::Clock;
 use expirefs::error::{Error, Result};
 use expirefs::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use futures_util::StreamExt;
@@ -23,7 +27,8 @@ struct Stored {
     etag: String,
     modified: SystemTime,
     expires: Option<String>,
-    /// The Expires of GET responses, if it differs from that of HEAD.
+    content_type: Option<String>,
+    /// What GET says of Expires, where it is not what HEAD says.
     expires_on_get: Option<String>,
 }
 
@@ -66,6 +71,7 @@ pub enum Asked<'a> {
     Probe(&'a str),
     Get(&'a str),
     List(&'a str),
+    Change(writes::Change, &'a str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +84,9 @@ pub enum Break {
 #[derive(Default)]
 pub struct Memory {
     objects: Mutex<BTreeMap<String, Stored>>,
+    /// When what is written was modified; none of a store that is only read.
+    clock: Option<Arc<Clock>>,
+    writes: writes::Writes,
     requests: Mutex<Requests>,
     mood: Mutex<Mood>,
     etags: AtomicUsize,
@@ -99,8 +108,10 @@ impl Memory {
         let etag = format!("e{}", self.etags.fetch_add(1, Ordering::Relaxed));
         let modified = start() - Duration::from_secs(60);
         let bytes: Vec<u8> = bytes.into();
-        let stored = Stored { bytes: bytes.into(), etag, modified, expires, expires_on_get: None };
-        self.objects.lock().unwrap().insert(key.into(), stored);
+        let bytes = bytes.into();
+        let stored =
+            Stored { bytes, etag, modified, expires, content_type: None, expires_on_get: None };
+        self.store(key, stored);
     }
 
     /// The store sends no ETag for this object from now on.
@@ -109,7 +120,7 @@ impl Memory {
     }
 
     pub fn delete(&self, key: &str) {
-        self.objects.lock().unwrap().remove(key);
+        self.remove(key);
     }
 
     pub fn say_on_get(&self, key: &str, expires: String) {
@@ -145,12 +156,13 @@ impl Memory {
 
     fn count(&self, asked: Asked<'_>) -> Result<Mood> {
         let mut requests = self.requests.lock().unwrap();
-        *match asked {
-            Asked::Head(_) => &mut requests.head,
-            Asked::Probe(_) => &mut requests.probe,
-            Asked::Get(_) => &mut requests.get,
-            Asked::List(_) => &mut requests.list,
-        } += 1;
+        match asked {
+            Asked::Head(_) => requests.head += 1,
+            Asked::Probe(_) => requests.probe += 1,
+            Asked::Get(_) => requests.get += 1,
+            Asked::List(_) => requests.list += 1,
+            Asked::Change(..) => {}
+        }
         let Requests { head, probe, get, list } = *requests;
         match self.mood.lock().unwrap().clone() {
             Mood::Fails(error) => Err(error),
@@ -175,8 +187,8 @@ fn version(key: &str, stored: &Stored) -> Version {
     }
 }
 
-fn expiring(expires: Option<String>) -> Headers {
-    Headers { expires, ..Headers::default() }
+fn headers(stored: &Stored, expires: Option<String>) -> Headers {
+    Headers { expires, content_type: stored.content_type.clone(), ..Headers::default() }
 }
 
 /// Counts one open content.
@@ -200,7 +212,10 @@ impl Store for Memory {
         // Like every store, takes a while to respond.
         tokio::task::yield_now().await;
         let stored = stored?;
-        Ok(Object { version: version(key, &stored), headers: expiring(stored.expires) })
+        Ok(Object {
+            version: version(key, &stored),
+            headers: headers(&stored, stored.expires.clone()),
+        })
     }
 
     async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {
@@ -213,7 +228,13 @@ impl Store for Memory {
             _ => stored.bytes.len().min(most as usize),
         };
         let first = stored.bytes.slice(..most);
-        Ok((Object { version: version(key, &stored), headers: expiring(stored.expires) }, first))
+        Ok((
+            Object {
+                version: version(key, &stored),
+                headers: headers(&stored, stored.expires.clone()),
+            },
+            first,
+        ))
     }
 
     async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
@@ -224,7 +245,7 @@ impl Store for Memory {
             tokio::time::sleep(first_byte).await;
         }
         let stored = self.find(&asked.key).map_err(|_| Error::Stale)?;
-        if version(&asked.key, &stored) != *asked {
+        if !asked.is(&version(&asked.key, &stored)) {
             return Err(Error::Stale);
         }
         let now = self.open.fetch_add(1, Ordering::Relaxed) + 1;
@@ -272,7 +293,7 @@ impl Store for Memory {
             chunk
         });
         let expires = stored.expires_on_get.clone().or(stored.expires.clone());
-        let headers = expiring(expires);
+        let headers = headers(&stored, expires);
         Ok((Object { version: version(&asked.key, &stored), headers }, content.boxed()))
     }
 
