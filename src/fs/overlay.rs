@@ -46,6 +46,29 @@ impl Overlay {
         self.names().drafts.insert(key, draft);
     }
 
+    /// Opens a pending file for writing, if it has its name still: what was settled is opened as the
+    /// version that it has become.
+    pub fn open(&self, pending: &Arc<Pending>) -> bool {
+        let names = self.names();
+        let draft = names.drafts.get(&pending.key());
+        let has_it = draft.is_some_and(|draft| Arc::ptr_eq(&draft.pending, pending));
+        if has_it {
+            pending.opened();
+        }
+        has_it
+    }
+
+    /// Takes a name out, if this pending file has it and nobody writes to it.
+    pub fn settle(&self, pending: &Arc<Pending>) -> Option<Draft> {
+        let mut names = self.names();
+        let key = pending.key();
+        let draft = names.drafts.get(&key)?;
+        if !Arc::ptr_eq(&draft.pending, pending) || pending.has_writers() {
+            return None;
+        }
+        names.drafts.remove(&key)
+    }
+
     /// Removes a name, if this pending file has it.
     pub fn remove(&self, key: &str, pending: &Arc<Pending>) -> Option<Draft> {
         let mut names = self.names();

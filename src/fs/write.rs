@@ -143,16 +143,30 @@ impl Fs {
         }
         let ino = self.inodes.pending(parent, &draft.pending);
         let handle = self.open_pending(ino, &draft.pending, mode.writes, pid);
+        let handle = handle.inspect_err(|_| self.inodes.forget(ino, 1))?;
         Ok((self.pending_attr(ino, &draft.pending), handle))
     }
 
-    fn open_pending(&self, ino: u64, pending: &Arc<Pending>, writes: bool, pid: u32) -> u64 {
-        if writes {
-            pending.opened();
+    /// Opens a pending file.
+    ///
+    /// # Errors
+    /// `Stale` for writing where it is pending no more: the kernel has to look the name up again.
+    fn open_pending(
+        &self,
+        ino: u64,
+        pending: &Arc<Pending>,
+        writes: bool,
+        pid: u32,
+    ) -> Result<u64> {
+        match writes {
+            true if !self.writing()?.overlay.open(pending) => return Err(Error::Stale),
+            true => {}
+            false => pending.opened_for_reading(),
         }
         let process = if writes { process::of_thread(pid) } else { None };
         let pending = pending.clone();
-        self.handles.open(Handle::Write(WriteHandle { ino, pid, process, pending, writes }))
+        let handle = WriteHandle { ino, pid, process, pending, writes };
+        Ok(self.handles.open(Handle::Write(handle)))
     }
 
     /// Opens a pending file, or a version for writing: an edit, or its replacement.
@@ -176,11 +190,11 @@ impl Fs {
                 if mode.truncate {
                     pending.empty().await?;
                 }
-                Ok(self.open_pending(ino, &pending, mode.writes, pid))
+                self.open_pending(ino, &pending, mode.writes, pid)
             }
             Node::File(file) => {
                 let pending = self.edit(ino, file, mode.truncate).await?;
-                Ok(self.open_pending(ino, &pending, mode.writes, pid))
+                self.open_pending(ino, &pending, mode.writes, pid)
             }
         }
     }
@@ -211,7 +225,8 @@ impl Fs {
     pub fn try_write(&self, fh: u64, offset: u64, bytes: &[u8]) -> Option<Result<()>> {
         let handle = self.handles.get(fh).ok()?;
         let handle = handle.writing().filter(|handle| handle.writes)?;
-        handle.pending.try_write(offset, bytes)
+        let wrote = handle.pending.try_write(offset, bytes)?;
+        Some(wrote.inspect_err(|error| self.tell_of_order(handle, offset, error)))
     }
 
     /// Writes bytes at an offset.
@@ -337,14 +352,8 @@ impl Fs {
     /// Makes the inode of a pending file without writers the committed version.
     pub(super) async fn settle(&self, ino: u64, pending: &Arc<Pending>) {
         let Ok(writing) = self.writing() else { return };
-        if pending.has_writers() {
-            return;
-        }
-        let key = pending.key();
-        let Some(draft) = writing.overlay.draft(&key) else { return };
-        if !Arc::ptr_eq(&draft.pending, pending) {
-            return;
-        }
+        // Out of the overlay first: what opens it from here on gets the version.
+        let Some(draft) = writing.overlay.settle(pending) else { return };
         let file = match pending.committed().await {
             Some(object) => self.file_of(object),
             // It was opened for writing, but not changed.
@@ -353,17 +362,11 @@ impl Fs {
                 _ => None,
             },
         };
-        // It may have been opened again meanwhile.
-        if pending.has_writers() {
-            return;
-        }
         match file {
-            Some(file) => {
-                self.inodes.rebind(ino, Node::File(file));
-            }
-            None => self.inodes.doubt(ino),
+            // Its readers keep what they have opened: a later edit gets another inode.
+            Some(file) if !pending.has_readers() => _ = self.inodes.rebind(ino, Node::File(file)),
+            _ => self.inodes.doubt(ino),
         }
-        writing.overlay.remove(&key, pending);
     }
 
     /// The node of a version that this mount has written. The kernel has the written pages cached.
@@ -381,11 +384,10 @@ impl Fs {
     pub async fn release(&self, fh: u64) -> Result<()> {
         let _working = self.handles.opening();
         let handle = self.handles.close(fh)?;
-        if let Some(handle) = handle.writing()
-            && handle.writes
-            && handle.pending.closed()
-        {
-            self.finish(handle).await;
+        match handle.writing() {
+            Some(handle) if !handle.writes => handle.pending.closed_for_reading(),
+            Some(handle) if handle.pending.closed() => self.finish(handle).await,
+            _ => {}
         }
         Ok(())
     }
@@ -403,7 +405,14 @@ impl Fs {
         let pending = match (by_handle, self.node(ino)?) {
             (Some(handle), _) => handle.pending.clone(),
             (None, Node::Directory(_)) => return Err(Error::IsADirectory),
-            (None, Node::Pending(pending)) => pending,
+            (None, Node::Pending(pending)) => {
+                let draft = self.draft(&pending.key());
+                let has_it = |draft: Draft| Arc::ptr_eq(&draft.pending, &pending);
+                if !draft.is_some_and(has_it) {
+                    return Err(Error::Stale);
+                }
+                pending
+            }
             (None, Node::File(file)) => self.edit(ino, file, size == 0).await?,
         };
         let mut changed = pending.truncate(size).await;

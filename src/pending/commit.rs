@@ -154,6 +154,14 @@ impl Writer {
         }
     }
 
+    /// Whether this version is still under its key, for all that is known.
+    pub(super) async fn has(&self, version: &Version) -> bool {
+        match self.find(&version.key).await {
+            Ok(found) => found.object().is_some_and(|object| version.is(&object.version)),
+            Err(_) => true,
+        }
+    }
+
     /// Deletes exactly this version, if the store honours the condition; else a HEAD right before
     /// replaces it.
     ///

@@ -403,6 +403,11 @@ impl Content {
         Ok(Ok(()))
     }
 
+    /// The version that is edited.
+    pub fn edited(&self) -> Option<Arc<Version>> {
+        self.base.as_ref().map(|(version, _)| version.clone())
+    }
+
     /// The range of the base that a part still consists of.
     pub fn base(&self, index: usize) -> Option<(Arc<Version>, Range<u64>)> {
         let part = self.parts.get(index)?;

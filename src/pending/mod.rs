@@ -62,6 +62,8 @@ pub struct Pending {
     key: Mutex<Arc<str>>,
     /// Open handles that may write.
     handles: AtomicUsize,
+    /// Those that only read.
+    readers: AtomicUsize,
     /// Bytes, including those of sent parts.
     size: AtomicU64,
     /// Seconds since 1970 of the last change, by the store's clock.
@@ -138,6 +140,7 @@ impl Pending {
             writer: writer.clone(),
             serial: writer.serial(),
             handles: AtomicUsize::new(0),
+            readers: AtomicUsize::new(0),
             key: Mutex::new(key.into()),
             size: AtomicU64::new(content.size()),
             modified: AtomicU64::new(0),
@@ -181,6 +184,20 @@ impl Pending {
 
     pub fn has_writers(&self) -> bool {
         self.handles.load(Ordering::SeqCst) > 0
+    }
+
+    /// A handle that only reads was opened.
+    pub fn opened_for_reading(&self) {
+        self.readers.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One was closed.
+    pub fn closed_for_reading(&self) {
+        self.readers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub fn has_readers(&self) -> bool {
+        self.readers.load(Ordering::SeqCst) > 0
     }
 
     pub fn has_failed(&self) -> bool {
@@ -369,7 +386,8 @@ impl Pending {
         let mut place = inner.content.place_for(range.end - range.start)?;
         if !range.is_empty() {
             let _body = self.writer.body().await?;
-            let (_, mut content) = self.writer.store.get(&version, range.clone()).await?;
+            let got = self.writer.store.get(&version, range.clone()).await;
+            let (_, mut content) = got.map_err(upload::gone)?;
             let mut at = 0;
             while at < range.end - range.start {
                 let chunk = upload::next(&mut content, self.writer.rules.timeout).await?;
@@ -580,13 +598,27 @@ impl Pending {
         if !inner.is_due(Closing::Now) {
             return Ok(CommittedAs { object: None, before });
         }
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
-        inner.wanted = wanted;
+        let (old_key, old_wanted) = (self.key(), std::mem::replace(&mut inner.wanted, wanted));
+        self.set_key(key);
         if inner.upload.as_ref().is_some_and(|upload| &*upload.upload().key != key) {
             self.abandon(&mut inner);
         }
-        let object = Some(self.commit_locked(&mut inner).await?);
-        Ok(CommittedAs { object, before })
+        match self.commit_locked(&mut inner).await {
+            Ok(object) => Ok(CommittedAs { object: Some(object), before }),
+            // A new name that exists does no harm to the file under its old one.
+            Err(Error::Exists) => {
+                self.set_key(&old_key);
+                inner.wanted = old_wanted;
+                inner.failed = None;
+                self.show(&inner);
+                Err(Error::Exists)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_key(&self, key: &str) {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
     }
 
     async fn commit_locked(&self, inner: &mut Inner) -> Result<Object> {

@@ -185,7 +185,14 @@ impl Pending {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.commit_upload(inner, key).await {
+            let committed = self.commit_upload(inner, key).await;
+            if committed == Err(Error::NotFound)
+                && let Some(version) = inner.content.edited()
+                && !self.writer.has(&version).await
+            {
+                return Err(Error::Stale);
+            }
+            match committed {
                 // The upload no longer exists, or conflicts with another change: all is sent again.
                 Err(Error::NotFound | Error::Conflict(_)) if tries < UPLOADS => {
                     warn!(key, "an upload was lost, and is sent again");
@@ -361,12 +368,21 @@ async fn load(writer: &super::Writer, source: Source) -> Result<Bytes> {
             let _turn = writer.loads.acquire().await;
             let length = (range.end - range.start) as usize;
             let mut bytes = BytesMut::with_capacity(length);
-            let (_, mut content) = writer.store.get(&version, range).await?;
+            let got = writer.store.get(&version, range).await;
+            let (_, mut content) = got.map_err(gone)?;
             while bytes.len() < length {
                 bytes.extend_from_slice(&next(&mut content, writer.rules.timeout).await?);
             }
             Ok(bytes.freeze())
         }
+    }
+}
+
+/// What a request for the version that is edited says where that was deleted.
+pub fn gone(error: Error) -> Error {
+    match error {
+        Error::NotFound => Error::Stale,
+        other => other,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -64,9 +65,12 @@ pub struct Writer {
     serials: AtomicU64,
     /// Uploads being aborted.
     aborting: Mutex<JoinSet<()>>,
+    /// What is aborted may have been given up on a thread of the kernel's, which has no runtime.
+    runtime: Handle,
 }
 
 impl Writer {
+    /// Call it on the runtime.
     pub fn new(
         bucket: Bucket,
         store: Arc<dyn WriteStore>,
@@ -88,6 +92,7 @@ impl Writer {
             loads: Semaphore::new(LOADS),
             serials: AtomicU64::new(0),
             aborting: Mutex::default(),
+            runtime: Handle::current(),
         })
     }
 
@@ -162,7 +167,7 @@ impl Writer {
         };
         let mut aborting = self.aborting.lock().unwrap_or_else(PoisonError::into_inner);
         while aborting.try_join_next().is_some() {}
-        aborting.spawn(abort);
+        aborting.spawn_on(abort, &self.runtime);
     }
 
     /// Waits for the uploads that are being aborted.

@@ -37,3 +37,5 @@ mod terminal;
 mod tree;
 mod users;
 mod versions;
+mod writing;
+mod writing_ends;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use expirefs::embedded::{Handle, Object, Requests, Server};
+use expirefs::expiry::http_date;
 
 use super::{Endpoint, block_on};
 
@@ -46,6 +47,31 @@ impl Embedded {
 
     pub fn delete(&self, key: &str) {
         self.handle.delete(Self::BUCKET, key);
+    }
+
+    pub fn get(&self, key: &str) -> Option<Object> {
+        self.handle.get(Self::BUCKET, key)
+    }
+
+    /// The content of an object that has to be there.
+    #[track_caller]
+    pub fn body(&self, key: &str) -> Bytes {
+        self.get(key).unwrap_or_else(|| panic!("there is no {key}")).body
+    }
+
+    /// When an object that has to be there ends; `None` if it has no `Expires`.
+    #[track_caller]
+    pub fn expires(&self, key: &str) -> Option<SystemTime> {
+        let object = self.get(key).unwrap_or_else(|| panic!("there is no {key}"));
+        let raw = object.expires?;
+        let text = raw.to_str().expect("an Expires in ASCII");
+        let at = http_date(text, SystemTime::now());
+        Some(at.unwrap_or_else(|| panic!("{key} has the Expires {text}")))
+    }
+
+    /// Multipart uploads that are neither complete nor aborted.
+    pub fn uploads(&self) -> usize {
+        self.handle.uploads(Self::BUCKET)
     }
 
     /// The HTTP requests so far.

@@ -94,6 +94,11 @@ impl Setup {
         self
     }
 
+    /// A writable mount; what is written lives for an hour.
+    pub fn writable(self) -> Setup {
+        self.with("--writable --ttl 1h")
+    }
+
     /// Sets a variable in the daemon's environment.
     pub fn env(mut self, name: &str, value: &str) -> Setup {
         self.env.push((name.to_owned(), value.to_owned()));
