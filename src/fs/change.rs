@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::expiry::{self, Presence, Touch, Ttl};
 use crate::name::Prefix;
 use crate::pending::{Closing, CommittedAs, End, Held, Pending, Wanted};
-use crate::store::write::{Condition, NewHeaders};
+use crate::store::write::{Condition, DeleteIf, NewHeaders};
 use crate::store::{ListRequest, Object, Pages, Version};
 
 /// Maximum number of expired objects that rmdir(2) deletes (rule W9).
@@ -188,6 +188,11 @@ impl Fs {
                 pending.moved(object).await;
                 is_gone
             }
+            // It is still there under its old name.
+            Err(Error::Exists) => {
+                self.catalog.forget(target);
+                return Err(Error::Exists);
+            }
             Err(error) => {
                 self.commit_failed(&pending);
                 writing.overlay.remove(source, &pending);
@@ -312,7 +317,7 @@ impl Fs {
         if corpses.is_empty() && marker.is_none() && !writing.overlay.is_directory(&prefix) {
             return match self.live_file(&key).await {
                 Ok(_) => Err(Error::NotADirectory),
-                Err(Error::IsADirectory) => Ok(()),
+                Err(Error::IsADirectory) => self.delete_folder(&key, &prefix).await,
                 Err(error) => Err(error),
             };
         }
@@ -330,17 +335,29 @@ impl Fs {
             }
         }
         drop(deletes);
-        if let Some(marker) = marker {
-            match writer.delete(&marker).await {
+        match marker {
+            None => self.delete_folder(&key, &prefix).await?,
+            Some(marker) => match writer.delete(&marker).await {
                 Ok(()) | Err(Error::NotFound | Error::PreconditionFailed) => {}
                 Err(error) => return Err(error),
-            }
+            },
         }
         writing.overlay.remove_directory(&prefix);
         writing.overlay.keep_directory(&Fs::directory_of(&key));
         corpses.iter().for_each(|version| self.catalog.removed(&version.key));
         self.catalog.removed(&key);
         Ok(())
+    }
+
+    /// Deletes what stores with real folders, such as SeaweedFS, list as a prefix when the last
+    /// object below it is gone. Elsewhere there is no such key.
+    async fn delete_folder(&self, key: &str, prefix: &Prefix) -> Result<()> {
+        let deleted = self.writing()?.writer.store.delete(prefix.as_str(), &DeleteIf::Any).await;
+        self.catalog.removed(key);
+        match deleted {
+            Ok(()) | Err(Error::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The expired objects below a directory, and its marker.
@@ -363,6 +380,7 @@ impl Fs {
             }
             if corpses.len() + others.len() > CORPSES {
                 let many = format!("over {CORPSES} objects lie below: see `expirefs sweep`");
+                warn!(key = %prefix, "a directory is not removed: {many}");
                 return Err(Error::NotEmpty(many));
             }
             let versions: Vec<&Version> = others.iter().collect();

@@ -39,3 +39,4 @@ mod users;
 mod versions;
 mod writing;
 mod writing_ends;
+mod writing_names;
