@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::listing::{self, DirEntry, Listing, What};
 use super::overlay::Shown;
 use super::{Attr, Fs, Kind, file_attr, inode::UNKNOWN, kernel_ttl};
-use crate::catalog::Known;
+use crate::catalog::{Fact, Known};
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::expiry::Presence;
@@ -113,7 +113,19 @@ impl Fs {
                 if beside.names.contains(&entry.name) {
                     continue;
                 }
-                let Some(entry) = self.show(ino, next, entry, plus) else { continue };
+                let renewed;
+                let entry = match self.show(ino, next, entry, plus) {
+                    Some(entry) => entry,
+                    // It expired since its page was fetched: the name may have a new object.
+                    None => {
+                        renewed = self.renewed(entry).await;
+                        let entry = renewed.as_ref();
+                        let Some(entry) = entry.and_then(|it| self.show(ino, next, it, plus)) else {
+                            continue;
+                        };
+                        entry
+                    }
+                };
                 if !add(&entry) {
                     if let Some(attr) = entry.attr {
                         self.inodes.forget(attr.ino, 1);
@@ -130,6 +142,16 @@ impl Fs {
             offset = batch.end();
         }
         Ok(())
+    }
+
+    /// The entry of what replaced a file that has expired since it was listed.
+    async fn renewed(&self, entry: &DirEntry) -> Option<DirEntry> {
+        let What::File(Fact { known: Known::File { version, .. }, .. }) = &entry.what else {
+            return None;
+        };
+        let fact = self.catalog.resolve(&version.key, |_| true).await.ok()?;
+        let is_file = matches!(fact.known, Known::File { .. });
+        is_file.then(|| DirEntry { name: entry.name.clone(), what: What::File(fact) })
     }
 
     /// What the overlay shows in a directory.

@@ -32,6 +32,26 @@ async fn listings_are_the_same_for_any_page_size_and_step() {
 }
 
 #[tokio::test]
+async fn a_name_replaced_after_its_page_was_fetched_is_listed_when_the_old_object_expires() {
+    let rig = pages(7);
+    rig.store.put("a", "x", None);
+    rig.store.put("foo", "old", expires(1));
+    rig.store.put("gone", "old", expires(1));
+    let fh = rig.fs.opendir(ROOT).unwrap();
+    let (mut at, mut names) = (0, Vec::new());
+    while let Some((offset, name)) = rig.read_dir(ROOT, fh, at, 1).await.unwrap().pop() {
+        if name == "a" {
+            rig.store.put("foo", "new", None);
+            rig.clock.advance(SECOND);
+        }
+        at = offset;
+        names.push(name);
+    }
+    names.retain(|name| !name.starts_with('.'));
+    assert_eq!(names, ["a", "foo"]);
+}
+
+#[tokio::test]
 async fn offsets_stay_valid_when_names_are_added_and_removed() {
     let rig = pages(4);
     for i in 0..40 {
