@@ -120,7 +120,8 @@ impl Fs {
                     None => {
                         renewed = self.renewed(entry).await;
                         let entry = renewed.as_ref();
-                        let Some(entry) = entry.and_then(|it| self.show(ino, next, it, plus)) else {
+                        let Some(entry) = entry.and_then(|it| self.show(ino, next, it, plus))
+                        else {
                             continue;
                         };
                         entry

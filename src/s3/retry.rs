@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use aws_sdk_s3::config::interceptors::InterceptorContext;
 use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
-use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::time::{Instant, sleep, timeout_at};
+use backon::BackoffBuilder;
+use tokio::time::{sleep, timeout};
 
+use crate::deadline::{Deadline, pauses};
 use crate::error::{Error, Result};
 
 /// Pauses double from the first one to the last, each with random jitter of up to its own length.
@@ -40,29 +41,23 @@ impl Retry {
     where
         F: Future<Output = Result<T>>,
     {
-        let start = Instant::now();
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(FIRST_PAUSE)
-            .with_max_delay(LAST_PAUSE)
-            .with_jitter()
-            .without_max_times()
-            .build();
-        let mut last = Error::TimedOut(self.timeout);
+        let (by, outage) = (Deadline::after(self.timeout), Deadline::after(self.outage));
+        let pauses = pauses(FIRST_PAUSE).with_max_delay(LAST_PAUSE).without_max_times();
+        let mut pauses = pauses.build();
+        let mut last = by.missed();
         loop {
-            let Ok(answer) = timeout_at(start + self.timeout, ask()).await else {
-                return Err(last);
-            };
+            let Ok(answer) = timeout(by.left(), ask()).await else { return Err(last) };
             let Err(error) = answer else { return answer };
             let (bound, longest) = match error {
-                Error::Throttled(_) | Error::Conflict(_) => (self.timeout, Duration::MAX),
+                Error::Throttled(_) | Error::Conflict(_) => (by, Duration::MAX),
                 // A shortage of descriptors, here or on the whole host, is usually short.
                 Error::Unreachable(_) | Error::Unclear(_) | Error::OutOfDescriptors(_) => {
-                    (self.outage, LAST_PAUSE_OF_AN_OUTAGE)
+                    (outage, LAST_PAUSE_OF_AN_OUTAGE)
                 }
                 _ => return Err(error),
             };
             let pause = pauses.next().unwrap_or(LAST_PAUSE).min(longest);
-            if start.elapsed() + pause >= bound {
+            if bound.left() <= pause {
                 return Err(error);
             }
             last = error;
@@ -91,6 +86,8 @@ impl ClassifyRetry for LeaveOutages {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+
+    use tokio::time::Instant;
 
     use super::*;
 

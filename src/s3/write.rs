@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -16,6 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
 use super::{S3, etag, length, version};
+use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::store::Version;
 use crate::store::write::{
@@ -107,14 +108,15 @@ impl S3 {
     where
         F: Future<Output = Result<T>>,
     {
-        let patience = match resend {
-            // A try that gets no answer leaves time for one more, on another connection.
-            Resend::Always => self.retry.timeout / 2,
-            Resend::IfNotMade => self.retry.timeout,
-        };
         let in_turn = || async {
             let _turn = self.gate.turn().await;
-            within(patience, ask()).await
+            let whole = Deadline::after(self.retry.timeout);
+            let by = match resend {
+                // A try that gets no answer leaves time for one more, on another connection.
+                Resend::Always => whole.half(),
+                Resend::IfNotMade => whole,
+            };
+            within(by, ask()).await
         };
         self.send(resend, in_turn).await
     }
@@ -329,7 +331,7 @@ impl WriteStore for S3 {
 
     async fn copy(&self, request: CopyRequest<'_>) -> Result<Written> {
         // Both requests together.
-        within(self.retry.timeout, self.copy_object(request)).await
+        within(Deadline::after(self.retry.timeout), self.copy_object(request)).await
     }
 
     async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<()> {
@@ -381,9 +383,9 @@ impl WriteStore for S3 {
 }
 
 /// A change without a response by then may have been made.
-async fn within<T>(patience: Duration, change: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = |_| Err(Error::Unclear(Error::TimedOut(patience).to_string()));
-    timeout(patience, change).await.unwrap_or_else(late)
+async fn within<T>(by: Deadline, change: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Err(Error::Unclear(by.missed().to_string()));
+    timeout(by.left(), change).await.unwrap_or_else(late)
 }
 
 /// The SDK writes dates without fractions of a second, which would let an object expire early.
@@ -428,7 +430,7 @@ fn says_too_little(what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
