@@ -53,6 +53,13 @@ pub fn directory(key: &str) -> &str {
     key.rfind('/').map_or("", |slash| &key[..=slash])
 }
 
+/// The names that a key makes exist: its own, and those of the directories above it, without a final
+/// `/`.
+pub fn names_up_from(key: &str) -> impl Iterator<Item = &str> {
+    let own = key.strip_suffix('/').unwrap_or(key);
+    std::iter::successors(Some(own), |name| name.rfind('/').map(|slash| &name[..slash]))
+}
+
 /// The last component of a key, after its last `/`.
 pub fn last(key: &str) -> &str {
     &key[directory(key).len()..]
@@ -120,6 +127,13 @@ mod tests {
         assert_eq!(Prefix::new("a/").key("f"), "a/f");
         assert_eq!(Prefix::default().key("f"), "f");
         assert_eq!((directory("d/e/f"), directory("f")), ("d/e/", ""));
+    }
+
+    #[test]
+    fn the_names_of_a_key() {
+        assert_eq!(names_up_from("d/e/f").collect::<Vec<_>>(), ["d/e/f", "d/e", "d"]);
+        assert_eq!(names_up_from("d/e/").collect::<Vec<_>>(), ["d/e", "d"]);
+        assert_eq!(names_up_from("f").collect::<Vec<_>>(), ["f"]);
     }
 
     #[test]

@@ -7,8 +7,11 @@
 mod fact;
 pub mod index;
 pub mod index_file;
+mod level;
+mod misses;
 pub mod probe;
 mod questions;
+mod ranges;
 pub mod walk;
 mod weighed;
 
@@ -27,12 +30,14 @@ use crate::error::Result;
 use crate::expiry::{Basis, Expiry, Judgement, OnUnparsable, Presence, Terms};
 use crate::metrics::Metrics;
 use crate::name;
-use crate::store::{Headers, ListRequest, Object, Version, head_of_listed};
+use crate::store::{Headers, Object, Version, head_of_listed};
 use crate::xattr::About;
 pub use fact::{Fact, Known, Trust};
 use index::Index;
+use misses::Misses;
 use probe::Probes;
 use questions::Question;
+use ranges::Ranges;
 use walk::Walks;
 use weighed::Weighed;
 
@@ -77,7 +82,9 @@ pub struct Catalog {
     probes: Probes,
     index: Arc<Index>,
     walks: Walks,
-    // No lock is held across an await. Lock order: `asking` before `facts`.
+    misses: Misses,
+    // No lock is held across an await. Lock order: `asking`, `facts`, the lock of `ranges`.
+    ranges: Ranges,
     facts: Mutex<Weighed<Arc<str>, Fact>>,
     asking: Mutex<HashMap<Arc<str>, Question>>,
     told: Mutex<LruCache<String, ()>>,
@@ -103,6 +110,8 @@ impl Catalog {
             probes: Probes::new(settings.probe),
             index,
             walks: Walks::default(),
+            misses: Misses::default(),
+            ranges: Ranges::new(settings.negative_ttl),
             facts: Mutex::new(Weighed::new(room)),
             asking: Mutex::default(),
             told: Mutex::new(LruCache::new(TOLD)),
@@ -146,14 +155,17 @@ impl Catalog {
 
     /// Caches an object with its headers as the fact about its name.
     pub fn learn(&self, object: Object) -> Fact {
+        let key = object.version.key.clone();
         let fact = self.read(object);
-        self.remember(&mut self.facts(), &fact);
+        let mut facts = self.facts();
+        self.ranges.except(&key);
+        self.remember(&mut facts, &fact);
         fact
     }
 
     /// Caches a version that this mount has written, and its first bytes for the next open.
     pub fn wrote(&self, object: Object, first: Bytes) -> Fact {
-        self.forget(&object.version.key);
+        self.appeared(&object.version.key);
         let fact = self.read(object);
         self.facts().put(self.key_of(&fact), fact.clone());
         if let Known::File { version, .. } = &fact.known
@@ -260,6 +272,7 @@ impl Catalog {
         let now = self.bucket.clock.now();
         let mut facts = self.facts();
         let confirm = |(version, terms): (&&Version, Option<Terms>)| {
+            self.ranges.except(&version.key);
             let expiry = self.bucket.judge_by(terms?, version, now).judgement.expiry;
             let before = facts.get_mut(&version.key).filter(|fact| fact.is_of(version));
             let (version, about) = match before {
@@ -280,27 +293,6 @@ impl Catalog {
         !self.bucket.policy.needs_headers() || self.index.knows(version)
     }
 
-    /// Revalidates `key` and the names after it in its directory with one LIST; `None` unless that
-    /// shows that `key` is a live file.
-    async fn confirm_from(&self, key: &str) -> Result<Option<Fact>> {
-        let before = walk::just_before(key);
-        let level = ListRequest::level(name::directory(key));
-        let request = ListRequest { start_after: Some(&before), ..level };
-        let page = self.bucket.store.list(request).await?;
-        let versions: Vec<&Version> = page.objects.iter().collect();
-        let confirmed = self.confirm(&versions).await;
-        let mut facts = self.facts();
-        for version in &versions {
-            if let Some(fact) = facts.peek_mut(&version.key) {
-                fact.walked = true;
-            }
-        }
-        drop(facts);
-        let found = versions.iter().zip(confirmed).find(|(version, _)| *version.key == *key);
-        let live = |fact: &Fact| matches!(self.presence(fact), Presence::Live { .. });
-        Ok(found.and_then(|(_, fact)| fact).filter(live))
-    }
-
     /// Sends a HEAD for a listed object for which [`Catalog::confirm`] has no fact; `None` if it is
     /// gone.
     pub async fn head(&self, key: &str) -> Result<Option<Fact>> {
@@ -310,14 +302,34 @@ impl Catalog {
 
     /// Caches that `key` is a directory and no live file has its name.
     pub fn note_directory(&self, key: &str, fact: &Fact) {
-        self.facts().put(key.into(), fact.clone());
+        let mut facts = self.facts();
+        self.ranges.except(key);
+        facts.put(key.into(), fact.clone());
     }
 
-    /// Invalidates `key`: the next lookup asks the store, even if a question is in flight.
+    /// Invalidates `key`: the next lookup asks the store, even if a question is in flight. No range
+    /// that was asked for before answers for it, or for a directory above it.
     pub fn forget(&self, key: &str) {
         self.asking().remove(key);
-        if let Some(fact) = self.facts().get_mut(key) {
+        let mut facts = self.facts();
+        if let Some(fact) = facts.get_mut(key) {
             fact.until = SystemTime::UNIX_EPOCH;
+        }
+        name::names_up_from(key).for_each(|name| self.ranges.except(name));
+    }
+
+    /// Records that this mount has created an object of this key. From now on neither it nor a
+    /// directory above it is absent by an answer that was asked for before.
+    pub fn appeared(&self, key: &str) {
+        for name in name::names_up_from(key) {
+            self.asking().remove(name);
+            let mut facts = self.facts();
+            if let Some(fact) = facts.peek_mut(name)
+                && self.presence(fact) == Presence::Expired
+            {
+                fact.until = SystemTime::UNIX_EPOCH;
+            }
+            self.ranges.except(name);
         }
     }
 

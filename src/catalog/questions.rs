@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tracing::Instrument;
 
+use super::ranges::Said;
 use super::{Catalog, Fact, Known};
 use crate::deadline::{Deadline, pauses};
 use crate::error::{Error, Result};
@@ -41,6 +42,9 @@ impl Asked<'_> {
     /// Caches the answer, if the table still has this question.
     fn end(self, answer: Option<&Fact>) {
         let table = self.catalog.asking();
+        if answer.is_some_and(|fact| !matches!(fact.known, Known::Absent)) {
+            self.catalog.ranges.except(self.key);
+        }
         if let Some(fact) = answer
             && table.get(self.key).is_some_and(|question| question.id == self.id)
             // An absence without a TTL would only replace a useful fact.
@@ -77,6 +81,9 @@ impl Catalog {
                 self.walks.spared(key);
             }
             return Ok(fact);
+        }
+        if let Said::Absent { until } = self.ranges.say(key, self.bucket.clock.now()) {
+            return Ok(Fact { known: Known::Absent, until, walked: false });
         }
         let question = {
             let mut table = self.asking();
@@ -126,8 +133,12 @@ impl Catalog {
     }
 
     /// Asks for the object first, and sends a LIST (some twelve times the price) only if there is
-    /// no live file.
+    /// no live file, except after misses.
     async fn ask_once(&self, key: &str, content: bool) -> Result<Fact> {
+        let expected = self.ranges.say(key, self.bucket.clock.now()) == Said::Exists;
+        if !expected && let Some(fact) = self.ask_level(key, content).await {
+            return Ok(fact);
+        }
         let most = if content { self.probes.ask().await } else { 0 };
         if most == 0
             && self.walks.is_worth_a_listing(key)
@@ -144,6 +155,9 @@ impl Catalog {
         }
         let (gone, below) = match answer {
             Ok((object, first)) => {
+                if !expected {
+                    self.misses.hit(key);
+                }
                 if most == 0 && self.is_known(&object.version) {
                     self.walks.missed(key);
                 }
@@ -166,6 +180,9 @@ impl Catalog {
         Ok(match below {
             true => self.directory(),
             false => {
+                if matches!(gone, Known::Absent) {
+                    self.misses.missed(key, self.bucket.clock.now());
+                }
                 let until = self.after(self.settings.negative_ttl);
                 Fact { known: gone, until, walked: false }
             }

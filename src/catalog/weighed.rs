@@ -35,6 +35,16 @@ impl<K: Hash + Eq, V: Weight<K>> Weighed<K, V> {
         }
     }
 
+    /// Takes an entry out.
+    pub fn pop<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<(K, V)>
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        let (key, value) = self.cache.pop_entry(key)?;
+        self.bytes -= value.weight(&key);
+        Some((key, value))
+    }
+
     /// The value of a key, which becomes the most recently used.
     pub fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
@@ -95,6 +105,8 @@ mod tests {
         assert_eq!((cache.bytes, cache.peek("b")), (70, None), "b was used least recently");
         cache.put("a", 59);
         assert_eq!((cache.bytes, cache.peek("c")), (90, Some(&29)));
+        assert_eq!((cache.pop("c"), cache.pop("c")), (Some(("c", 29)), None));
+        assert_eq!(cache.bytes, 60);
         cache.put("d", 100);
         assert_eq!(cache.bytes, 0, "more than all of it is not kept");
     }

@@ -292,7 +292,7 @@ impl Fs {
         let _body = writing.writer.body().await?;
         let store = &writing.writer.store;
         store.put(marker, &NewHeaders::default(), bytes::Bytes::new(), &Condition::Any).await?;
-        self.catalog.forget(&key);
+        self.catalog.appeared(marker);
         let fact = self.catalog.directory();
         self.catalog.note_directory(&key, &fact);
         let ino = self.inodes.directory(parent, &prefix);

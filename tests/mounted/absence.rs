@@ -1,6 +1,6 @@
 //! Rule R5 as programs see it: no response of something between here and the store hides a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup};
 use crate::support::proxy::{Answer, Fault, Proxy, Request, at_random};
+use crate::support::s3_server::{object, seaweedfs};
 use crate::support::wait::within;
 
 /// Longer than any system call may take here.
@@ -170,6 +171,72 @@ fn a_failing_object_hides_no_other() {
     }
     let said = mount.said();
     assert!(said.iter().any(|line| line.contains("key=\"d/f0\"")), "{said:#?}");
+}
+
+/// SeaweedFS lists `a/` before `a.b`. No name that exists is absent by such a listing.
+#[test]
+fn a_listing_in_another_order_hides_no_name() {
+    let bucket = seaweedfs().bucket("order");
+    let fill = (0..70).map(|i| format!("d/a!{i:02}"));
+    let files = ["d/a-b/x", "d/a.b", "d/a/x", "d/a0", "d/b", "d/b-/x", "d/b.c/x"];
+    let keys: Vec<String> = fill.chain(files.map(str::to_owned)).collect();
+    keys.iter().for_each(|key| bucket.put(key, object("x")));
+    let names: BTreeSet<String> = keys
+        .iter()
+        .map(|key| key.split('/').take(2).collect::<Vec<_>>().join("/"))
+        .flat_map(|name| [format!("{name}!"), format!("{name}."), format!("{name}z"), name])
+        .collect();
+    for (ttl, backwards) in [("0s", false), ("60s", false), ("60s", true)] {
+        let mount = bucket.mounting().with(&format!("--negative-ttl {ttl}")).start();
+        for name in ["d/!", "d/!!", "d/!!!"] {
+            assert!(!mount.path(name).exists());
+        }
+        let mut names: Vec<&String> = names.iter().collect();
+        if backwards {
+            names.reverse();
+        }
+        for name in names {
+            let below = format!("{name}/");
+            let want = keys.iter().any(|key| key == name || key.starts_with(&below));
+            let found = fs::metadata(mount.path(name));
+            assert_eq!(found.is_ok(), want, "{name}, --negative-ttl {ttl}: {found:?}");
+        }
+    }
+}
+
+/// A name that this mount creates exists at once, and one that it removes does not, also if cached
+/// listings answer for absent names.
+#[test]
+fn names_that_this_mount_creates_and_removes() {
+    let (bucket, store) = (seaweedfs().bucket("creates"), Embedded::start());
+    for ttl in ["0s", "60s"] {
+        for mounting in [bucket.mounting(), store.mounting()] {
+            let options = format!("--writable --ttl 1h --metadata-ttl 0s --negative-ttl {ttl}");
+            let mount = mounting.with(&options).start();
+            for directory in ["", "made/", "made/below/"] {
+                if !directory.is_empty() {
+                    fs::create_dir(mount.path(directory)).expect("mkdir");
+                }
+                for i in 0..4 {
+                    assert!(!mount.path(format!("{directory}miss-{i}")).exists());
+                }
+                fs::write(mount.path(format!("{directory}new")), "x").expect("write");
+                let renamed = mount.path(format!("{directory}renamed"));
+                fs::rename(mount.path(format!("{directory}new")), &renamed).expect("rename");
+                assert!(!mount.path(format!("{directory}new")).exists(), "{ttl} {directory}");
+                assert_eq!(fs::read(&renamed).expect("read"), b"x");
+                fs::remove_file(&renamed).expect("unlink");
+                assert!(!renamed.exists(), "{ttl} {directory}");
+                fs::write(&renamed, "again").expect("write");
+                assert_eq!(fs::read(&renamed).expect("read"), b"again");
+                fs::remove_file(&renamed).expect("unlink");
+            }
+            for directory in ["made/below", "made"] {
+                fs::remove_dir(mount.path(directory)).expect("rmdir");
+                assert!(!mount.path(directory).exists(), "{directory} is removed, {ttl}");
+            }
+        }
+    }
 }
 
 /// A bucket that is deleted while it is mounted does not look like an empty one.

@@ -112,6 +112,60 @@ fn a_small_file_takes_one_request() {
     assert!(status.number("connections_opened") - opened_before <= 1);
 }
 
+/// The first two absent names of a directory take two requests each; after that each one takes one,
+/// or none while a cached listing covers it. As when Python searches for a module.
+#[test]
+fn absent_names_take_one_request_or_none() {
+    const NAMES: usize = 300;
+    let store = Embedded::start();
+    (0..100).for_each(|i| store.put(&format!("d/present-{i:02}"), "x"));
+    for (ttl, most) in [("0s", NAMES + 2), ("60s", 8)] {
+        let options = format!("--metadata-ttl 60s --negative-ttl {ttl}");
+        let mount = store.mounting().with(&options).start();
+        fs::metadata(mount.path("d")).expect("the folder");
+        let before = store.requests();
+        for i in 0..NAMES {
+            let found = fs::metadata(mount.path(format!("d/module-{i}.py")));
+            assert_eq!(found.expect_err("absent").raw_os_error(), Some(libc::ENOENT));
+        }
+        let after = store.requests();
+        let [gets, heads, lists] =
+            [after.get - before.get, after.head - before.head, after.list - before.list];
+        let sum = gets + heads + lists;
+        assert!(sum <= most as u64, "{ttl}: {gets} GETs, {heads} HEADs, {lists} LISTs");
+        for i in 0..100 {
+            fs::metadata(mount.path(format!("d/present-{i:02}"))).expect("present");
+        }
+    }
+}
+
+/// A new small file is its lookup and one PUT.
+#[test]
+fn a_new_file_takes_two_requests_or_one() {
+    const FILES: u64 = 200;
+    let store = Embedded::start();
+    for (ttl, most) in [("0s", 2 * FILES + 2), ("60s", FILES + 10)] {
+        store.put(&format!("d{ttl}/old"), "x");
+        let options = format!("--writable --ttl 1h --metadata-ttl 60s --negative-ttl {ttl}");
+        let mount = store.mounting().with(&options).start();
+        let directory = mount.path(format!("d{ttl}"));
+        fs::metadata(&directory).expect("the folder");
+        let before = store.requests();
+        for i in 0..FILES {
+            fs::write(directory.join(format!("{i:03}")), "x").expect("a new file");
+        }
+        let after = store.requests();
+        assert_eq!(after.put - before.put, FILES, "PUTs");
+        let [gets, heads, lists] =
+            [after.get - before.get, after.head - before.head, after.list - before.list];
+        let sum = FILES + gets + heads + lists;
+        assert!(sum <= most, "{ttl}: {gets} GETs, {heads} HEADs, {lists} LISTs");
+        for i in 0..FILES {
+            assert_eq!(fs::read(directory.join(format!("{i:03}"))).expect("read"), b"x");
+        }
+    }
+}
+
 /// An empty file has no first byte to fetch: its attributes come with a HEAD.
 #[test]
 fn an_empty_file_is_visible() {

@@ -10,6 +10,7 @@ mod memory;
 mod model;
 mod names;
 mod probes;
+mod ranges;
 mod scattered;
 mod walks;
 mod writing;

@@ -81,6 +81,18 @@ pub enum Break {
     Long,
 }
 
+/// The order of listings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As S3 has it.
+    #[default]
+    Bytes,
+    /// By path component, `a/` before `a.b`, as SeaweedFS has it.
+    Components,
+    /// None, and `start_after` is ignored, as a directory bucket of S3 does.
+    Scrambled,
+}
+
 #[derive(Default)]
 pub struct Memory {
     objects: Mutex<BTreeMap<String, Stored>>,
@@ -89,6 +101,7 @@ pub struct Memory {
     writes: writes::Writes,
     requests: Mutex<Requests>,
     mood: Mutex<Mood>,
+    order: Mutex<Order>,
     etags: AtomicUsize,
     open: Arc<AtomicUsize>,
     most_open: Arc<AtomicUsize>,
@@ -131,6 +144,11 @@ impl Memory {
         *self.mood.lock().unwrap() = mood;
     }
 
+    /// Listings come in this order from now on.
+    pub fn list_by(&self, order: Order) {
+        *self.order.lock().unwrap() = order;
+    }
+
     /// The requests since the last call.
     pub fn asked(&self) -> Requests {
         std::mem::take(&mut self.requests.lock().unwrap())
@@ -170,6 +188,39 @@ impl Memory {
             Mood::FailsAt(n, error) if (head + probe + get + list) % n == 0 => Err(error),
             mood => Ok(mood),
         }
+    }
+
+    /// A page of one level in another order than that of bytes.
+    fn list_in(&self, order: Order, request: ListRequest<'_>) -> Page {
+        assert!(!request.recursive);
+        let objects = self.objects.lock().unwrap();
+        let level = objects.iter().filter_map(|(key, stored)| {
+            let rest = key.strip_prefix(request.prefix)?;
+            let slash = rest.find('/').map(|slash| request.prefix.len() + slash + 1);
+            Some((&key[..slash.unwrap_or(key.len())], stored))
+        });
+        let level: BTreeMap<&str, &Stored> = level.collect();
+        let place = |name: &str| match order {
+            Order::Scrambled => name.bytes().fold(7, |hash: u32, b| {
+                (hash ^ u32::from(b)).wrapping_mul(0x9e37_79b1).rotate_left(11)
+            }),
+            Order::Bytes | Order::Components => 0,
+        };
+        let place = |name: &str| (place(name), name.trim_end_matches('/').to_owned());
+        let mut names: Vec<&str> = level.keys().copied().collect();
+        names.sort_by_key(|name| place(name));
+        let after = request.token.or(request.start_after.filter(|_| order != Order::Scrambled));
+        names.retain(|name| after.is_none_or(|after| place(after) < place(name)));
+        let more = names.split_off(names.len().min(usize::from(request.max_keys)));
+        let mut page = Page::default();
+        for name in &names {
+            match name.ends_with('/') {
+                true => page.prefixes.push((*name).to_owned()),
+                false => page.objects.push(version(name, level[name])),
+            }
+        }
+        page.next = names.last().filter(|_| !more.is_empty()).map(|last| (*last).to_owned());
+        page
     }
 
     fn find(&self, key: &str) -> Result<Stored> {
@@ -300,6 +351,10 @@ impl Store for Memory {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
         self.count(Asked::List(request.prefix))?;
         tokio::task::yield_now().await;
+        let order = *self.order.lock().unwrap();
+        if order != Order::Bytes {
+            return Ok(self.list_in(order, request));
+        }
         let objects = self.objects.lock().unwrap();
         let after = request.token.or(request.start_after).unwrap_or("").to_owned();
         let mut page = Page::default();
