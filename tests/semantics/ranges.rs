@@ -348,6 +348,22 @@ async fn what_was_seen_since_stays() {
     }
 }
 
+#[tokio::test]
+async fn a_directory_that_was_read_answers_for_absent_names() {
+    let mut make = super::Make::default();
+    make.settings.negative_ttl = TTL;
+    let rig = make.rig();
+    for i in 0..100 {
+        rig.store.put(&format!("d/{i}"), "x", None);
+    }
+    assert_eq!(rig.list("d", 1000).await.unwrap().len(), 100);
+    rig.store.asked();
+    for i in 0..100 {
+        assert_eq!(rig.look(&format!("d/new-{i}")).await, Ok(None));
+    }
+    assert_eq!(rig.store.asked(), super::memory::Requests::default());
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Look(String),

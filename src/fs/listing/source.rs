@@ -81,8 +81,13 @@ impl Source {
         let (level, max_keys) = (ListRequest::level(self.prefix.as_str()), self.rules.page);
         let mut pages = Pages::new(&*self.store, ListRequest { token, max_keys, ..level });
         let mut names = Vec::new();
+        // Of a page without a token it is known where it begins.
+        let mut inquiry = token.is_none().then(|| self.catalog.inquire(self.prefix.as_str()));
         for _ in 0..MERGED {
             let Some(page) = pages.next().await? else { return Ok(Listed { names, next: None }) };
+            if let Some(inquiry) = inquiry.take() {
+                inquiry.end("", &page);
+            }
             page.undecodable.iter().for_each(|key| self.skip(key));
             names.extend(page.objects.into_iter().map(|v| (v.key.to_string(), Raw::File(v))));
             names.extend(page.prefixes.into_iter().map(|p| (p, Raw::Directory)));
