@@ -403,6 +403,11 @@ impl Content {
         Ok(Ok(()))
     }
 
+    /// Whether the bytes of a part are in the store only.
+    pub fn is_kept_nowhere(&self, index: usize) -> bool {
+        matches!(self.parts.get(index), Some(Part { bytes: Place::Sent, .. }))
+    }
+
     /// The version that is edited.
     pub fn edited(&self) -> Option<Arc<Version>> {
         self.base.as_ref().map(|(version, _)| version.clone())

@@ -647,7 +647,8 @@ impl Pending {
 
     async fn commit_inner(&self, inner: &mut Inner) -> Result<Object> {
         let key = self.key();
-        if inner.content.size() > self.writer.room.part {
+        // Without a spool the only part of a file that was cut off may be with the store alone.
+        if inner.content.size() > self.writer.room.part || inner.content.is_kept_nowhere(0) {
             return self.commit_parts(inner, &key).await;
         }
         self.abandon(inner);

@@ -40,6 +40,10 @@ fn grown<T>(mount: &Mount, names: &[&str], action: impl FnOnce() -> T) -> Vec<i6
     count().iter().zip(before).map(|(now, before)| now - before).collect()
 }
 
+fn at_least(what: &str, got: i64, least: i64) -> Result<(), String> {
+    if got >= least { Ok(()) } else { Err(format!("{what}: {got}, under {least}")) }
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).expect("ls");
     let mut names: Vec<String> =
@@ -445,6 +449,15 @@ fn without_a_spool_files_are_written_in_order_only() {
     let mount = store.mounting().writable().with("--no-spool").start();
     fs::write(mount.path("large"), content(1, 30 * MIB)).expect("write in order");
     assert_content(&mount.path("large"), 1, 30 * MIB);
+    // Cut off at the end of a part that has left.
+    let file = File::create(mount.path("cut")).expect("create");
+    file.write_all_at(&content(3, 20 * MIB), 0).expect("write in order");
+    let sent = || at_least("parts sent", mount.status().number("requests.upload_part"), 6);
+    eventually(Duration::from_secs(10), sent);
+    file.set_len(8 * MIB as u64).expect("truncate");
+    file.sync_all().expect("fsync");
+    drop(file);
+    assert_same_bytes("cut", &store.body("cut"), &content(3, 8 * MIB));
     let file = File::create(mount.path("f")).expect("create");
     file.write_all_at(&content(2, 20 * MIB), 0).expect("write in order");
     // The parts may not have left yet.
