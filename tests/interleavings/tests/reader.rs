@@ -108,7 +108,13 @@ impl Mount {
     fn handle_with(&self, first: usize, given: bool) -> Arc<Reader> {
         let last_modified = SystemTime::UNIX_EPOCH;
         let size = SIZE as u64;
-        let version = Version { key: "k".into(), etag: "e".into(), last_modified, slack: Duration::ZERO, size };
+        let version = Version {
+            key: "k".into(),
+            etag: "e".into(),
+            last_modified,
+            slack: Duration::ZERO,
+            size,
+        };
         let patience = Patience { open_wait: FOREVER, timeout: FOREVER };
         let (store, accounts) = (self.store.clone(), self.accounts.clone());
         Reader::new(store, accounts, Arc::new(version), content().slice(..first), given, patience)
