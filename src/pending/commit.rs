@@ -40,6 +40,13 @@ enum Found {
 }
 
 impl Found {
+    fn tag(&self) -> Option<Tag> {
+        match self {
+            Found::Nothing => None,
+            Found::Expired(object) | Found::Live(object) => object.version.tag(),
+        }
+    }
+
     fn object(self) -> Option<Object> {
         match self {
             Found::Nothing => None,
@@ -52,6 +59,8 @@ impl Found {
 pub struct Commit<'a> {
     pub key: &'a str,
     pub headers: &'a NewHeaders,
+    /// Whether it completes a multipart upload.
+    pub is_upload: bool,
     /// Bytes.
     pub size: u64,
     pub wanted: &'a Wanted,
@@ -81,7 +90,6 @@ impl Writer {
         F: Future<Output = Result<Written>>,
     {
         let by = Deadline::after(self.rules.timeout);
-        let began = self.bucket.clock.now();
         let mut corpse = None;
         let mut tries = 0;
         loop {
@@ -91,23 +99,24 @@ impl Writer {
                 Ok(written) => return Ok(self.object(commit, written, sent)),
                 Err(Error::PreconditionFailed) => Error::PreconditionFailed,
                 // The response of some stores to If-Match if there is no object.
-                Err(Error::NotFound) if matches!(condition, Condition::Is(_)) => {
-                    Error::PreconditionFailed
-                }
+                Err(Error::NotFound) if matches!(condition, Condition::Is(_)) => Error::NotFound,
                 Err(error @ Error::Unclear(_)) => error,
                 Err(error) => return Err(error),
             };
             tries += 1;
-            if tries > TRIES || by.left().is_zero() {
-                return Err(failed);
+            let over = tries > TRIES || by.left().is_zero();
+            // What is unclear is settled, though its own timeout is over.
+            if over && !matches!(failed, Error::Unclear(_)) {
+                return Err(Error::PreconditionFailed);
             }
             let found = self.find(commit.key).await.map_err(|error| match &failed {
                 Error::Unclear(says) => Error::Unclear(format!("{says}, and HEAD: {error}")),
                 _ => error,
             })?;
+            let is_named = found.tag().is_some_and(|tag| condition == Condition::Is(tag));
             corpse = match (found, commit.wanted) {
                 (Found::Live(object) | Found::Expired(object), _)
-                    if is_of(commit, &object, began) && matches!(failed, Error::Unclear(_)) =>
+                    if object.headers.nonce == commit.headers.nonce =>
                 {
                     return Ok(object);
                 }
@@ -120,6 +129,13 @@ impl Writer {
                     _ => return Err(Error::Stale),
                 },
             };
+            if over {
+                return Err(failed);
+            }
+            // The object is there: the upload is not.
+            if failed == Error::NotFound && commit.is_upload && is_named {
+                return Err(Error::NotFound);
+            }
             tokio::time::sleep(PAUSE.min(by.left())).await;
         }
     }
@@ -258,21 +274,43 @@ impl Writer {
                 },
                 Err(Error::NotFound) => return Err(Error::Stale),
                 // The target shows whether it was made.
-                Err(Error::Unclear(says)) => match self.store.head(key).await {
-                    Ok(object)
-                        if object.version.size == version.size
-                            && object.headers.expires == headers.expires
-                            && (object.version.etag == version.etag || !renames) =>
-                    {
-                        object
+                Err(Error::Unclear(says)) => {
+                    match self.is_copied(version, key, headers.expires.as_deref()).await {
+                        Ok(Some(object)) => object,
+                        Ok(None) | Err(_) => return Err(Error::Unclear(says)),
                     }
-                    _ => return Err(Error::Unclear(says)),
-                },
+                }
                 Err(error) => return Err(error),
             };
             return Ok(Renamed { object, renamed: renames });
         }
         Err(Error::Stale)
+    }
+
+    /// The object under a key, if it is a copy of this version: of the same bytes, or with its nonce.
+    async fn is_copied(
+        &self,
+        source: &Version,
+        key: &str,
+        expires: Option<&str>,
+    ) -> Result<Option<Object>> {
+        let object = match self.store.head(key).await {
+            Ok(object) => object,
+            Err(Error::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if object.version.size != source.size || object.headers.expires.as_deref() != expires {
+            return Ok(None);
+        }
+        // The copy of an object of several parts has another ETag.
+        let is_it = match source.is_resumable() && object.version.etag == source.etag {
+            true => true,
+            false => {
+                let nonce = self.store.head(&source.key).await?.headers.nonce;
+                nonce.is_some() && nonce == object.headers.nonce
+            }
+        };
+        Ok(is_it.then_some(object))
     }
 
     async fn find(&self, key: &str) -> Result<Found> {
@@ -312,13 +350,6 @@ impl Writer {
     }
 }
 
-/// Whether an object is the one of this commit: the same size and expiry, and not older.
-fn is_of(commit: &Commit<'_>, object: &Object, began: SystemTime) -> bool {
-    object.version.size == commit.size
-        && object.headers.expires == commit.headers.expires.map(format_http_date)
-        && object.version.last_modified + SLACK >= began
-}
-
 /// The headers of a new object as a HEAD would show them.
 fn headers_of(headers: &NewHeaders) -> Headers {
     Headers {
@@ -327,6 +358,7 @@ fn headers_of(headers: &NewHeaders) -> Headers {
         expiration: None,
         content_type: headers.content_type.clone(),
         storage_class: headers.storage_class.clone(),
+        nonce: headers.nonce.clone(),
     }
 }
 

@@ -668,6 +668,7 @@ impl Pending {
         let commit = Commit {
             key: &key,
             headers: &headers,
+            is_upload: false,
             size: bytes.len() as u64,
             wanted: &inner.wanted,
             honoured: (honours.put_if_absent, honours.put_if_match),

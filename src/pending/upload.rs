@@ -12,7 +12,9 @@ use super::commit::Commit;
 use super::content::Source;
 use super::{Inner, Pending, blocking};
 use crate::error::{Error, Result};
-use crate::store::write::{Condition, CopyHeaders, CopyRequest, Part, SMALLEST_PART, Upload};
+use crate::store::write::{
+    Condition, CopyHeaders, CopyRequest, NewHeaders, Part, SMALLEST_PART, Upload,
+};
 use crate::store::{Content as Stream, Object};
 
 /// Parts of one file that are sent concurrently.
@@ -29,7 +31,7 @@ pub struct Ongoing {
     upload: Upload,
     /// When its headers were sent.
     began: SystemTime,
-    expires: Option<SystemTime>,
+    headers: NewHeaders,
     /// Each with its index and change.
     parts: JoinSet<(usize, u64, Result<Part>)>,
     /// Their indexes. Of two requests for one part the store keeps the one that it gets last, so there
@@ -121,12 +123,12 @@ impl Pending {
             let key = self.key();
             let began = self.writer.bucket.clock.now();
             let expires = self.expires_of(inner);
-            let upload =
-                self.writer.create_upload(&key, &self.writer.headers(&key, expires)).await?;
+            let headers = self.writer.headers(&key, expires);
+            let upload = self.writer.create_upload(&key, &headers).await?;
             inner.upload = Some(Ongoing {
                 upload,
                 began,
-                expires,
+                headers,
                 parts: JoinSet::new(),
                 under_way: BTreeSet::new(),
                 sent: 0,
@@ -198,6 +200,9 @@ impl Pending {
                     warn!(key, "an upload was lost, and is sent again");
                     self.abandon(inner);
                 }
+                Err(Error::NotFound) => {
+                    return Err(Error::Store("it has lost the upload, time and again".into()));
+                }
                 other => return other,
             }
         }
@@ -225,11 +230,11 @@ impl Pending {
             return Err(Error::Defect("there is no upload to complete".into()));
         };
         let writer = &self.writer;
-        let headers = writer.headers(key, ongoing.expires);
         let honours = &writer.honours;
         let commit = Commit {
             key,
-            headers: &headers,
+            headers: &ongoing.headers,
+            is_upload: true,
             size: inner.content.size(),
             wanted: &inner.wanted,
             honoured: (honours.complete_if_absent, honours.complete_if_match),
@@ -241,7 +246,7 @@ impl Pending {
             })
             .await?;
         writer.completed(upload);
-        let (began, expires, outdated) = (ongoing.began, ongoing.expires, ongoing.outdated);
+        let (began, expires, outdated) = (ongoing.began, ongoing.headers.expires, ongoing.outdated);
         inner.upload = None;
         if outdated {
             return writer.restamp(&object, self.expires_of(inner)).await;

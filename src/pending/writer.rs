@@ -1,5 +1,6 @@
 //! What all pending files of a mount share: the store, the limits, and the rules for written files.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -63,6 +64,9 @@ pub struct Writer {
     pub(super) loads: Semaphore,
     /// Pending files so far.
     serials: AtomicU64,
+    /// What its nonces begin with, and how many there were.
+    random: u64,
+    nonces: AtomicU64,
     /// Uploads being aborted.
     aborting: Mutex<JoinSet<()>>,
     /// What is aborted may have been given up on a thread of the kernel's, which has no runtime.
@@ -91,6 +95,8 @@ impl Writer {
             journal,
             loads: Semaphore::new(LOADS),
             serials: AtomicU64::new(0),
+            random: random(),
+            nonces: AtomicU64::new(0),
             aborting: Mutex::default(),
             runtime: Handle::current(),
         })
@@ -116,7 +122,9 @@ impl Writer {
         let by_name = self.rules.content_type_by_name.then(|| content_type::by_name(key)).flatten();
         let content_type = by_name.map(str::to_owned);
         let storage_class = self.rules.storage_class.clone();
-        NewHeaders { expires, content_type, storage_class, ..NewHeaders::default() }
+        let nonce = format!("{:016x}-{}", self.random, self.nonces.fetch_add(1, Ordering::Relaxed));
+        let nonce = Some(nonce);
+        NewHeaders { expires, content_type, storage_class, nonce, ..NewHeaders::default() }
     }
 
     /// A permit for a request that carries content.
@@ -176,4 +184,9 @@ impl Writer {
             std::mem::take(&mut *self.aborting.lock().unwrap_or_else(PoisonError::into_inner));
         while aborting.join_next().await.is_some() {}
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "no two mounts may have the same nonces")]
+fn random() -> u64 {
+    RandomState::new().hash_one(())
 }

@@ -42,6 +42,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result, chain};
 use crate::fd_budget::Budget;
 use crate::metrics::Metrics;
+use crate::store::write::NONCE;
 use crate::store::write::NewObjects;
 use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
 use etag::Etags;
@@ -223,6 +224,7 @@ impl S3 {
             expiration: out.expiration,
             content_type: out.content_type,
             storage_class: out.storage_class.map(|class| class.as_str().to_owned()),
+            nonce: out.metadata.and_then(|mut metadata| metadata.remove(NONCE)),
         };
         Ok(Object { version, headers })
     }
@@ -356,6 +358,7 @@ fn headers(out: &mut GetObjectOutput) -> Headers {
         expiration: out.expiration.take(),
         content_type: out.content_type.take(),
         storage_class: out.storage_class.take().map(|class| class.as_str().to_owned()),
+        nonce: out.metadata.take().and_then(|mut metadata| metadata.remove(NONCE)),
     }
 }
 

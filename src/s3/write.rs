@@ -1,5 +1,6 @@
 //! Changes over aws-sdk-s3. The SDK sends each request once; all retries are made here.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -20,8 +21,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::store::Version;
 use crate::store::write::{
-    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, NewObjects, Part, Sse, Tag, Upload,
-    WriteStore, Written,
+    Condition, CopyHeaders, CopyRequest, DeleteIf, NONCE, NewHeaders, NewObjects, Part, Sse, Tag,
+    Upload, WriteStore, Written,
 };
 
 /// Sets what all new objects have alike: PutObject, CreateMultipartUpload and CopyObject have builders
@@ -43,6 +44,7 @@ macro_rules! with_headers {
             .set_content_type($headers.content_type.clone())
             .set_cache_control($headers.cache_control.clone())
             .set_storage_class(storage_class($headers.storage_class.as_deref()))
+            .set_metadata(metadata($headers.nonce.as_deref()))
     };
 }
 
@@ -400,6 +402,10 @@ fn encryption(sse: Sse) -> ServerSideEncryption {
         Sse::Kms => ServerSideEncryption::AwsKms,
         Sse::KmsDsse => ServerSideEncryption::AwsKmsDsse,
     }
+}
+
+fn metadata(nonce: Option<&str>) -> Option<HashMap<String, String>> {
+    nonce.map(|nonce| HashMap::from([(NONCE.to_owned(), nonce.to_owned())]))
 }
 
 fn storage_class(class: Option<&str>) -> Option<StorageClass> {

@@ -64,6 +64,8 @@ pub struct Headers {
     pub content_type: Option<String>,
     /// None for the class STANDARD (S3 API reference, HeadObject).
     pub storage_class: Option<String>,
+    /// See [`write::NONCE`].
+    pub nonce: Option<String>,
 }
 
 impl Headers {

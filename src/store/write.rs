@@ -62,6 +62,11 @@ pub enum DeleteIf {
     Version(Version),
 }
 
+/// The name of the metadata (`x-amz-meta-…`) by which a HEAD shows which request made an object: no two
+/// have the same value. Size, Expires and Last-Modified may be those of another version, and an ETag
+/// tells the bytes, not the writer. Copies have that of their source.
+pub const NONCE: &str = "expirefs-commit";
+
 /// The headers of a new object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewHeaders {
@@ -72,6 +77,8 @@ pub struct NewHeaders {
     pub cache_control: Option<String>,
     /// None for the class STANDARD.
     pub storage_class: Option<String>,
+    /// See [`NONCE`].
+    pub nonce: Option<String>,
 }
 
 /// Settings of all new objects of a mount, including copies, which do not take them from their

@@ -42,6 +42,10 @@ fn holding(rig: &Rig, key: &str) -> Option<Vec<u8>> {
     rig.store.content(key).map(|bytes| bytes.to_vec())
 }
 
+fn unclear(made: bool) -> Fate {
+    Fate::Unclear { made }
+}
+
 async fn eventually(what: impl Fn() -> bool) {
     for _ in 0..1000 {
         if what() {
@@ -482,6 +486,106 @@ async fn the_last_commit_wins() {
 }
 
 // Lost answers.
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_settled() {
+    for (change, size) in [(Change::Put, 5), (Change::Complete, 2 * PART)] {
+        for fate in [unclear(true), unclear(false), Fate::Late { made: true }] {
+            for mode in ["new", "any", "edit"] {
+                let rig = rig();
+                rig.store.put("edit", pattern(1, size), expires(100));
+                rig.store.put("any", "old", expires(100));
+                rig.clock.advance(1000 * SECOND / 20);
+                let file = match mode {
+                    "new" => rig.create("new", true).await.unwrap(),
+                    mode => rig.edit(mode, mode == "any").await.unwrap(),
+                };
+                let content = pattern(2, size);
+                rig.write(file, 0, &content).await.unwrap();
+                rig.store.decide_one(change, 1, fate.clone());
+                rig.close(file).await.unwrap_or_else(|e| panic!("W13: {change:?} of {mode}: {e}"));
+                assert!(holding(&rig, mode).unwrap() == content, "{change:?} of {mode}");
+                assert!(rig.cat(mode).await.unwrap() == content);
+                rig.must_be_written().await;
+            }
+        }
+    }
+}
+
+/// The old version has the size, the end and the time of the new one.
+#[tokio::test(start_paused = true)]
+async fn what_was_there_before_is_not_taken_for_a_commit_that_was_not_made() {
+    for size in [5, 2 * PART] {
+        let rig = MakeWriting { ttl: Ttl::Never, ..MakeWriting::default() }.rig();
+        let change = if size > PART { Change::Complete } else { Change::Put };
+        let file = rig.create("a", false).await.unwrap();
+        rig.write(file, 0, &pattern(1, size)).await.unwrap();
+        rig.fs.fsync(file.fh).await.unwrap();
+        rig.write(file, 0, &pattern(2, size)).await.unwrap();
+        rig.store.decide_one(change, 1, unclear(false));
+        rig.close(file).await.unwrap();
+        assert!(holding(&rig, "a").unwrap() == pattern(2, size), "W13");
+        let file = rig.edit("a", false).await.unwrap();
+        rig.write(file, 0, &pattern(3, size)).await.unwrap();
+        rig.store.decide_one(change, 1, unclear(false));
+        rig.close(file).await.unwrap();
+        assert!(holding(&rig, "a").unwrap() == pattern(3, size), "W13");
+        let file = rig.edit("a", true).await.unwrap();
+        rig.write(file, 0, &pattern(4, size)).await.unwrap();
+        rig.store.decide_one(change, 1, unclear(false));
+        rig.close(file).await.unwrap();
+        assert!(holding(&rig, "a").unwrap() == pattern(4, size), "W13");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_upload_is_sent_again() {
+    for edits in [false, true] {
+        let rig = rig();
+        rig.store.put("a", pattern(9, 3 * PART), expires(100));
+        let file = rig.edit("a", !edits).await.unwrap();
+        let content = pattern(1, 3 * PART);
+        rig.write(file, 0, &content).await.unwrap();
+        eventually(|| rig.store.count_of(Change::Part) > 1).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        rig.store.lose_uploads();
+        rig.close(file).await.unwrap();
+        assert!(holding(&rig, "a").unwrap() == content);
+        rig.must_be_written().await;
+    }
+}
+
+/// The target has the size and the end of the source.
+#[tokio::test(start_paused = true)]
+async fn a_rename_whose_copy_has_no_answer_loses_neither_file() {
+    for honours in [Honours::ALL, NO_RENAME, NOTHING] {
+        for made in [true, false] {
+            for replace in [Replace::Yes, Replace::No] {
+                let make = MakeWriting { honours, ttl: Ttl::Never, ..MakeWriting::default() };
+                let rig = make.rig();
+                rig.make("a", b"new").await.unwrap();
+                if replace == Replace::Yes {
+                    rig.make("b", b"old").await.unwrap();
+                }
+                let change = if honours.rename { Change::Rename } else { Change::Copy };
+                rig.store.decide_one(change, 1, unclear(made));
+                match rig.rename("a", "b", replace).await {
+                    Ok(()) => {
+                        assert_eq!(rig.store.keys(), ["b"]);
+                        assert_eq!(rig.cat("b").await.unwrap(), b"new");
+                    }
+                    Err(error) => {
+                        assert!(!made, "W13: {error}");
+                        assert_eq!(rig.cat("a").await.unwrap(), b"new");
+                    }
+                }
+                rig.must_be_written().await;
+            }
+        }
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_conflict_at_complete_has_all_sent_again() {

@@ -28,6 +28,7 @@ struct Stored {
     modified: SystemTime,
     expires: Option<String>,
     content_type: Option<String>,
+    nonce: Option<String>,
     /// What GET says of Expires, where it is not what HEAD says.
     expires_on_get: Option<String>,
 }
@@ -122,8 +123,15 @@ impl Memory {
         let modified = start() - Duration::from_secs(60);
         let bytes: Vec<u8> = bytes.into();
         let bytes = bytes.into();
-        let stored =
-            Stored { bytes, etag, modified, expires, content_type: None, expires_on_get: None };
+        let stored = Stored {
+            bytes,
+            etag,
+            modified,
+            expires,
+            content_type: None,
+            nonce: None,
+            expires_on_get: None,
+        };
         self.store(key, stored);
     }
 
@@ -239,7 +247,8 @@ fn version(key: &str, stored: &Stored) -> Version {
 }
 
 fn headers(stored: &Stored, expires: Option<String>) -> Headers {
-    Headers { expires, content_type: stored.content_type.clone(), ..Headers::default() }
+    let (content_type, nonce) = (stored.content_type.clone(), stored.nonce.clone());
+    Headers { expires, content_type, nonce, ..Headers::default() }
 }
 
 /// Counts one open content.

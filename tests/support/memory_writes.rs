@@ -225,6 +225,7 @@ impl Memory {
             modified: self.now(),
             expires: headers.expires.map(rounded_up).map(format_http_date),
             content_type: headers.content_type.clone(),
+            nonce: headers.nonce.clone(),
             expires_on_get: None,
         }
     }
