@@ -13,6 +13,7 @@ mod probes;
 mod ranges;
 mod scattered;
 mod walks;
+mod write_model;
 mod writing;
 
 use std::collections::BTreeMap;

@@ -46,6 +46,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
         content_type: Some("a/b".to_owned()),
         cache_control: Some("max-age=60".to_owned()),
         storage_class: Some("STANDARD_IA".to_owned()),
+        nonce: Some("0-1".to_owned()),
     };
     let none = NewHeaders::default();
     let any = &Condition::Any;
@@ -58,6 +59,9 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
     assert_eq!(object.headers.content_type, headers.content_type);
     assert_eq!(object.headers.cache_control, headers.cache_control);
     assert_eq!(object.headers.storage_class, headers.storage_class);
+    assert_eq!(object.headers.nonce, headers.nonce);
+    let (probed, _) = store.probe("w/ü +%", 1).await.unwrap();
+    assert_eq!(probed.headers.nonce, headers.nonce);
     let source = object.version;
     for text in ["second", ""] {
         let written = store.put("w/f", &none, Bytes::from(text), any).await.unwrap();
@@ -90,6 +94,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
         assert_eq!((object.version.tag(), object.headers.expires), (stamped.tag, date));
         assert_eq!(object.headers.content_type, headers.content_type);
         assert_eq!(object.headers.cache_control, headers.cache_control);
+        assert_eq!(object.headers.nonce, headers.nonce);
         assert_eq!(object.headers.storage_class, headers.storage_class);
     }
     let gone = Version { size: 1, ..source.clone() };

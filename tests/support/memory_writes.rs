@@ -37,7 +37,7 @@ pub enum Change {
 }
 
 /// What becomes of a change.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Fate {
     Well,
     /// It is not made.
@@ -156,6 +156,10 @@ impl Memory {
     /// Uploads that are neither complete nor aborted.
     pub fn uploads(&self) -> usize {
         self.writes.uploads.lock().unwrap().len()
+    }
+
+    pub fn upload_ids(&self) -> Vec<String> {
+        self.writes.uploads.lock().unwrap().keys().cloned().collect()
     }
 
     /// The store loses its uploads.
