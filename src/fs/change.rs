@@ -54,6 +54,7 @@ impl Fs {
         let writing = self.writing()?;
         let key = self.new_key(parent, name)?;
         if let Some(Draft { pending, origin }) = writing.overlay.take(&key) {
+            pending.keep_base().await;
             let in_store = pending.unlink().await.map(|object| object.version);
             let in_store = in_store.or_else(|| origin.map(|file| (*file.version).clone()));
             if let Some(version) = in_store {
@@ -133,7 +134,10 @@ impl Fs {
         // What is pending under the new name is not committed there any more. The kernel renames one
         // file of a directory at a time, so that none waits for another that waits for it.
         let held = match &at_target {
-            Some(draft) => Some(draft.pending.hold().await),
+            Some(draft) => {
+                draft.pending.keep_base().await;
+                Some(draft.pending.hold().await)
+            }
             None => None,
         };
         let is_gone = match writing.overlay.draft(&source) {

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
+use tracing::debug;
 
 use commit::Commit;
 pub use commit::{Renamed, Wanted};
@@ -522,6 +523,18 @@ impl Pending {
     /// object that it was committed as last.
     pub async fn unlink(&self) -> Option<Object> {
         self.hold().await.unlink()
+    }
+
+    /// Fetches what a small file still has in the version that it edits, which is about to be deleted
+    /// or replaced. What is larger than a part is not fetched, and its reads and writes may fail then.
+    pub async fn keep_base(&self) {
+        let mut inner = self.inner.lock().await;
+        if self.has_writers()
+            && inner.content.count() == 1
+            && let Err(error) = self.fetch(&mut inner, 0).await
+        {
+            debug!(key = %self.key(), "the content of a file to be unlinked is not kept: {error}");
+        }
     }
 
     /// Lets no commit begin as long as the answer lives.

@@ -340,7 +340,13 @@ async fn any_content(base: Option<usize>, memory: usize, spool: Option<u64>, ste
             }
             Step::Fsync => rig.fs.fsync(file.fh).await.inspect(|()| last = Some(model.clone())),
             Step::Reopen | Step::Empty => {
-                rig.close(file).await.unwrap();
+                if let Err(error) = rig.close(file).await {
+                    // The commit of a file that was cut off may need what was sent.
+                    let may = matches!(error, Error::NoSpace(_) | Error::NotInOrder);
+                    assert!(may && spool.is_none_or(|size| size < 1 << 20), "{error}");
+                    assert!(holding(&rig, "a") == last, "W13");
+                    return rig.must_be_written().await;
+                }
                 last = Some(model.clone());
                 assert!(holding(&rig, "a") == last);
                 assert!(rig.cat("a").await.unwrap() == model);
@@ -646,6 +652,25 @@ async fn an_unlinked_file_is_not_committed_and_lives_as_long_as_its_handles() {
     }
     assert_eq!(rig.unlink("a").await, Err(Error::NotFound));
     rig.must_be_written().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_a_small_file_goes_on_when_that_is_unlinked_or_replaced() {
+    for replaces in [false, true] {
+        let rig = rig();
+        rig.make("a", b"abc").await.unwrap();
+        rig.make("b", b"other").await.unwrap();
+        let file = rig.edit("a", false).await.unwrap();
+        match replaces {
+            true => rig.rename("b", "a", Replace::Yes).await.unwrap(),
+            false => rig.unlink("a").await.unwrap(),
+        }
+        rig.write(file, 1, b"x").await.unwrap();
+        assert_eq!(rig.read(file).await.unwrap(), b"axc", "W8");
+        rig.close(file).await.unwrap();
+        assert_eq!(holding(&rig, "a"), replaces.then(|| b"other".to_vec()));
+        rig.must_be_written().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
