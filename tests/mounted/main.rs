@@ -40,3 +40,4 @@ mod versions;
 mod writing;
 mod writing_ends;
 mod writing_names;
+mod writing_programs;
