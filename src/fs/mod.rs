@@ -5,6 +5,7 @@
 //! `fuse` polls each once on the thread that serves the kernel and moves it to the runtime only
 //! if it waits.
 
+pub mod attributes;
 pub mod change;
 mod explain;
 pub mod handle;

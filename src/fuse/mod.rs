@@ -4,6 +4,8 @@
 //! not wait; moving it to another thread halves the speed of small files (measured). Only one that
 //! waits goes to the runtime. No thread that serves the kernel ever waits for the store.
 
+mod changes;
+mod names;
 mod ownership;
 mod page_cache;
 mod refusal;
@@ -15,12 +17,11 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -28,11 +29,12 @@ use tokio::sync::oneshot;
 use tracing::{Instrument, Span, debug_span, error, warn};
 
 use crate::error::Error;
-use crate::fs::change::{NewAttr, Replace};
-use crate::fs::{Attr, Entry, Fs, Kind, Lookup, OpenMode};
+use crate::fs::Fs;
+use crate::fs::attributes::NewAttr;
+use changes::{WRITTEN, open_mode};
 pub use ownership::Ownership;
 pub use page_cache::PageCache;
-use refusal::{refuse, refuse_name, refuse_readdir};
+use refusal::refuse;
 
 /// What `df` shows: a bucket has no size limit, so one petabyte, free. The number of blocks fits
 /// into 32 bits; for a larger one, programs compiled for 32 bits get EOVERFLOW.
@@ -41,27 +43,14 @@ const STATFS_BLOCK_SIZE: u32 = 1 << 20;
 
 /// Background requests the kernel sends before one is answered. Buffered reads and releases are
 /// such requests (fs/fuse/file.c), so this is how many reads may wait for the store or for a body
-/// before all other reads and releases queue behind them. The cap on bodies does not limit these
-/// reads: handles beyond it wait too, and read-ahead sends several reads of one handle. So this is
-/// the protocol's maximum; bodies and buffer memory limit what reads hold. The kernel stops reading
-/// ahead at three quarters of it.
+/// before all other reads and releases queue behind them. The cap on bodies does not limit them, so
+/// this is the protocol's maximum; bodies and buffer memory limit what reads hold. The kernel stops
+/// reading ahead at three quarters of it.
 const MAX_BACKGROUND: u16 = u16::MAX;
 
 /// An inode is one version, so cached pages stay correct whatever happens to the name; and there is
 /// nothing to flush. FOPEN_CACHE_DIR must never be set: the kernel would list expired names.
 const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_NOFLUSH);
-
-/// The same for a file that is written: each close sends a FLUSH.
-const WRITTEN: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
-
-/// How open(2) was called.
-fn open_mode(flags: i32) -> OpenMode {
-    OpenMode {
-        writes: flags & libc::O_ACCMODE != libc::O_RDONLY,
-        truncate: flags & libc::O_TRUNC != 0,
-        exclusive: flags & libc::O_EXCL != 0,
-    }
-}
 
 /// Serves one mount.
 pub struct Fuse {
@@ -108,59 +97,12 @@ impl Fuse {
     }
 }
 
-impl Fuse {
-    /// Runs an operation on an inode whose reply is empty.
-    fn answer(
-        &self,
-        operation: &'static str,
-        ino: INodeNo,
-        reply: ReplyEmpty,
-        work: impl Future<Output = Result<(), Error>> + Send + 'static,
-    ) {
-        self.answer_name(operation, ino, OsStr::new(""), reply, work);
-    }
-
-    /// The same for a name in a directory.
-    fn answer_name(
-        &self,
-        operation: &'static str,
-        ino: INodeNo,
-        name: &OsStr,
-        reply: ReplyEmpty,
-        work: impl Future<Output = Result<(), Error>> + Send + 'static,
-    ) {
-        let (fs, name) = (self.fs.clone(), name.to_owned());
-        let span = debug_span!("change", operation, ino = ino.0, key = fs.key_of(ino.0), ?name);
-        self.run(span, async move {
-            match work.await {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse_name(&fs, operation, ino.0, &name, &error)),
-            }
-        });
-    }
-
-    /// The error for file types that a bucket cannot store.
-    fn not_in_a_bucket(&self) -> Error {
-        match self.fs.is_writable() {
-            true => Error::NotPermitted("a bucket has files and directories only"),
-            false => Error::ReadOnly,
-        }
-    }
-}
-
 /// A value, or its length if the caller requests that with a size of 0 (getxattr(2)).
 fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
     match size as usize {
         0 => reply.size(value.len() as u32),
         room if room < value.len() => reply.error(Errno::ERANGE),
         _ => reply.data(value),
-    }
-}
-
-fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
     }
 }
 
@@ -192,22 +134,7 @@ impl Filesystem for Fuse {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
-        let span = debug_span!("lookup", parent = parent.0, key = fs.key_of(parent.0), ?name);
-        self.run(span, async move {
-            match fs.lookup(parent.0, &name).await {
-                Ok(Lookup::Found(attr)) => {
-                    reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0));
-                }
-                Ok(Lookup::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
-                Ok(Lookup::Nothing(ttl)) => {
-                    // An entry with inode 0: the kernel caches the name as absent for the TTL.
-                    let nothing = Attr::nameless(0, Kind::File);
-                    reply.entry(&ttl, &owner.attr(&nothing), Generation(0));
-                }
-                Err(error) => reply.error(refuse_name(&fs, "lookup", parent.0, &name, &error)),
-            }
-        });
+        self.look_up(parent, name, reply);
     }
 
     // fuser calls this for each inode of a BATCH_FORGET, too.
@@ -317,20 +244,9 @@ impl Filesystem for Fuse {
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
-        let fs = self.fs.clone();
-        let span =
-            debug_span!("readdir", ino = ino.0, key = fs.key_of(ino.0), handle = handle.0, offset);
-        self.run(span, async move {
-            let add = |entry: &Entry<'_>| {
-                !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), entry.name)
-            };
-            match fs.readdir(ino.0, handle.0, offset, false, add).await {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse_readdir(&fs, "readdir", ino.0, &error)),
-            }
-        });
+        self.list(ino, handle, offset, reply);
     }
 
     fn readdirplus(
@@ -339,29 +255,9 @@ impl Filesystem for Fuse {
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
-        let (fs, owner) = (self.fs.clone(), self.owner);
-        let span = debug_span!(
-            "readdirplus",
-            ino = ino.0,
-            key = fs.key_of(ino.0),
-            handle = handle.0,
-            offset
-        );
-        self.run(span, async move {
-            let add = |entry: &Entry<'_>| {
-                // If only the name is known, the kernel caches nothing and sends a lookup when it
-                // needs it.
-                let attr = entry.attr.unwrap_or(Attr::nameless(entry.ino, entry.kind));
-                let (ino, ttl) = (INodeNo(attr.ino), attr.ttl);
-                !reply.add(ino, entry.next, entry.name, &ttl, &owner.attr(&attr), Generation(0))
-            };
-            match fs.readdir(ino.0, handle.0, offset, true, add).await {
-                Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse_readdir(&fs, "readdirplus", ino.0, &error)),
-            }
-        });
+        self.list_with_attributes(ino, handle, offset, reply);
     }
 
     fn releasedir(
@@ -427,17 +323,7 @@ impl Filesystem for Fuse {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let (fs, owner, name, pid) = (self.fs.clone(), self.owner, name.to_owned(), request.pid());
-        let span = debug_span!("create", parent = parent.0, key = fs.key_of(parent.0), ?name, pid);
-        self.run(span, async move {
-            match fs.create(parent.0, &name, open_mode(flags), pid).await {
-                Ok((attr, handle)) => {
-                    let (ttl, attr) = (attr.ttl, owner.attr(&attr));
-                    reply.created(&ttl, &attr, Generation(0), FileHandle(handle), WRITTEN);
-                }
-                Err(error) => reply.error(refuse_name(&fs, "create", parent.0, &name, &error)),
-            }
-        });
+        self.create_file(request.pid(), parent, name, flags, reply);
     }
 
     fn write(
@@ -452,30 +338,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (fs, size) = (self.fs.clone(), data.len());
-        let span = debug_span!("write", ino = ino.0, handle = handle.0, offset, size);
-        // Most writes need not wait, and so need no copy of the data.
-        let wrote = span.in_scope(|| fs.try_write(handle.0, offset, data));
-        let data = match wrote {
-            Some(_) => Bytes::new(),
-            None => Bytes::copy_from_slice(data),
-        };
-        if wrote == Some(Ok(())) && !fs.fills_part(handle.0, offset, size) {
-            return reply.written(size as u32);
-        }
-        self.run(span, async move {
-            let wrote = match wrote {
-                Some(wrote) => wrote,
-                None => fs.write(handle.0, offset, data).await,
-            };
-            match wrote {
-                Ok(()) => reply.written(size as u32),
-                Err(error) => reply.error(refuse(&fs, "write", ino.0, &error)),
-            }
-            if fs.fills_part(handle.0, offset, size) {
-                fs.send_parts(handle.0, offset + size as u64).await;
-            }
-        });
+        self.write_file(ino, handle, offset, data, reply);
     }
 
     fn flush(
@@ -529,14 +392,7 @@ impl Filesystem for Fuse {
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
-        let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
-        let span = debug_span!("mkdir", parent = parent.0, key = fs.key_of(parent.0), ?name);
-        self.run(span, async move {
-            match fs.mkdir(parent.0, &name).await {
-                Ok(attr) => reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0)),
-                Err(error) => reply.error(refuse_name(&fs, "mkdir", parent.0, &name, &error)),
-            }
-        });
+        self.make_directory(parent, name, reply);
     }
 
     fn rename(
@@ -549,18 +405,7 @@ impl Filesystem for Fuse {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let (fs, from, to) = (self.fs.clone(), name.to_owned(), new_name.to_owned());
-        let rename = async move {
-            let replace = match flags {
-                flags if flags.is_empty() => Replace::Yes,
-                RenameFlags::RENAME_NOREPLACE => Replace::No,
-                // An atomic exchange is not possible.
-                _ if fs.is_writable() => return Err(Error::Invalid("RENAME_EXCHANGE")),
-                _ => return Err(Error::ReadOnly),
-            };
-            fs.rename((parent.0, &from), (new_parent.0, &to), replace).await
-        };
-        self.answer_name("rename", parent, name, reply, rename);
+        self.rename_name((parent, name), (new_parent, new_name), flags, reply);
     }
 
     fn setattr(
@@ -581,25 +426,14 @@ impl Filesystem for Fuse {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let (fs, owner) = (self.fs.clone(), self.owner);
-        let span = debug_span!("setattr", ino = ino.0, key = fs.key_of(ino.0), size);
         let new = NewAttr {
             mode: mode.is_some(),
             owner: uid.or(gid).is_some(),
-            // ftruncate(2) also sets the time, without a request of the program.
+            // ftruncate(2) also sets the time, which the program did not request.
             times: size.is_none() && (atime.is_some() || mtime.is_some()),
             now: size.is_none() && matches!(mtime, Some(TimeOrNow::Now)),
         };
-        self.run(span, async move {
-            let set = match size {
-                Some(size) => fs.truncate(ino.0, handle.map(|handle| handle.0), size).await,
-                None => fs.set_attributes(ino.0, new).await,
-            };
-            match set {
-                Ok(attr) => reply.attr(&attr.ttl, &owner.attr(&attr)),
-                Err(error) => reply.error(refuse(&fs, "setattr", ino.0, &error)),
-            }
-        });
+        self.set_attributes(ino, handle, size, new, reply);
     }
 
     fn setxattr(

@@ -4,7 +4,9 @@
 //! its operations: a write during a commit waits for the commit. Knows nothing of inodes, handles
 //! or the kernel; the caller decides when to commit.
 
+mod access;
 mod commit;
+mod committing;
 mod content;
 pub mod journal;
 mod spool;
@@ -15,26 +17,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::debug;
 
-use commit::Commit;
 pub use commit::{Renamed, Wanted};
+pub use committing::CommittedAs;
+use content::Content;
 pub use content::Room;
-use content::{Content, Fetched, Need};
-use spool::Extent;
 pub use spool::Spool;
 use upload::Ongoing;
 pub use writer::{Commits, Rules, Writer};
 
-use crate::body::Permit;
 use crate::error::{Error, Result};
 use crate::expiry::{self, Ttl};
 use crate::store::{Object, Version};
-
-/// Bytes of the base that are written to the spool at once.
-const PIECE: usize = 1 << 20;
 
 /// The expiry of a file, if a program has set it (`user.expirefs.ttl`, `.expires`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +78,7 @@ pub struct Pending {
 struct Shown {
     dirty: bool,
     failed: Option<Error>,
-    parts_sent: usize,
+    parts_sent: Arc<AtomicUsize>,
 }
 
 struct Inner {
@@ -231,7 +228,7 @@ impl Pending {
 
     /// Parts that the store has.
     pub fn parts_sent(&self) -> usize {
-        self.shown().parts_sent
+        self.shown().parts_sent.load(Ordering::Relaxed)
     }
 
     fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
@@ -243,250 +240,13 @@ impl Pending {
         let mut shown = self.shown();
         shown.dirty = inner.dirty;
         shown.failed = inner.failed.clone();
-        shown.parts_sent = inner.upload.as_ref().map_or(0, Ongoing::sent);
+        shown.parts_sent = inner.upload.as_ref().map_or_else(Arc::default, Ongoing::sent);
     }
 
     fn note_change(&self) {
         let now = self.writer.bucket.clock.now();
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.modified.store(since.as_secs(), Ordering::Relaxed);
-    }
-
-    /// Writes, if that is possible without waiting.
-    pub fn try_write(&self, offset: u64, bytes: &[u8]) -> Option<Result<()>> {
-        let mut inner = self.inner.try_lock().ok()?;
-        if let Some(error) = &inner.failed {
-            return Some(Err(error.clone()));
-        }
-        match inner.content.write(offset, bytes) {
-            Ok((done, None)) if done == bytes.len() => {
-                self.wrote(&mut inner, bytes.len());
-                Some(Ok(()))
-            }
-            // The bytes written so far are written again.
-            Ok(_) => None,
-            Err(error) => Some(Err(self.refuse(&mut inner, error))),
-        }
-    }
-
-    /// Writes bytes at an offset. Waits for room, and for bytes of the base if needed.
-    ///
-    /// # Errors
-    /// `NoSpace`, `TooLarge`, `NotInOrder`, those of reading the base, and the first failure of this
-    /// file.
-    pub async fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut inner = self.inner.lock().await;
-        self.sound(&inner)?;
-        let mut done = 0;
-        while done < bytes.len() {
-            let (at, rest) = (offset + done as u64, &bytes[done..]);
-            let wrote = match inner.content.write(at, rest) {
-                Ok((n, None)) => Ok(n),
-                Ok((0, Some(need))) => self.write_by(&mut inner, need, at, rest).await,
-                Ok((n, Some(_))) => Ok(n),
-                Err(error) => Err(error),
-            };
-            match wrote {
-                Ok(n) => done += n,
-                Err(error) => return Err(self.refuse(&mut inner, error)),
-            }
-        }
-        self.wrote(&mut inner, bytes.len());
-        Ok(())
-    }
-
-    fn wrote(&self, inner: &mut Inner, bytes: usize) {
-        inner.dirty = true;
-        inner.written = true;
-        self.writer.commits.bytes_written.add(bytes as u64);
-        self.note_change();
-        self.show(inner);
-    }
-
-    /// Provides what a write needs, and writes if that is the spool. Returns how many bytes.
-    async fn write_by(
-        &self,
-        inner: &mut Inner,
-        need: Need,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<usize> {
-        match need {
-            Need::Base(index) => self.fetch(inner, index).await.map(|()| 0),
-            Need::Memory(kib) => {
-                let index = inner.content.index(offset);
-                let permit = self.memory(kib, "there is no spool").await?;
-                inner.content.provide(index, permit, None);
-                Ok(0)
-            }
-            Need::Spool(index) => {
-                let part = self.writer.room.part;
-                let start = offset % part;
-                let length = bytes.len().min((part - start) as usize);
-                let piece = Bytes::copy_from_slice(&bytes[..length]);
-                let spooled = match self.move_out(inner, index).await {
-                    Ok(extent) => {
-                        blocking(move || extent.write(start, &piece)).await.map(|()| length)
-                    }
-                    Err(error) => Err(error),
-                };
-                match spooled {
-                    Ok(length) => {
-                        inner.content.wrote(index, offset + length as u64);
-                        Ok(length)
-                    }
-                    // Others may release memory.
-                    Err(Error::NoSpace(why)) => {
-                        // All of the part: what it has in the spool goes back to memory.
-                        let held = inner.content.spooled(index);
-                        let kept = held.as_ref().map_or(0, |extent| extent.len() as usize);
-                        let most = kept.max(start as usize + length).next_power_of_two();
-                        let permit = self.memory(content::kib(most), &why).await?;
-                        let spooled = match held {
-                            None => None,
-                            Some(extent) => Some(
-                                blocking(move || {
-                                    let mut bytes = BytesMut::zeroed(extent.len() as usize);
-                                    extent.read(0, &mut bytes).map(|()| bytes)
-                                })
-                                .await?,
-                            ),
-                        };
-                        inner.content.provide(index, permit, spooled);
-                        Ok(0)
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        }
-    }
-
-    /// Moves a part to the spool.
-    async fn move_out(&self, inner: &mut Inner, index: usize) -> Result<Arc<Extent>> {
-        let (extent, bytes) = inner.content.extent(index)?;
-        if !bytes.is_empty() {
-            let extent = extent.clone();
-            blocking(move || extent.write(0, &bytes)).await?;
-        }
-        inner.content.moved(index, extent.clone());
-        Ok(extent)
-    }
-
-    /// Waits for memory.
-    async fn memory(&self, kib: usize, why: &str) -> Result<Permit> {
-        let (memory, timeout) = (&self.writer.room.memory, self.writer.rules.timeout);
-        let permit = memory.acquire_for_upload(kib, timeout).await;
-        permit.ok_or_else(|| {
-            Error::NoSpace(format!("--buffer-memory is in use for {timeout:?}, and {why}"))
-        })
-    }
-
-    /// Fetches the range of the base that a part still consists of.
-    async fn fetch(&self, inner: &mut Inner, index: usize) -> Result<()> {
-        let Some((version, range)) = inner.content.base(index) else { return Ok(()) };
-        let mut place = inner.content.place_for(range.end - range.start)?;
-        if !range.is_empty() {
-            let _body = self.writer.body().await?;
-            let got = self.writer.store.get(&version, range.clone()).await;
-            let (_, mut content) = got.map_err(upload::gone)?;
-            let mut at = 0;
-            while at < range.end - range.start {
-                let chunk = upload::next(&mut content, self.writer.rules.timeout).await?;
-                at += chunk.len() as u64;
-                match &mut place {
-                    Fetched::Memory(bytes, _) => bytes.extend_from_slice(&chunk),
-                    Fetched::Spooled(extent) => {
-                        let (extent, start) = (extent.clone(), at - chunk.len() as u64);
-                        blocking(move || extent.write(start, &chunk)).await?;
-                    }
-                }
-            }
-        }
-        inner.content.fetched(index, place);
-        Ok(())
-    }
-
-    /// Up to `size` bytes from an offset on; fewer at the end of the file only.
-    ///
-    /// # Errors
-    /// `NotInOrder` if they were sent and are not kept here; those of reading the base.
-    pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
-        let mut inner = self.inner.lock().await;
-        let size = u64::from(size).min(inner.content.size().saturating_sub(offset));
-        let mut read: Vec<Bytes> = Vec::new();
-        let mut done = 0;
-        while done < size {
-            let (at, rest) = (offset + done, size - done);
-            let bytes = match inner.content.read(at, rest)? {
-                Ok(bytes) => bytes,
-                Err(Need::Spool(index)) => {
-                    let (part, range) = (self.writer.room.part, inner.content.range(index));
-                    let length = rest.min(range.end - at).min(PIECE as u64) as usize;
-                    let (extent, _) = inner.content.extent(index)?;
-                    blocking(move || {
-                        let mut bytes = BytesMut::zeroed(length);
-                        extent.read(at % part, &mut bytes)?;
-                        Ok(bytes.freeze())
-                    })
-                    .await?
-                }
-                Err(Need::Base(index)) => {
-                    self.fetch(&mut inner, index).await?;
-                    continue;
-                }
-                Err(Need::Memory(_)) => return Err(Error::Defect("a read needs memory".into())),
-            };
-            done += bytes.len() as u64;
-            read.push(bytes);
-        }
-        Ok(match read.len() {
-            1 => read.remove(0),
-            _ => read.concat().into(),
-        })
-    }
-
-    /// Truncates the file to `size`, or extends it with zeros.
-    ///
-    /// # Errors
-    /// Those of writing.
-    pub async fn truncate(&self, size: u64) -> Result<()> {
-        let mut inner = self.inner.lock().await;
-        self.sound(&inner)?;
-        loop {
-            let before = inner.content.size();
-            match inner.content.truncate(size) {
-                Ok(Ok(())) => {
-                    if before != size {
-                        inner.dirty = true;
-                        self.note_change();
-                    }
-                    // A file that was only emptied may be written next.
-                    inner.written = size > 0 && (inner.written || before != size);
-                    self.show(&inner);
-                    return Ok(());
-                }
-                Ok(Err(Need::Base(index))) => {
-                    if let Err(error) = self.fetch(&mut inner, index).await {
-                        return Err(self.refuse(&mut inner, error));
-                    }
-                }
-                Ok(Err(need)) => return Err(Error::Defect(format!("truncate needs {need:?}"))),
-                Err(error) => return Err(self.refuse(&mut inner, error)),
-            }
-        }
-    }
-
-    /// Empties a file that was opened with O_TRUNC: its commit will replace any object under its
-    /// name.
-    pub async fn empty(&self) -> Result<()> {
-        self.truncate(0).await?;
-        let mut inner = self.inner.lock().await;
-        inner.dirty = true;
-        if matches!(inner.wanted, Wanted::Edit(_)) {
-            inner.wanted = Wanted::Any;
-        }
-        self.show(&inner);
-        Ok(())
     }
 
     /// Sets its expiry instead of that of the rules. `None`: as the rules say.
@@ -579,123 +339,6 @@ impl Pending {
         }
     }
 
-    /// Whether a commit is due.
-    pub async fn is_due(&self, closing: Closing) -> Result<bool> {
-        let inner = self.inner.lock().await;
-        self.sound(&inner)?;
-        Ok(inner.is_due(closing))
-    }
-
-    /// Commits what there is. `None` where no commit is due.
-    ///
-    /// # Errors
-    /// Of the store; `Exists`, `Stale` where its condition does not hold. They stick.
-    pub async fn commit(&self, closing: Closing) -> Result<Option<Object>> {
-        let mut inner = self.inner.lock().await;
-        self.sound(&inner)?;
-        match inner.is_due(closing) {
-            true => self.commit_locked(&mut inner).await.map(Some),
-            false => Ok(None),
-        }
-    }
-
-    /// Commits what there is under a new key, which is its key from then on. Where all is committed
-    /// already, nothing is done and the key stays.
-    ///
-    /// # Errors
-    /// Those of [`Pending::commit`].
-    pub async fn commit_as(&self, key: &str, wanted: Wanted) -> Result<CommittedAs> {
-        let mut inner = self.inner.lock().await;
-        self.sound(&inner)?;
-        let before = inner.committed.clone();
-        if !inner.is_due(Closing::Now) {
-            return Ok(CommittedAs { object: None, before });
-        }
-        let (old_key, old_wanted) = (self.key(), std::mem::replace(&mut inner.wanted, wanted));
-        self.set_key(key);
-        if inner.upload.as_ref().is_some_and(|upload| &*upload.upload().key != key) {
-            self.abandon(&mut inner);
-        }
-        match self.commit_locked(&mut inner).await {
-            Ok(object) => Ok(CommittedAs { object: Some(object), before }),
-            // A new name that exists does no harm to the file under its old one.
-            Err(Error::Exists) => {
-                self.set_key(&old_key);
-                inner.wanted = old_wanted;
-                inner.failed = None;
-                self.show(&inner);
-                Err(Error::Exists)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn set_key(&self, key: &str) {
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
-    }
-
-    async fn commit_locked(&self, inner: &mut Inner) -> Result<Object> {
-        let _committing = Committing::new(&self.committing);
-        match self.commit_inner(inner).await {
-            Ok(object) => {
-                self.writer.commits.committed.add(1);
-                inner.dirty = false;
-                inner.written = false;
-                let version = Arc::new(object.version.clone());
-                inner.content.committed(version.clone());
-                inner.wanted = match &inner.wanted {
-                    Wanted::Edit(_) => Wanted::Edit(version),
-                    Wanted::Any | Wanted::New => Wanted::Any,
-                };
-                inner.committed = Some(object.clone());
-                self.show(inner);
-                Ok(object)
-            }
-            Err(error) => {
-                self.writer.commits.failed.add(1);
-                Err(self.refuse(inner, error))
-            }
-        }
-    }
-
-    async fn commit_inner(&self, inner: &mut Inner) -> Result<Object> {
-        let key = self.key();
-        // Without a spool the only part of a file that was cut off may be with the store alone.
-        if inner.content.size() > self.writer.room.part || inner.content.is_kept_nowhere(0) {
-            return self.commit_parts(inner, &key).await;
-        }
-        self.abandon(inner);
-        if inner.content.base(0).is_some() {
-            self.fetch(inner, 0).await?;
-        }
-        let bytes = match inner.content.count() {
-            0 => Bytes::new(),
-            _ => {
-                let (_, source) = inner.content.send(0)?;
-                self.load(source).await?
-            }
-        };
-        let expires = self.expires_of(inner);
-        let headers = self.writer.headers(&key, expires);
-        let honours = &self.writer.honours;
-        let commit = Commit {
-            key: &key,
-            headers: &headers,
-            is_upload: false,
-            size: bytes.len() as u64,
-            wanted: &inner.wanted,
-            honoured: (honours.put_if_absent, honours.put_if_match),
-        };
-        let _body = self.writer.body().await?;
-        let writer = &self.writer;
-        writer
-            .commit(&commit, |condition| {
-                let (bytes, headers, key) = (bytes.clone(), &headers, &key);
-                async move { writer.store.put(key, headers, bytes, &condition).await }
-            })
-            .await
-    }
-
     /// The first bytes of an object that it was committed as: all of them where they are at most
     /// `most`, in memory and unchanged since, else none. `None` where its name has another by now, or
     /// none.
@@ -734,14 +377,6 @@ impl Inner {
     }
 }
 
-/// The outcome of [`Pending::commit_as`].
-pub struct CommittedAs {
-    /// None where no commit was due.
-    pub object: Option<Object>,
-    /// What it was committed as before.
-    pub before: Option<Object>,
-}
-
 /// A pending file that nothing happens to.
 pub struct Held<'a> {
     pending: &'a Pending,
@@ -764,22 +399,6 @@ impl Drop for Pending {
         if let Some(ongoing) = self.inner.get_mut().upload.take() {
             self.writer.abort(ongoing.into_upload());
         }
-    }
-}
-
-/// Marks a commit as in progress until dropped, even by cancellation.
-struct Committing<'a>(&'a AtomicBool);
-
-impl<'a> Committing<'a> {
-    fn new(flag: &'a AtomicBool) -> Committing<'a> {
-        flag.store(true, Ordering::Relaxed);
-        Committing(flag)
-    }
-}
-
-impl Drop for Committing<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The multipart upload of a pending file: parts are sent while the program still writes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -37,7 +39,7 @@ pub struct Ongoing {
     /// Their indexes. Of two requests for one part the store keeps the one that it gets last, so there
     /// is never more than one.
     under_way: BTreeSet<usize>,
-    sent: usize,
+    sent: Arc<AtomicUsize>,
     /// It ends otherwise than its headers say: it is stamped once more after its commit.
     outdated: bool,
 }
@@ -48,8 +50,8 @@ impl Ongoing {
     }
 
     /// Number of uploaded parts.
-    pub fn sent(&self) -> usize {
-        self.sent
+    pub fn sent(&self) -> Arc<AtomicUsize> {
+        self.sent.clone()
     }
 
     pub fn into_upload(self) -> Upload {
@@ -131,7 +133,7 @@ impl Pending {
                 headers,
                 parts: JoinSet::new(),
                 under_way: BTreeSet::new(),
-                sent: 0,
+                sent: Arc::default(),
                 outdated: false,
             });
         }
@@ -140,6 +142,7 @@ impl Pending {
         let (writer, upload) = (self.writer.clone(), ongoing.upload.clone());
         let number = index as u16 + 1;
         let last = index + 1 == inner.content.count();
+        let count = ongoing.sent.clone();
         let send = async move {
             let sent = async {
                 let _body = writer.body().await?;
@@ -156,7 +159,11 @@ impl Pending {
                     }
                 }
             };
-            (index, change, sent.await)
+            let sent = sent.await;
+            if sent.is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            (index, change, sent)
         };
         ongoing.under_way.insert(index);
         ongoing.parts.spawn(send.in_current_span());
@@ -336,9 +343,6 @@ fn note(
     match sent {
         Ok(part) => {
             inner.content.stored(index, change, part);
-            if let Some(ongoing) = &mut inner.upload {
-                ongoing.sent += 1;
-            }
             Ok(())
         }
         Err(error) => {

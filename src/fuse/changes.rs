@@ -1,0 +1,179 @@
+//! Operations that change something: how they are run, and what their replies are made of.
+
+use std::ffi::OsStr;
+
+use bytes::Bytes;
+use fuser::{
+    FileHandle, FopenFlags, Generation, INodeNo, RenameFlags, ReplyAttr, ReplyCreate, ReplyEmpty,
+    ReplyEntry, ReplyWrite,
+};
+use tracing::debug_span;
+
+use super::Fuse;
+use super::refusal::{refuse, refuse_name};
+use crate::error::Error;
+use crate::fs::OpenMode;
+use crate::fs::attributes::NewAttr;
+use crate::fs::change::Replace;
+
+/// How the kernel treats a file that is written: its pages stay correct, and each close sends a
+/// FLUSH.
+pub const WRITTEN: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE;
+
+/// How open(2) was called.
+pub fn open_mode(flags: i32) -> OpenMode {
+    OpenMode {
+        writes: flags & libc::O_ACCMODE != libc::O_RDONLY,
+        truncate: flags & libc::O_TRUNC != 0,
+        exclusive: flags & libc::O_EXCL != 0,
+    }
+}
+
+impl Fuse {
+    /// Runs an operation on an inode whose reply is empty.
+    pub(super) fn answer(
+        &self,
+        operation: &'static str,
+        ino: INodeNo,
+        reply: ReplyEmpty,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        self.answer_name(operation, ino, OsStr::new(""), reply, work);
+    }
+
+    /// The same for a name in a directory.
+    pub(super) fn answer_name(
+        &self,
+        operation: &'static str,
+        ino: INodeNo,
+        name: &OsStr,
+        reply: ReplyEmpty,
+        work: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
+        let (fs, name) = (self.fs.clone(), name.to_owned());
+        let span = debug_span!("change", operation, ino = ino.0, key = fs.key_of(ino.0), ?name);
+        self.run(span, async move {
+            match work.await {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse_name(&fs, operation, ino.0, &name, &error)),
+            }
+        });
+    }
+
+    /// The error for file types that a bucket cannot store.
+    pub(super) fn not_in_a_bucket(&self) -> Error {
+        match self.fs.is_writable() {
+            true => Error::NotPermitted("a bucket has files and directories only"),
+            false => Error::ReadOnly,
+        }
+    }
+
+    pub(super) fn create_file(
+        &self,
+        pid: u32,
+        parent: INodeNo,
+        name: &OsStr,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (fs, owner, name, pid) = (self.fs.clone(), self.owner, name.to_owned(), pid);
+        let span = debug_span!("create", parent = parent.0, key = fs.key_of(parent.0), ?name, pid);
+        self.run(span, async move {
+            match fs.create(parent.0, &name, open_mode(flags), pid).await {
+                Ok((attr, handle)) => {
+                    let (ttl, attr) = (attr.ttl, owner.attr(&attr));
+                    reply.created(&ttl, &attr, Generation(0), FileHandle(handle), WRITTEN);
+                }
+                Err(error) => reply.error(refuse_name(&fs, "create", parent.0, &name, &error)),
+            }
+        });
+    }
+
+    pub(super) fn write_file(
+        &self,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        reply: ReplyWrite,
+    ) {
+        let (fs, size) = (self.fs.clone(), data.len());
+        let span = debug_span!("write", ino = ino.0, handle = handle.0, offset, size);
+        // Most writes need not wait, and so need no copy of the data.
+        let wrote = span.in_scope(|| fs.try_write(handle.0, offset, data));
+        let data = match wrote {
+            Some(_) => Bytes::new(),
+            None => Bytes::copy_from_slice(data),
+        };
+        if wrote == Some(Ok(())) && !fs.fills_part(handle.0, offset, size) {
+            return reply.written(size as u32);
+        }
+        self.run(span, async move {
+            let wrote = match wrote {
+                Some(wrote) => wrote,
+                None => fs.write(handle.0, offset, data).await,
+            };
+            match wrote {
+                Ok(()) => reply.written(size as u32),
+                Err(error) => reply.error(refuse(&fs, "write", ino.0, &error)),
+            }
+            if fs.fills_part(handle.0, offset, size) {
+                fs.send_parts(handle.0, offset + size as u64).await;
+            }
+        });
+    }
+
+    pub(super) fn make_directory(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
+        let span = debug_span!("mkdir", parent = parent.0, key = fs.key_of(parent.0), ?name);
+        self.run(span, async move {
+            match fs.mkdir(parent.0, &name).await {
+                Ok(attr) => reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0)),
+                Err(error) => reply.error(refuse_name(&fs, "mkdir", parent.0, &name, &error)),
+            }
+        });
+    }
+
+    pub(super) fn rename_name(
+        &self,
+        (parent, name): (INodeNo, &OsStr),
+        (new_parent, new_name): (INodeNo, &OsStr),
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (fs, from, to) = (self.fs.clone(), name.to_owned(), new_name.to_owned());
+        let rename = async move {
+            let replace = match flags {
+                flags if flags.is_empty() => Replace::Yes,
+                RenameFlags::RENAME_NOREPLACE => Replace::No,
+                // An atomic exchange is not possible.
+                _ if fs.is_writable() => return Err(Error::Invalid("RENAME_EXCHANGE")),
+                _ => return Err(Error::ReadOnly),
+            };
+            fs.rename((parent.0, &from), (new_parent.0, &to), replace).await
+        };
+        self.answer_name("rename", parent, name, reply, rename);
+    }
+
+    pub(super) fn set_attributes(
+        &self,
+        ino: INodeNo,
+        handle: Option<FileHandle>,
+        size: Option<u64>,
+        new: NewAttr,
+        reply: ReplyAttr,
+    ) {
+        let (fs, owner) = (self.fs.clone(), self.owner);
+        let span = debug_span!("setattr", ino = ino.0, key = fs.key_of(ino.0), size);
+        self.run(span, async move {
+            let set = match size {
+                Some(size) => fs.truncate(ino.0, handle.map(|handle| handle.0), size).await,
+                None => fs.set_attributes(ino.0, new).await,
+            };
+            match set {
+                Ok(attr) => reply.attr(&attr.ttl, &owner.attr(&attr)),
+                Err(error) => reply.error(refuse(&fs, "setattr", ino.0, &error)),
+            }
+        });
+    }
+}

@@ -1,0 +1,154 @@
+//! Whether a commit is due, and making it: under the name of the file, or under a new one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+
+use super::commit::Commit;
+use super::{Closing, Inner, Pending, Wanted};
+use crate::error::{Error, Result};
+use crate::store::Object;
+
+/// The outcome of [`Pending::commit_as`].
+pub struct CommittedAs {
+    /// None where no commit was due.
+    pub object: Option<Object>,
+    /// What it was committed as before.
+    pub before: Option<Object>,
+}
+
+impl Pending {
+    /// Whether a commit is due.
+    pub async fn is_due(&self, closing: Closing) -> Result<bool> {
+        let inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        Ok(inner.is_due(closing))
+    }
+
+    /// Commits what there is. `None` where no commit is due.
+    ///
+    /// # Errors
+    /// Of the store; `Exists`, `Stale` where its condition does not hold. They stick.
+    pub async fn commit(&self, closing: Closing) -> Result<Option<Object>> {
+        let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        match inner.is_due(closing) {
+            true => self.commit_locked(&mut inner).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Commits what there is under a new key, which is its key from then on. Where all is committed
+    /// already, nothing is done and the key stays.
+    ///
+    /// # Errors
+    /// Those of [`Pending::commit`].
+    pub async fn commit_as(&self, key: &str, wanted: Wanted) -> Result<CommittedAs> {
+        let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
+        let before = inner.committed.clone();
+        if !inner.is_due(Closing::Now) {
+            return Ok(CommittedAs { object: None, before });
+        }
+        let (old_key, old_wanted) = (self.key(), std::mem::replace(&mut inner.wanted, wanted));
+        self.set_key(key);
+        if inner.upload.as_ref().is_some_and(|upload| &*upload.upload().key != key) {
+            self.abandon(&mut inner);
+        }
+        match self.commit_locked(&mut inner).await {
+            Ok(object) => Ok(CommittedAs { object: Some(object), before }),
+            // A new name that exists does no harm to the file under its old one.
+            Err(Error::Exists) => {
+                self.set_key(&old_key);
+                inner.wanted = old_wanted;
+                inner.failed = None;
+                self.show(&inner);
+                Err(Error::Exists)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_key(&self, key: &str) {
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
+    }
+
+    async fn commit_locked(&self, inner: &mut Inner) -> Result<Object> {
+        let _committing = Committing::new(&self.committing);
+        match self.commit_inner(inner).await {
+            Ok(object) => {
+                self.writer.commits.committed.add(1);
+                inner.dirty = false;
+                inner.written = false;
+                let version = Arc::new(object.version.clone());
+                inner.content.committed(version.clone());
+                inner.wanted = match &inner.wanted {
+                    Wanted::Edit(_) => Wanted::Edit(version),
+                    Wanted::Any | Wanted::New => Wanted::Any,
+                };
+                inner.committed = Some(object.clone());
+                self.show(inner);
+                Ok(object)
+            }
+            Err(error) => {
+                self.writer.commits.failed.add(1);
+                Err(self.refuse(inner, error))
+            }
+        }
+    }
+
+    async fn commit_inner(&self, inner: &mut Inner) -> Result<Object> {
+        let key = self.key();
+        // Without a spool the only part of a file that was cut off may be with the store alone.
+        if inner.content.size() > self.writer.room.part || inner.content.is_kept_nowhere(0) {
+            return self.commit_parts(inner, &key).await;
+        }
+        self.abandon(inner);
+        if inner.content.base(0).is_some() {
+            self.fetch(inner, 0).await?;
+        }
+        let bytes = match inner.content.count() {
+            0 => Bytes::new(),
+            _ => {
+                let (_, source) = inner.content.send(0)?;
+                self.load(source).await?
+            }
+        };
+        let expires = self.expires_of(inner);
+        let headers = self.writer.headers(&key, expires);
+        let honours = &self.writer.honours;
+        let commit = Commit {
+            key: &key,
+            headers: &headers,
+            is_upload: false,
+            size: bytes.len() as u64,
+            wanted: &inner.wanted,
+            honoured: (honours.put_if_absent, honours.put_if_match),
+        };
+        let _body = self.writer.body().await?;
+        let writer = &self.writer;
+        writer
+            .commit(&commit, |condition| {
+                let (bytes, headers, key) = (bytes.clone(), &headers, &key);
+                async move { writer.store.put(key, headers, bytes, &condition).await }
+            })
+            .await
+    }
+}
+
+/// Marks a commit as in progress until dropped, even by cancellation.
+struct Committing<'a>(&'a AtomicBool);
+
+impl<'a> Committing<'a> {
+    fn new(flag: &'a AtomicBool) -> Committing<'a> {
+        flag.store(true, Ordering::Relaxed);
+        Committing(flag)
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
