@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -466,8 +467,9 @@ fn without_a_spool_files_are_written_in_order_only() {
         Ok(refused.raw_os_error())
     });
     assert_eq!(errno, Some(libc::EOPNOTSUPP));
-    let told = |line: &String| line.contains("out of order") && line.contains("--no-spool");
-    assert_eq!(mount.said().iter().filter(|line| told(line)).count(), 1);
+    let told = |line: &&String| line.contains("out of order") && line.contains("--no-spool");
+    let lines = || equal("lines about it", mount.said().iter().filter(told).count(), 1);
+    eventually(Duration::from_secs(5), lines);
     drop(file);
     assert!(store.get("f").is_none(), "a prefix was published");
     eventually(Duration::from_secs(5), || equal("uploads", store.uploads(), 0));
@@ -498,4 +500,58 @@ fn a_full_spool_is_enospc_which_sticks() {
     fs::write(mount.path("g"), content(2, 7 * MIB)).expect("there is room again");
     assert_content(&mount.path("g"), 2, 7 * MIB);
     eventually(Duration::from_secs(5), || equal("uploads", store.uploads(), 0));
+}
+
+/// Kills the daemon while 20 programs write, and mounts again: each object is the old one or a
+/// complete new one, and no upload is left.
+#[test]
+fn a_killed_daemon_leaves_no_half_object_and_the_next_mount_no_upload() {
+    const FILES: u8 = 20;
+    const SIZE: usize = 40 << 20;
+    let store = Embedded::start();
+    let spool = tempfile::tempdir().expect("a folder");
+    let setup = store.mounting().writable().with(&format!("--spool {}", spool.path().display()));
+    let key = |n: u8| format!("f{n}");
+    let old = |n: u8| vec![n; 1000];
+    (0..FILES / 2).for_each(|n| store.put(&key(n), old(n)));
+    let mut mount = setup.start();
+    let half = Arc::new(Barrier::new(usize::from(FILES) + 1));
+    let writers: Vec<_> = (0..FILES)
+        .map(|n| {
+            let path = mount.dir().join(key(n));
+            let half = half.clone();
+            // The standard library does not say whether close(2) failed.
+            let write = move || {
+                let mut file = File::create(path)?;
+                let content = vec![n + 100; SIZE];
+                file.write_all(&content[..SIZE / 2])?;
+                half.wait();
+                file.write_all(&content[SIZE / 2..])?;
+                file.sync_all()
+            };
+            std::thread::spawn(move || write().is_ok())
+        })
+        .collect();
+    // All uploads have begun: one whose id is lost with the answer is known to nobody.
+    eventually(Duration::from_secs(60), || {
+        let status = mount.status();
+        let pending = status.0["writing"]["pending"].as_array().cloned().unwrap_or_default();
+        let begun = pending.iter().filter(|file| file["parts_sent"].as_i64() >= Some(1)).count();
+        equal("files begun", begun, FILES.into())
+    });
+    half.wait();
+    mount.signal(Signal::SIGKILL);
+    let synced: Vec<bool> = writers.into_iter().map(|it| it.join().expect("a writer")).collect();
+    for n in 0..FILES {
+        let got = store.get(&key(n)).map(|_| store.body(&key(n)).to_vec());
+        let (is_old, is_new) = match &got {
+            None => (n >= FILES / 2, false),
+            Some(bytes) => (n < FILES / 2 && *bytes == old(n), *bytes == vec![n + 100; SIZE]),
+        };
+        assert!(is_old || is_new, "{n}: {:?} bytes", got.map(|bytes| bytes.len()));
+        assert!(is_new || !synced[usize::from(n)], "{n}: fsync succeeded and the bytes are lost");
+    }
+    mount.ended();
+    let _again = setup.with("--replace-dead").start_on(mount.dir());
+    eventually(Duration::from_secs(30), || equal("uploads", store.uploads(), 0));
 }
