@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How far a store's Last-Modified may differ from this mount's clock: whole seconds on both sides.
 const SLACK: Duration = Duration::from_secs(2);
 
+/// The largest object that one request copies (S3 API reference, CopyObject).
+const LARGEST_COPY: u64 = 5 << 30;
+
 /// What a commit may replace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -47,12 +50,24 @@ impl Found {
         }
     }
 
-    fn object(self) -> Option<Object> {
+    /// What this is to a version of the same key.
+    fn beside(&self, version: &Version) -> Beside {
         match self {
-            Found::Nothing => None,
-            Found::Expired(object) | Found::Live(object) => Some(object),
+            Found::Nothing => Beside::Nothing,
+            Found::Expired(object) | Found::Live(object) => match version.is(&object.version) {
+                true => Beside::It,
+                false => Beside::Another,
+            },
         }
     }
+}
+
+/// What is under the key of a version.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    It,
+    Another,
+    Nothing,
 }
 
 /// A commit, without its bytes.
@@ -93,10 +108,14 @@ impl Writer {
         let mut corpse = None;
         let mut tries = 0;
         loop {
-            let condition = self.condition(commit, corpse.as_ref()).await?;
+            let Commit { key, wanted, honoured, .. } = *commit;
+            let condition = self.condition(key, wanted, honoured, corpse.as_ref()).await?;
             let sent = self.bucket.clock.now();
             let failed = match attempt(condition.clone()).await {
-                Ok(written) => return Ok(self.object(commit, written, sent)),
+                Ok(written) => {
+                    let headers = headers_of(commit.headers);
+                    return Ok(self.version_of(key, commit.size, written, sent, headers));
+                }
                 Err(Error::PreconditionFailed) => Error::PreconditionFailed,
                 // The response of some stores to If-Match if there is no object.
                 Err(Error::NotFound) if matches!(condition, Condition::Is(_)) => Error::NotFound,
@@ -124,9 +143,9 @@ impl Writer {
                 (Found::Nothing, Wanted::New) => None,
                 (Found::Expired(object), Wanted::New) => object.version.tag(),
                 (Found::Live(_), Wanted::New) => return Err(Error::Exists),
-                (found, Wanted::Edit(base)) => match found.object() {
-                    Some(object) if base.is(&object.version) => None,
-                    _ => return Err(Error::Stale),
+                (found, Wanted::Edit(base)) => match found.beside(base) {
+                    Beside::It => None,
+                    Beside::Another | Beside::Nothing => return Err(Error::Stale),
                 },
             };
             if over {
@@ -140,23 +159,28 @@ impl Writer {
         }
     }
 
-    /// The condition of a commit. If the store ignores it, a HEAD right before the commit replaces
-    /// it.
-    async fn condition(&self, commit: &Commit<'_>, corpse: Option<&Tag>) -> Result<Condition> {
-        let (if_absent, if_match) = commit.honoured;
-        match (commit.wanted, corpse) {
+    /// The condition on a key that is to be replaced. If the store ignores it, a HEAD right before
+    /// the change replaces it. `corpse`: the expired object that was found there.
+    async fn condition(
+        &self,
+        key: &str,
+        wanted: &Wanted,
+        (if_absent, if_match): (bool, bool),
+        corpse: Option<&Tag>,
+    ) -> Result<Condition> {
+        match (wanted, corpse) {
             (Wanted::Any, _) => Ok(Condition::Any),
             (Wanted::New, None) if if_absent => Ok(Condition::Absent),
             (Wanted::New, Some(tag)) if if_match => Ok(Condition::Is(tag.clone())),
-            (Wanted::New, _) => match self.find(commit.key).await? {
+            (Wanted::New, _) => match self.find(key).await? {
                 Found::Live(_) => Err(Error::Exists),
                 Found::Nothing | Found::Expired(_) => Ok(Condition::Any),
             },
             (Wanted::Edit(base), _) => match base.tag().filter(|_| if_match) {
                 Some(tag) => Ok(Condition::Is(tag)),
-                None => match self.find(commit.key).await?.object() {
-                    Some(object) if base.is(&object.version) => Ok(Condition::Any),
-                    _ => Err(Error::Stale),
+                None => match self.find(key).await?.beside(base) {
+                    Beside::It => Ok(Condition::Any),
+                    Beside::Another | Beside::Nothing => Err(Error::Stale),
                 },
             },
         }
@@ -172,10 +196,8 @@ impl Writer {
 
     /// Whether this version is still under its key, for all that is known.
     pub(super) async fn has(&self, version: &Version) -> bool {
-        match self.find(&version.key).await {
-            Ok(found) => found.object().is_some_and(|object| version.is(&object.version)),
-            Err(_) => true,
-        }
+        let found = self.find(&version.key).await;
+        found.map_or(true, |found| found.beside(version) == Beside::It)
     }
 
     /// Deletes exactly this version, if the store honours the condition; else a HEAD right before
@@ -186,19 +208,19 @@ impl Writer {
     pub async fn delete(&self, version: &Version) -> Result<()> {
         let condition = match version.tag().filter(|_| self.honours.delete_if_match) {
             Some(tag) => DeleteIf::Is(tag),
-            None => match self.find(&version.key).await?.object() {
-                Some(object) if version.is(&object.version) => DeleteIf::Any,
-                Some(_) => return Err(Error::PreconditionFailed),
-                None => return Ok(()),
+            None => match self.find(&version.key).await?.beside(version) {
+                Beside::It => DeleteIf::Any,
+                Beside::Another => return Err(Error::PreconditionFailed),
+                Beside::Nothing => return Ok(()),
             },
         };
         match self.store.delete(&version.key, &condition).await {
             // AWS answers 404 to If-Match for an absent key.
             Ok(()) | Err(Error::NotFound) => Ok(()),
-            Err(Error::Unclear(says)) => match self.find(&version.key).await?.object() {
-                Some(object) if version.is(&object.version) => Err(Error::Unclear(says)),
-                Some(_) => Err(Error::PreconditionFailed),
-                None => Ok(()),
+            Err(Error::Unclear(says)) => match self.find(&version.key).await?.beside(version) {
+                Beside::It => Err(Error::Unclear(says)),
+                Beside::Another => Err(Error::PreconditionFailed),
+                Beside::Nothing => Ok(()),
             },
             Err(error) => Err(error),
         }
@@ -226,23 +248,14 @@ impl Writer {
                 CopyHeaders::AllButExpires(expires)
             }
         };
+        let honoured = (self.honours.copy_if_absent, self.honours.copy_if_match);
         let mut corpse = None;
         for _ in 0..TRIES {
-            let condition = match (wanted, &corpse) {
-                (Wanted::New, None) if self.honours.copy_if_absent => Condition::Absent,
-                (Wanted::New, Some(tag)) if self.honours.copy_if_match => {
-                    Condition::Is(Tag::clone(tag))
-                }
-                (Wanted::New, _) => match self.find(key).await? {
-                    Found::Live(_) => return Err(Error::Exists),
-                    Found::Nothing | Found::Expired(_) => Condition::Any,
-                },
-                (Wanted::Any | Wanted::Edit(_), _) => Condition::Any,
-            };
+            let condition = self.condition(key, wanted, honoured, corpse.as_ref()).await?;
             if !self.honours.copy_source_if_match {
-                match self.find(&version.key).await?.object() {
-                    Some(object) if version.is(&object.version) => {}
-                    _ => return Err(Error::Stale),
+                match self.find(&version.key).await?.beside(version) {
+                    Beside::It => {}
+                    Beside::Another | Beside::Nothing => return Err(Error::Stale),
                 }
             }
             let sent = self.bucket.clock.now();
@@ -287,6 +300,33 @@ impl Writer {
         Err(Error::Stale)
     }
 
+    /// Sets another expiry of an object: a copy onto itself that requires its ETag.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` if it was replaced. `TooLarge` if it is too large for a copy.
+    pub async fn restamp(&self, object: &Object, expires: Option<SystemTime>) -> Result<Object> {
+        let Object { version, headers } = object;
+        if version.size > LARGEST_COPY {
+            return Err(Error::TooLarge { most: LARGEST_COPY });
+        }
+        let condition = match version.tag().filter(|_| self.honours.copy_if_match) {
+            Some(tag) => Condition::Is(tag),
+            None => Condition::Any,
+        };
+        let request = CopyRequest {
+            source: version,
+            key: &version.key,
+            headers: CopyHeaders::AllButExpires(expires),
+            storage_class: headers.storage_class.as_deref(),
+            condition: &condition,
+        };
+        let sent = self.bucket.clock.now();
+        let written = self.store.copy(request).await?;
+        let written = Written { tag: written.tag.or(version.tag()), ..written };
+        let headers = Headers { expires: expires.map(format_http_date), ..headers.clone() };
+        Ok(self.version_of(&version.key, version.size, written, sent, headers))
+    }
+
     /// The object under a key, if it is a copy of this version: of the same bytes, or with its nonce.
     async fn is_copied(
         &self,
@@ -324,12 +364,8 @@ impl Writer {
         }
     }
 
-    /// The object that a commit has made. PutObject and CompleteMultipartUpload do not return its
+    /// The object that a change has made. PutObject and CompleteMultipartUpload do not return its
     /// Last-Modified.
-    fn object(&self, commit: &Commit<'_>, written: Written, sent: SystemTime) -> Object {
-        self.version_of(commit.key, commit.size, written, sent, headers_of(commit.headers))
-    }
-
     fn version_of(
         &self,
         key: &str,

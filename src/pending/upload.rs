@@ -14,16 +14,11 @@ use super::commit::Commit;
 use super::content::Source;
 use super::{Inner, Pending, blocking};
 use crate::error::{Error, Result};
-use crate::store::write::{
-    Condition, CopyHeaders, CopyRequest, NewHeaders, Part, SMALLEST_PART, Upload,
-};
+use crate::store::write::{NewHeaders, Part, SMALLEST_PART, Upload};
 use crate::store::{Content as Stream, Object};
 
 /// Parts of one file that are sent concurrently.
 const IN_FLIGHT: usize = 4;
-
-/// The largest object that one request copies (S3 API reference, CopyObject).
-const LARGEST_COPY: u64 = 5 << 30;
 
 /// How often all parts are sent again after the store has lost the upload.
 const UPLOADS: u32 = 3;
@@ -290,45 +285,6 @@ impl Pending {
     /// The bytes of a part, or of a whole small file.
     pub(super) async fn load(&self, source: Source) -> Result<Bytes> {
         load(&self.writer, source).await
-    }
-}
-
-impl super::Writer {
-    /// Sets another expiry of an object: a copy onto itself that requires its ETag.
-    ///
-    /// # Errors
-    /// `PreconditionFailed` if it was replaced. `TooLarge` if it is too large for a copy.
-    pub async fn restamp(&self, object: &Object, expires: Option<SystemTime>) -> Result<Object> {
-        if object.version.size > LARGEST_COPY {
-            return Err(Error::TooLarge { most: LARGEST_COPY });
-        }
-        let condition = match object.version.tag().filter(|_| self.honours.copy_if_match) {
-            Some(tag) => Condition::Is(tag),
-            None => Condition::Any,
-        };
-        let written = self
-            .store
-            .copy(CopyRequest {
-                source: &object.version,
-                key: &object.version.key,
-                headers: CopyHeaders::AllButExpires(expires),
-                storage_class: object.headers.storage_class.as_deref(),
-                condition: &condition,
-            })
-            .await?;
-        let mut object = object.clone();
-        object.headers.expires = expires.map(crate::expiry::format_http_date);
-        if let Some(tag) = written.tag {
-            object.version.etag = tag.as_str().into();
-        }
-        match written.last_modified {
-            Some(at) => {
-                object.version.last_modified = at;
-                object.version.slack = Duration::ZERO;
-            }
-            None => object.version.slack = Duration::from_secs(60),
-        }
-        Ok(object)
     }
 }
 
