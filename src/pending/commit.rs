@@ -258,10 +258,13 @@ impl Writer {
                     Beside::Another | Beside::Nothing => return Err(Error::Stale),
                 }
             }
-            let sent = self.bucket.clock.now();
+            let mut sent = self.bucket.clock.now();
             let moved = match renames {
                 true => {
                     let renamed = self.store.rename(version, key, &condition).await;
+                    // Some stores keep its Last-Modified.
+                    let oldest = version.last_modified.checked_sub(version.slack);
+                    sent = sent.min(oldest.unwrap_or(version.last_modified));
                     renamed.map(|()| Written { tag: version.tag(), last_modified: None })
                 }
                 false => {
@@ -364,8 +367,8 @@ impl Writer {
         }
     }
 
-    /// The object that a change has made. PutObject and CompleteMultipartUpload do not return its
-    /// Last-Modified.
+    /// The object that a change has made, no earlier than `sent`. PutObject, CompleteMultipartUpload
+    /// and RenameObject do not return its Last-Modified.
     fn version_of(
         &self,
         key: &str,

@@ -21,17 +21,6 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().map(|e| e.raw_os_error().unwrap_or_else(|| panic!("no errno: {e}")))
 }
 
-/// What request counters have grown by during an action.
-fn grown<T>(mount: &Mount, names: &[&str], action: impl FnOnce() -> T) -> Vec<i64> {
-    let count = || -> Vec<i64> {
-        let status = mount.status();
-        names.iter().map(|name| status.number(&format!("requests.{name}"))).collect()
-    };
-    let before = count();
-    action();
-    count().iter().zip(before).map(|(now, before)| now - before).collect()
-}
-
 fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
     Ok(renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)?)
 }
@@ -73,7 +62,7 @@ fn an_existing_file_that_is_opened_for_writing_and_not_changed_stays_as_it_is() 
     let store = Embedded::start();
     store.put_expiring("f", "content", FUTURE);
     let mount = store.mounting().writable().start();
-    let requests = grown(&mount, &["put", "copy", "delete"], || {
+    let requests = mount.grown(&["put", "copy", "delete"], || {
         drop(OpenOptions::new().append(true).open(mount.path("f")).expect("open"));
         shell(mount.dir(), ": >> f; python3 -c 'open(\"f\", \"r+\").read(3)'; cat f");
     });
@@ -90,7 +79,7 @@ fn an_append_to_a_large_object_copies_its_parts_in_the_store() {
         let mount = store.mounting().writable().start();
         let received = mount.status().number("bytes_received");
         let names = ["copy_part", "upload_part", "put", "complete_upload"];
-        let requests = grown(&mount, &names, || shell(mount.dir(), "echo the end >> f"));
+        let requests = mount.grown(&names, || shell(mount.dir(), "echo the end >> f"));
         assert_eq!(requests, [5, 1, 0, 1], "{names:?}");
         let received = mount.status().number("bytes_received") - received;
         assert!(received < 3 * MIB as i64, "{received} bytes were fetched");
@@ -304,7 +293,7 @@ fn unlink_takes_the_name_and_leaves_what_is_open() {
     pending.write_all(&content(2, 9 * MIB)).expect("write");
     let edit = OpenOptions::new().read(true).write(true).open(mount.path("large")).expect("open");
     edit.write_all_at(b"edited", 0).expect("edit");
-    let puts = grown(&mount, &["put", "complete_upload"], || {
+    let puts = mount.grown(&["put", "complete_upload"], || {
         for name in ["read", "pending", "large"] {
             fs::remove_file(mount.path(name)).unwrap_or_else(|e| panic!("rm {name}: {e}"));
             assert!(!mount.path(name).exists() && !other.path(name).exists(), "{name}");
@@ -339,7 +328,7 @@ fn unlink_of_an_expired_name_is_enoent_without_a_request() {
         equal("soon is there", mount.path("soon").exists(), false)
     });
     assert!(!mount.path("corpse").exists());
-    let deletes = grown(&mount, &["delete", "put"], || {
+    let deletes = mount.grown(&["delete", "put"], || {
         for name in ["corpse", "soon"] {
             assert_eq!(errno(fs::remove_file(mount.path(name))), Some(libc::ENOENT), "{name}");
         }
@@ -427,4 +416,14 @@ fn what_no_bucket_holds_is_eperm() {
         assert!(stderr.contains("Operation not permitted"), "{change}: {output:?}");
     }
     shell(mount.dir(), "mkdir d; python3 -c 'import os; os.fsync(os.open(\"d\", os.O_RDONLY))'");
+}
+
+/// RenameObject keeps the Last-Modified of an object, which may be old.
+#[test]
+fn a_renamed_file_can_be_appended_to_at_once() {
+    let store = Embedded::start();
+    let mount = store.mounting().writable().start();
+    store.put("f", "old ");
+    shell(mount.dir(), "cat f >/dev/null; mv f g; printf new >> g");
+    assert_eq!(&store.body("g")[..], b"old new");
 }

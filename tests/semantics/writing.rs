@@ -17,21 +17,6 @@ use tokio::sync::Semaphore;
 use super::memory::writes::{Change, Changed, Fate};
 use super::{MakeWriting, PART, Rig, SECOND, Write, expires, pattern, start, this_process};
 
-/// A store that honours no condition.
-const NOTHING: Honours = Honours {
-    bare_etags: false,
-    put_if_absent: false,
-    put_if_match: false,
-    complete_if_absent: false,
-    complete_if_match: false,
-    copy_source_if_match: false,
-    copy_if_absent: false,
-    copy_if_match: false,
-    delete_if_match: false,
-    rename: false,
-    may_delete: true,
-};
-
 /// One that has everything but RenameObject, as AWS for general purpose buckets.
 const NO_RENAME: Honours = Honours { rename: false, ..Honours::ALL };
 
@@ -413,7 +398,7 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn o_excl_fails_over_a_live_object_and_replaces_a_corpse() {
-    for honours in [Honours::ALL, NOTHING] {
+    for honours in [Honours::ALL, Honours::NONE] {
         for size in [3, 2 * PART] {
             let rig = MakeWriting { honours, ..MakeWriting::default() }.rig();
             let content = pattern(1, size);
@@ -440,7 +425,7 @@ async fn o_excl_fails_over_a_live_object_and_replaces_a_corpse() {
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_of_what_was_replaced_meanwhile_is_stale_and_loses_nothing() {
-    for honours in [Honours::ALL, NOTHING] {
+    for honours in [Honours::ALL, Honours::NONE] {
         for (size, deleted) in [(3, false), (3, true), (5 * PART / 2, false), (5 * PART / 2, true)]
         {
             let rig = MakeWriting { honours, ..MakeWriting::default() }.rig();
@@ -567,7 +552,7 @@ async fn a_lost_upload_is_sent_again() {
 /// The target has the size and the end of the source.
 #[tokio::test(start_paused = true)]
 async fn a_rename_whose_copy_has_no_answer_loses_neither_file() {
-    for honours in [Honours::ALL, NO_RENAME, NOTHING] {
+    for honours in [Honours::ALL, NO_RENAME, Honours::NONE] {
         for made in [true, false] {
             for replace in [Replace::Yes, Replace::No] {
                 let make = MakeWriting { honours, ttl: Ttl::Never, ..MakeWriting::default() };
@@ -779,7 +764,7 @@ async fn a_first_commit_that_is_queued_between_leaves_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn rename_commits_under_the_new_name_while_the_file_is_open() {
-    for (size, honours) in [(10, Honours::ALL), (3 * PART, NO_RENAME), (3 * PART, NOTHING)] {
+    for (size, honours) in [(10, Honours::ALL), (3 * PART, NO_RENAME), (3 * PART, Honours::NONE)] {
         let rig = MakeWriting { honours, ..MakeWriting::default() }.rig();
         rig.store.put("b", "old", expires(100));
         let file = rig.create("a.tmp", false).await.unwrap();
@@ -798,7 +783,7 @@ async fn rename_commits_under_the_new_name_while_the_file_is_open() {
 
 #[tokio::test(start_paused = true)]
 async fn rename_takes_what_lies_under_the_old_name_away() {
-    for honours in [Honours::ALL, NO_RENAME, NOTHING] {
+    for honours in [Honours::ALL, NO_RENAME, Honours::NONE] {
         for (synced, then_written) in [(true, false), (true, true), (false, true)] {
             let rig = MakeWriting { honours, ..MakeWriting::default() }.rig();
             rig.store.put("a", "old", expires(100));
@@ -825,7 +810,7 @@ async fn rename_takes_what_lies_under_the_old_name_away() {
 
 #[tokio::test(start_paused = true)]
 async fn noreplace_fails_over_a_live_object_and_replaces_a_corpse() {
-    for honours in [Honours::ALL, NO_RENAME, NOTHING] {
+    for honours in [Honours::ALL, NO_RENAME, Honours::NONE] {
         for pending in [false, true] {
             let rig = MakeWriting { honours, ..MakeWriting::default() }.rig();
             rig.store.put("corpse", "corpse", expires(-5));

@@ -23,26 +23,12 @@ use super::support::proxy::{Answer, Fault, Proxy, Request};
 use super::support::s3_server::{SCRIPT, given};
 use super::{BUCKET, Rig, in_bucket_of, open_to_all, rig, support};
 
-const NONE: Honours = Honours {
-    bare_etags: false,
-    put_if_absent: false,
-    put_if_match: false,
-    complete_if_absent: false,
-    complete_if_match: false,
-    copy_source_if_match: false,
-    copy_if_absent: false,
-    copy_if_match: false,
-    delete_if_match: false,
-    rename: false,
-    may_delete: true,
-};
-
 const MOTO: Honours = Honours {
     put_if_absent: true,
     put_if_match: true,
     complete_if_absent: true,
     delete_if_match: true,
-    ..NONE
+    ..Honours::NONE
 };
 
 /// As many as the budget of these stores has.
@@ -105,8 +91,9 @@ fn denied() -> Fault {
 #[tokio::test]
 async fn each_personality_is_detected() {
     let bare = Honours { bare_etags: true, ..Honours::ALL };
-    let garage = Honours { copy_source_if_match: true, ..NONE };
-    let ceph = Honours { bare_etags: true, put_if_absent: true, put_if_match: true, ..NONE };
+    let garage = Honours { copy_source_if_match: true, ..Honours::NONE };
+    let ceph =
+        Honours { bare_etags: true, put_if_absent: true, put_if_match: true, ..Honours::NONE };
     let s3 = Personality::S3;
     let no_rename = Honours { rename: false, ..Honours::ALL };
     for (personality, honours) in [

@@ -279,6 +279,17 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// What request counters have grown by during an action.
+    pub fn grown<T>(&self, names: &[&str], action: impl FnOnce() -> T) -> Vec<i64> {
+        let count = || -> Vec<i64> {
+            let status = self.status();
+            names.iter().map(|name| status.number(&format!("requests.{name}"))).collect()
+        };
+        let before = count();
+        action();
+        count().iter().zip(before).map(|(now, before)| now - before).collect()
+    }
+
     /// The mount point.
     pub fn dir(&self) -> &Path {
         &self.place.dir

@@ -50,6 +50,21 @@ pub struct Honours {
 }
 
 impl Honours {
+    /// A store that honours no condition.
+    pub const NONE: Honours = Honours {
+        bare_etags: false,
+        put_if_absent: false,
+        put_if_match: false,
+        complete_if_absent: false,
+        complete_if_match: false,
+        copy_source_if_match: false,
+        copy_if_absent: false,
+        copy_if_match: false,
+        delete_if_match: false,
+        rename: false,
+        may_delete: true,
+    };
+
     /// A store that honours everything.
     pub const ALL: Honours = Honours {
         bare_etags: false,
