@@ -1,5 +1,7 @@
 //! The extended attributes of an object, from what is cached. Pure.
 
+use std::time::SystemTime;
+
 use crate::expiry::{Expiry, format_http_date, rfc3339};
 use crate::store::{Headers, Version};
 
@@ -49,15 +51,19 @@ impl About {
         }
     }
 
-    /// The headers it came from, of an object of this expiry.
-    pub fn headers(&self, expiry: Expiry) -> Headers {
-        let expires = match &self.expires {
+    /// `Expires` as it was sent, of an object of this expiry.
+    fn expires(&self, expiry: Expiry) -> Option<String> {
+        match &self.expires {
             RawExpires::OfExpiry => expiry.instant().map(format_http_date),
             RawExpires::As(raw) => Some(raw.clone()),
             RawExpires::None => None,
-        };
+        }
+    }
+
+    /// The headers it came from, of an object of this expiry.
+    pub fn headers(&self, expiry: Expiry) -> Headers {
         Headers {
-            expires,
+            expires: self.expires(expiry),
             content_type: self.content_type.clone(),
             storage_class: Some(self.storage_class.clone()).filter(|class| class != STANDARD),
             ..Headers::default()
@@ -74,6 +80,10 @@ impl About {
     }
 }
 
+/// The attributes that set when a file expires.
+pub const TTL: &str = "user.expirefs.ttl";
+pub const EXPIRES: &str = "user.expirefs.expires";
+
 /// The prefix of all attribute names.
 const NAMESPACE: &str = "user.expirefs.";
 
@@ -84,20 +94,23 @@ pub fn attributes(
     expiry: Expiry,
     about: Option<&About>,
 ) -> Vec<(String, String)> {
-    let end = expiry.instant();
-    let raw = about.and_then(|about| match (&about.expires, end) {
-        (RawExpires::OfExpiry, Some(at)) => Some(format_http_date(at)),
-        (RawExpires::As(raw), _) => Some(raw.clone()),
-        (RawExpires::None | RawExpires::OfExpiry, _) => None,
-    });
     let all = [
-        ("expires", end.map(rfc3339)),
-        ("expires_raw", raw),
+        ("expires", expiry.instant().map(rfc3339)),
+        ("expires_raw", about.and_then(|about| about.expires(expiry))),
         ("etag", Some(version.etag.to_string()).filter(|etag| !etag.is_empty())),
         ("key", Some(version.key.to_string())),
         ("storage_class", about.map(|about| about.storage_class.clone())),
         ("content_type", about.and_then(|about| about.content_type.clone())),
     ];
+    known(all)
+}
+
+/// Those of a pending file, which would end at `expires` if it were committed now.
+pub fn of_pending(key: &str, expires: Option<SystemTime>) -> Vec<(String, String)> {
+    known([("expires", expires.map(rfc3339)), ("key", Some(key.to_owned()))])
+}
+
+fn known<const N: usize>(all: [(&str, Option<String>); N]) -> Vec<(String, String)> {
     let known = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
     known.map(|(name, value)| (format!("{NAMESPACE}{name}"), value)).collect()
 }

@@ -165,9 +165,10 @@ impl Catalog {
 
     /// Caches a version that this mount has written, and its first bytes for the next open.
     pub fn wrote(&self, object: Object, first: Bytes) -> Fact {
-        self.appeared(&object.version.key);
+        let key = object.version.key.clone();
+        self.appeared(&key);
         let fact = self.read(object);
-        self.facts().put(self.key_of(&fact), fact.clone());
+        self.facts().put(key, fact.clone());
         if let Known::File { version, .. } = &fact.known
             && version.is_resumable()
             && !first.is_empty()
@@ -177,28 +178,11 @@ impl Catalog {
         fact
     }
 
-    fn key_of(&self, fact: &Fact) -> Arc<str> {
-        match &fact.known {
-            Known::File { version, .. } => version.key.clone(),
-            Known::Directory | Known::Absent => "".into(),
-        }
-    }
-
     /// Caches that this mount has removed a name.
     pub fn removed(&self, key: &str) {
         self.forget(key);
         let until = self.after(self.settings.negative_ttl);
         self.facts().put(key.into(), Fact { known: Known::Absent, until, walked: false });
-    }
-
-    /// The fact about a name, if it is fresh. Asks nothing.
-    pub fn known_now(&self, key: &str) -> Option<Fact> {
-        self.fresh(key)
-    }
-
-    /// The fact that an object is; nothing is cached.
-    pub fn judged(&self, object: Object) -> Fact {
-        self.read(object)
     }
 
     /// Caches a fact about a file. An expired file is cached only in place of an older fact: a
@@ -211,7 +195,8 @@ impl Catalog {
         }
     }
 
-    fn read(&self, object: Object) -> Fact {
+    /// What an object is as a fact about its name, which is not cached yet.
+    pub fn read(&self, object: Object) -> Fact {
         let Judged { at: now, terms, judgement, .. } = self.bucket.judge(&object);
         let Judgement { expiry, basis, unparsable, .. } = judgement;
         let Object { version, headers } = object;
@@ -357,7 +342,8 @@ impl Catalog {
         }
     }
 
-    fn fresh(&self, key: &str) -> Option<Fact> {
+    /// The fact about a name, if it is fresh. Asks nothing.
+    pub fn fresh(&self, key: &str) -> Option<Fact> {
         let mut facts = self.facts();
         let fact = facts.get(key)?;
         (self.bucket.clock.now() < fact.until).then(|| fact.clone())

@@ -8,6 +8,7 @@ use super::{Attr, Fs};
 use crate::error::{Error, Result};
 use crate::expiry::{self, Presence, Touch, Ttl};
 use crate::pending::{End, Pending};
+use crate::xattr;
 
 /// How a change affects the times of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,22 +55,17 @@ impl Fs {
     /// Sets another expiry of a version, which keeps its inode.
     async fn restamp(&self, ino: u64, file: &File, expires: Option<SystemTime>) -> Result<()> {
         let writer = &self.writing()?.writer;
-        let object = match writer.restamp(&file.object(), expires).await {
-            Err(Error::PreconditionFailed | Error::NotFound) => {
-                self.catalog.forget(&file.version.key);
-                return Err(Error::Stale);
+        let restamped = writer.restamp(&file.object(), expires).await;
+        let object = restamped.map_err(|error| {
+            // Another version is there, or the change may have been made.
+            self.catalog.forget(&file.version.key);
+            match error {
+                Error::PreconditionFailed | Error::NotFound => Error::Stale,
+                other => other,
             }
-            // It may have been made.
-            Err(error) => {
-                self.catalog.forget(&file.version.key);
-                return Err(error);
-            }
-            Ok(object) => object,
-        };
+        })?;
         self.catalog.wrote(object.clone(), bytes::Bytes::new());
-        if let Some(file) = self.file_of(object) {
-            self.inodes.rebind(ino, Node::File(file));
-        }
+        self.replace_version(ino, object);
         Ok(())
     }
 
@@ -82,9 +78,9 @@ impl Fs {
         self.writing()?;
         let now = self.bucket.clock.now();
         let end = match (name.to_str(), value) {
-            (Some("user.expirefs.ttl"), Some(value)) => Some(End::After(parse_ttl(value)?)),
-            (Some("user.expirefs.expires"), Some(value)) => Some(parse_end(value, now)?),
-            (Some("user.expirefs.ttl" | "user.expirefs.expires"), None) => None,
+            (Some(xattr::TTL), Some(value)) => Some(End::After(parse_ttl(value)?)),
+            (Some(xattr::EXPIRES), Some(value)) => Some(parse_end(value, now)?),
+            (Some(xattr::TTL | xattr::EXPIRES), None) => None,
             _ => return Err(Error::NotSupported("only user.expirefs.ttl and .expires are set")),
         };
         match self.node(ino)? {
@@ -105,12 +101,7 @@ impl Fs {
 
     /// The extended attributes of a pending file.
     pub(super) fn pending_attributes(&self, pending: &Pending) -> Vec<(String, String)> {
-        let mut all = Vec::new();
-        if let Some(at) = pending.expires_now() {
-            all.push(("user.expirefs.expires".to_owned(), expiry::rfc3339(at)));
-        }
-        all.push(("user.expirefs.key".to_owned(), pending.key().to_string()));
-        all
+        xattr::of_pending(&pending.key(), pending.expires_now())
     }
 }
 

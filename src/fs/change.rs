@@ -34,6 +34,15 @@ pub enum Replace {
     No,
 }
 
+impl Replace {
+    fn wanted(self) -> Wanted {
+        match self {
+            Replace::Yes => Wanted::Any,
+            Replace::No => Wanted::New,
+        }
+    }
+}
+
 impl Fs {
     /// Deletes a file.
     ///
@@ -113,8 +122,10 @@ impl Fs {
         }
         let at_target = writing.overlay.draft(&target);
         if replace == Replace::No {
+            if at_target.is_some() {
+                return Err(Error::Exists);
+            }
             match self.live_file(&target).await {
-                _ if at_target.is_some() => return Err(Error::Exists),
                 Ok(_) | Err(Error::IsADirectory) => return Err(Error::Exists),
                 Err(Error::NotFound) => {}
                 Err(error) => return Err(error),
@@ -155,16 +166,12 @@ impl Fs {
     ) -> Result<bool> {
         let writing = self.writing()?;
         let Draft { pending, origin } = draft;
-        let wanted = match replace {
-            Replace::Yes => Wanted::Any,
-            Replace::No => Wanted::New,
-        };
         let origin = origin.map(|file| file.object());
         // What was sent under the old name and is kept nowhere else is committed there first.
         if pending.has_left().await {
             self.commit(&pending, Closing::Now).await?;
         }
-        let is_gone = match pending.commit_as(target, wanted).await {
+        let is_gone = match pending.commit_as(target, replace.wanted()).await {
             Ok(CommittedAs { object: Some(object), before }) => {
                 self.committed(&pending, object).await;
                 // What was under the old name goes.
@@ -213,11 +220,20 @@ impl Fs {
         let ino = self.inodes.known_number_of_file(&file.version);
         let (object, is_gone) = self.move_object(&file.object(), target, replace).await?;
         self.catalog.wrote(object.clone(), bytes::Bytes::new());
-        // The same content: the kernel's pages stay valid.
-        if let (Some(ino), Some(moved)) = (ino, self.file_of(object)) {
-            self.inodes.rebind(ino, Node::File(moved));
+        if let Some(ino) = ino {
+            self.replace_version(ino, object);
         }
         Ok(is_gone)
+    }
+
+    /// Makes the inode of a version another one of the same content: the kernel's pages stay valid, and
+    /// who reads the old version counts as a reader of the new one. An edit leaves them their inode.
+    pub(super) fn replace_version(&self, ino: u64, object: Object) {
+        if let Some(Node::File(before)) = self.inodes.get(ino)
+            && let Some(file) = self.file_of(object, before.kernel.clone())
+        {
+            self.inodes.rebind(ino, Node::File(file));
+        }
     }
 
     /// Gives a version another key in the store. Its end goes with it, unless another rule holds for
@@ -236,11 +252,7 @@ impl Fs {
             rule if rule == rules.rule(old) => None,
             _ => Some(expiry::expires(rules.ttl(new), self.bucket.clock.now())),
         };
-        let wanted = match replace {
-            Replace::Yes => Wanted::Any,
-            Replace::No => Wanted::New,
-        };
-        let object = writer.rename(source, target, &wanted, anew).await?;
+        let object = writer.rename(source, target, &replace.wanted(), anew).await?;
         let is_gone = object.renamed || self.delete_source(source.version.clone()).await;
         Ok((object.object, is_gone))
     }

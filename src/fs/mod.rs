@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::name::{self, Prefix};
 use crate::pending::Pending;
 use crate::xattr;
-use handle::{Handle, Handles, ReadHandle};
+use handle::{Handle, Handles, Opening, ReadHandle};
 use inode::{File, Idle, Inodes, Node, ROOT};
 pub use overlay::Overlay;
 use readdir::Directory;
@@ -220,16 +220,25 @@ impl Fs {
         self.getattr(ino).map(drop)
     }
 
+    /// Registers an open in flight.
+    ///
+    /// # Errors
+    /// `ShuttingDown` once the mount is being unmounted.
+    fn begin_open(&self) -> Result<Opening<'_, Handle>> {
+        // Counted before the flag is read, so that shutting down waits for it or it is refused.
+        let opening = self.handles.opening();
+        match self.shutting_down.load(Ordering::SeqCst) {
+            true => Err(Error::ShuttingDown),
+            false => Ok(opening),
+        }
+    }
+
     /// Opens a file for reading: its GET is sent at once, unless the kernel has its content.
     ///
     /// # Errors
     /// `Stale` when the object was replaced or deleted since the lookup: the kernel looks it up again.
     pub async fn open(&self, ino: u64, pid: u32) -> Result<u64> {
-        // Counted before the flag is read, so that shutting down waits for it or it is refused.
-        let _opening = self.handles.opening();
-        if self.shutting_down.load(Ordering::SeqCst) {
-            return Err(Error::ShuttingDown);
-        }
+        let _opening = self.begin_open()?;
         let file = match self.node(ino)? {
             Node::File(file) => file,
             Node::Directory(_) => return Err(Error::IsADirectory),

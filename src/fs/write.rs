@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::handle::{Handle, WriteHandle};
-use super::inode::{File, Node};
+use super::inode::{File, KernelCopy, Node};
 use super::overlay::{Draft, Overlay};
 use super::{Attr, Fs};
 use crate::catalog::Known;
@@ -55,15 +55,12 @@ impl Writing {
 }
 
 impl Fs {
+    /// What a writable mount has.
+    ///
     /// # Errors
     /// `ReadOnly` if the mount is read-only.
-    pub(super) fn writing(&self) -> Result<&Writing> {
+    pub fn writing(&self) -> Result<&Writing> {
         self.writing.as_ref().ok_or(Error::ReadOnly)
-    }
-
-    /// The state of a writable mount, for `status`.
-    pub fn writing_now(&self) -> Option<&Writing> {
-        self.writing.as_ref()
     }
 
     pub fn is_writable(&self) -> bool {
@@ -108,10 +105,7 @@ impl Fs {
         pid: u32,
     ) -> Result<(Attr, u64)> {
         let writing = self.writing()?;
-        let _opening = self.handles.opening();
-        if self.shutting_down.load(Ordering::SeqCst) {
-            return Err(Error::ShuttingDown);
-        }
+        let _opening = self.begin_open()?;
         let key = self.new_key(parent, name)?;
         let draft = writing.overlay.draft(&key).filter(|draft| {
             let failed = draft.pending.has_failed();
@@ -126,7 +120,7 @@ impl Fs {
             Some(draft) => draft,
             None => {
                 // The kernel found no such name, but the cache here may be newer.
-                if let Some(fact) = self.catalog.known_now(&key)
+                if let Some(fact) = self.catalog.fresh(&key)
                     && matches!(self.catalog.presence(&fact), Presence::Live { .. })
                 {
                     return Err(if mode.exclusive { Error::Exists } else { Error::Stale });
@@ -175,10 +169,7 @@ impl Fs {
     /// `Stale` if the kernel must look the name up again.
     pub async fn open_for_writing(&self, ino: u64, mode: OpenMode, pid: u32) -> Result<u64> {
         let writing = self.writing()?;
-        let _opening = self.handles.opening();
-        if self.shutting_down.load(Ordering::SeqCst) {
-            return Err(Error::ShuttingDown);
-        }
+        let _opening = self.begin_open()?;
         match self.node(ino)? {
             Node::Directory(_) => Err(Error::IsADirectory),
             Node::Pending(pending) => {
@@ -221,20 +212,32 @@ impl Fs {
         Ok(pending)
     }
 
-    /// Writes without waiting, if that is possible.
-    pub fn try_write(&self, fh: u64, offset: u64, bytes: &[u8]) -> Option<Result<()>> {
+    /// Writes without waiting, if that is possible. Returns whether parts may be ready to be sent: see
+    /// [`Fs::send_parts`].
+    pub fn try_write(&self, fh: u64, offset: u64, bytes: &[u8]) -> Option<Result<bool>> {
         let handle = self.handles.get(fh).ok()?;
         let handle = handle.writing().filter(|handle| handle.writes)?;
         let wrote = handle.pending.try_write(offset, bytes)?;
-        Some(wrote.inspect_err(|error| self.tell_of_order(handle, offset, error)))
+        Some(self.wrote(handle, offset, bytes.len(), wrote))
     }
 
-    /// Writes bytes at an offset.
-    pub async fn write(&self, fh: u64, offset: u64, bytes: Bytes) -> Result<()> {
+    /// Writes bytes at an offset. Returns the same.
+    pub async fn write(&self, fh: u64, offset: u64, bytes: Bytes) -> Result<bool> {
         let handle = self.handles.get(fh)?;
         let handle = handle.writing().filter(|handle| handle.writes).ok_or(Error::BadHandle)?;
         let wrote = handle.pending.write(offset, &bytes).await;
-        wrote.inspect_err(|error| self.tell_of_order(handle, offset, error))
+        self.wrote(handle, offset, bytes.len(), wrote)
+    }
+
+    fn wrote(
+        &self,
+        handle: &WriteHandle,
+        offset: u64,
+        bytes: usize,
+        wrote: Result<()>,
+    ) -> Result<bool> {
+        wrote.inspect_err(|error| self.tell_of_order(handle, offset, error))?;
+        Ok(handle.pending.fills_part(offset, bytes))
     }
 
     fn tell_of_order(&self, handle: &WriteHandle, offset: u64, failed: &Error) {
@@ -245,13 +248,6 @@ impl Fs {
             warn!(key = %handle.pending.key(), offset, program = process::described(handle.pid),
                 "a program writes out of order, which needs a spool: mount without --no-spool");
         }
-    }
-
-    /// Whether parts may be ready to be sent after a write. See [`Fs::send_parts`].
-    pub fn fills_part(&self, fh: u64, offset: u64, bytes: usize) -> bool {
-        let handle = self.handles.get(fh);
-        let handle = handle.as_ref().ok().and_then(|handle| handle.writing());
-        handle.is_some_and(|handle| handle.pending.fills_part(offset, bytes))
     }
 
     /// Sends the parts that lie before an offset. Call it after the write was answered.
@@ -355,7 +351,7 @@ impl Fs {
         // Out of the overlay first: what opens it from here on gets the version.
         let Some(draft) = writing.overlay.settle(pending) else { return };
         let file = match pending.committed().await {
-            Some(object) => self.file_of(object),
+            Some(object) => self.file_of(object, Arc::new(KernelCopy::written())),
             // It was opened for writing, but not changed.
             None => match (pending.is_due(Closing::Now).await, draft.origin) {
                 (Ok(false), Some(origin)) => Some(origin),
@@ -369,14 +365,11 @@ impl Fs {
         }
     }
 
-    /// The node of a version that this mount has written. The kernel has the written pages cached.
-    pub(super) fn file_of(&self, object: Object) -> Option<Arc<File>> {
-        let fact = self.catalog.judged(object);
+    /// The node of a version that this mount has made, with what the kernel has of its content.
+    pub(super) fn file_of(&self, object: Object, kernel: Arc<KernelCopy>) -> Option<Arc<File>> {
+        let fact = self.catalog.read(object);
         let Known::File { version, expiry, about } = fact.known else { return None };
-        let file = File::new(version, expiry, about);
-        file.kernel.opens();
-        file.kernel.takes_all();
-        Some(Arc::new(file))
+        Some(Arc::new(File::cached(version, expiry, about, kernel)))
     }
 
     /// Closes a handle and frees what it holds; the last write handle of a pending file commits
@@ -390,11 +383,6 @@ impl Fs {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Whether [`Fs::release`] of this handle is quick.
-    pub fn is_reading(&self, fh: u64) -> bool {
-        self.handles.get(fh).is_ok_and(|handle| handle.reading().is_ok())
     }
 
     /// Changes the size of a file.

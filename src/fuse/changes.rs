@@ -105,7 +105,7 @@ impl Fuse {
             Some(_) => Bytes::new(),
             None => Bytes::copy_from_slice(data),
         };
-        if wrote == Some(Ok(())) && !fs.fills_part(handle.0, offset, size) {
+        if wrote == Some(Ok(false)) {
             return reply.written(size as u32);
         }
         self.run(span, async move {
@@ -114,11 +114,13 @@ impl Fuse {
                 None => fs.write(handle.0, offset, data).await,
             };
             match wrote {
-                Ok(()) => reply.written(size as u32),
+                Ok(fills_part) => {
+                    reply.written(size as u32);
+                    if fills_part {
+                        fs.send_parts(handle.0, offset + size as u64).await;
+                    }
+                }
                 Err(error) => reply.error(refuse(&fs, "write", ino.0, &error)),
-            }
-            if fs.fills_part(handle.0, offset, size) {
-                fs.send_parts(handle.0, offset + size as u64).await;
             }
         });
     }

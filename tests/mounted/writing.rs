@@ -30,17 +30,6 @@ fn alone() -> (Embedded, Mount) {
     (store, mount)
 }
 
-/// What a request counter has grown by during an action.
-fn grown<T>(mount: &Mount, names: &[&str], action: impl FnOnce() -> T) -> Vec<i64> {
-    let count = || -> Vec<i64> {
-        let status = mount.status();
-        names.iter().map(|name| status.number(&format!("requests.{name}"))).collect()
-    };
-    let before = count();
-    action();
-    count().iter().zip(before).map(|(now, before)| now - before).collect()
-}
-
 fn at_least(what: &str, got: i64, least: i64) -> Result<(), String> {
     if got >= least { Ok(()) } else { Err(format!("{what}: {got}, under {least}")) }
 }
@@ -79,10 +68,10 @@ fn a_file_is_seen_by_nobody_else_before_its_commit_and_by_everybody_after_its_cl
 fn a_small_file_is_one_put_and_a_large_one_is_one_upload() {
     let (store, mount) = alone();
     let all = ["put", "create_upload", "upload_part", "complete_upload", "copy", "delete", "list"];
-    let small = grown(&mount, &all, || fs::write(mount.path("small"), "small").expect("write"));
+    let small = mount.grown(&all, || fs::write(mount.path("small"), "small").expect("write"));
     assert_eq!(small[..6], [1, 0, 0, 0, 0, 0]);
     let large = content(1, 20 * MIB);
-    let large = grown(&mount, &all, || fs::write(mount.path("large"), &large).expect("write"));
+    let large = mount.grown(&all, || fs::write(mount.path("large"), &large).expect("write"));
     assert_eq!(large[..6], [0, 1, 3, 1, 0, 0]);
     assert_content(&mount.path("large"), 1, 20 * MIB);
     assert_eq!(store.uploads(), 0);
@@ -99,10 +88,10 @@ fn fsync_commits_and_what_is_written_later_is_committed_later() {
     file.write_all(b"two").expect("write");
     assert_eq!(&store.body("log")[..], b"one ");
     assert_eq!(fs::read(mount.path("log")).expect("read here"), b"one two");
-    let puts = grown(&mount, &["put"], || file.sync_data().expect("fdatasync"));
+    let puts = mount.grown(&["put"], || file.sync_data().expect("fdatasync"));
     assert_eq!(puts, [1]);
     assert_eq!(&store.body("log")[..], b"one two");
-    let puts = grown(&mount, &["put"], || {
+    let puts = mount.grown(&["put"], || {
         file.sync_all().expect("fsync of what is committed");
         drop(file);
     });
@@ -147,7 +136,7 @@ os.close(f)'"#;
 #[test]
 fn redirections_of_the_shell_commit_what_was_written_once() {
     let (store, mount) = alone();
-    let run = |script: &str| grown(&mount, &["put"], || shell(mount.dir(), script));
+    let run = |script: &str| mount.grown(&["put"], || shell(mount.dir(), script));
     assert_eq!(run("echo one > f"), [1]);
     assert_eq!(&store.body("f")[..], b"one\n");
     assert_eq!(run("echo two >> f"), [1]);
@@ -195,7 +184,7 @@ fn a_rename_commits_an_open_file_under_its_new_name_with_one_put() {
     file.read_exact_at(&mut back, 8).expect("read back");
     assert_eq!(&back, b"body");
     let all = ["put", "copy", "delete", "rename"];
-    let requests = grown(&mount, &all, || {
+    let requests = mount.grown(&all, || {
         fs::rename(mount.path("a/tmp.1"), mount.path("a/entry")).expect("rename");
         assert_eq!(file.metadata().expect("fstat").len(), 12);
         assert_eq!(fs::read(other.path("a/entry")).expect("read"), b"KEY: x\n\nbody");
@@ -427,7 +416,7 @@ fn a_staged_file_is_one_put_under_its_new_name_or_is_committed_after_a_while() {
     let store = Embedded::start();
     let mount = store.mounting().writable().with("--stage *.tmp").start();
     let all = ["put", "copy", "delete", "rename"];
-    let requests = grown(&mount, &all, || {
+    let requests = mount.grown(&all, || {
         for i in 0..5 {
             shell(mount.dir(), &format!("echo {i} > {i}.tmp; mv {i}.tmp {i}"));
         }
@@ -482,7 +471,7 @@ fn a_full_spool_is_enospc_which_sticks() {
     let spool = tempfile::tempdir().expect("a folder");
     let setup: Setup = store.mounting().writable();
     let setup = setup.with(&format!("--spool {}", spool.path().display()));
-    let mount = setup.with("--spool-size 8MiB --buffer-memory 16MiB --timeout 1s").start();
+    let mount = setup.with("--spool-size 8MiB --buffer-memory 16MiB --timeout 5s").start();
     let file = File::create(mount.path("f")).expect("create");
     let written = (0..100).find_map(|i| {
         // Each in a part of its own, and none of them full.
@@ -554,4 +543,25 @@ fn a_killed_daemon_leaves_no_half_object_and_the_next_mount_no_upload() {
     mount.ended();
     let _again = setup.with("--replace-dead").start_on(mount.dir());
     eventually(Duration::from_secs(30), || equal("uploads", store.uploads(), 0));
+}
+
+/// A new expiry and a rename make another version under the inode that readers have open. What is
+/// written to the file afterwards is not what they read.
+#[test]
+fn readers_keep_their_bytes_when_a_file_is_stamped_anew_or_renamed_and_then_overwritten() {
+    let (store, mount) = alone();
+    let old = content(1, MIB);
+    for change in ["setfattr -n user.expirefs.ttl -v 2h f", "mv f g; mv g f"] {
+        store.put("f", old.clone());
+        let mut file = File::open(mount.path("f")).expect("open");
+        let mut first = vec![0; MIB / 2];
+        file.read_exact(&mut first).expect("read");
+        shell(mount.dir(), &format!("{change}; printf new | dd of=f conv=notrunc status=none"));
+        let mut again = vec![0; MIB / 2];
+        file.read_exact_at(&mut again, 0).expect("read again");
+        assert_same_bytes(change, &again, &old[..MIB / 2]);
+        drop(file);
+        assert_same_bytes(change, &fs::read(mount.path("f")).expect("read")[..3], b"new");
+        shell(mount.dir(), "rm f");
+    }
 }

@@ -351,11 +351,11 @@ impl Rig {
 
     /// Writes as the kernel has it done: parts leave after the answer.
     pub async fn write(&self, file: Write, offset: u64, bytes: &[u8]) -> Result<()> {
-        match self.fs.try_write(file.fh, offset, bytes) {
+        let fills_part = match self.fs.try_write(file.fh, offset, bytes) {
             Some(wrote) => wrote?,
             None => self.fs.write(file.fh, offset, Bytes::copy_from_slice(bytes)).await?,
-        }
-        if self.fs.fills_part(file.fh, offset, bytes.len()) {
+        };
+        if fills_part {
             self.fs.send_parts(file.fh, offset + bytes.len() as u64).await;
         }
         Ok(())

@@ -50,7 +50,7 @@ pub struct PendingStatus {
 impl WritingStatus {
     /// `None` for a read-only mount.
     pub fn of(fs: &Fs) -> Option<WritingStatus> {
-        let writing = fs.writing_now()?;
+        let writing = fs.writing().ok()?;
         let writer = &writing.writer;
         let (memory, spool, commits) = (&writer.room.memory, &writer.room.spool, &writer.commits);
         let handles = fs.open_handles();

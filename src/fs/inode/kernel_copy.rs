@@ -36,6 +36,13 @@ impl Default for KernelCopy {
 }
 
 impl KernelCopy {
+    /// What was written through the kernel: it has all of the content.
+    pub fn written() -> KernelCopy {
+        let copy = KernelCopy::default();
+        copy.takes_all();
+        copy
+    }
+
     fn has(&self, least: Extent) -> bool {
         self.extent.load(Ordering::Relaxed) >= least as u8
     }

@@ -45,14 +45,25 @@ pub struct File {
     pub expiry: Expiry,
     /// Its headers for xattrs, once they were seen.
     pub about: OnceLock<Arc<About>>,
-    pub kernel: KernelCopy,
+    /// Shared with a later version of the same content under the same inode.
+    pub kernel: Arc<KernelCopy>,
 }
 
 impl File {
     /// A version of which the kernel has nothing yet.
     pub fn new(version: Arc<Version>, expiry: Expiry, about: Option<Arc<About>>) -> File {
+        File::cached(version, expiry, about, Arc::default())
+    }
+
+    /// A version of which the kernel has this.
+    pub fn cached(
+        version: Arc<Version>,
+        expiry: Expiry,
+        about: Option<Arc<About>>,
+        kernel: Arc<KernelCopy>,
+    ) -> File {
         let about = about.map_or_else(OnceLock::new, OnceLock::from);
-        File { version, expiry, about, kernel: KernelCopy::default() }
+        File { version, expiry, about, kernel }
     }
 
     /// The object, with its headers as far as they are known.
