@@ -113,6 +113,7 @@ impl Fs {
         from: (u64, &OsStr),
         to: (u64, &OsStr),
         replace: Replace,
+        pid: u32,
     ) -> Result<()> {
         let writing = self.writing()?;
         let _working = self.handles.opening();
@@ -140,8 +141,20 @@ impl Fs {
             }
             None => None,
         };
-        let is_gone = match writing.overlay.draft(&source) {
-            Some(draft) => self.rename_pending(draft, &source, &target, to.0, replace).await?,
+        // A writer meanwhile: if its last handle is closed now, it is settled under its new name.
+        let draft = writing.overlay.draft(&source);
+        let is_gone = match draft.filter(|draft| writing.overlay.open(&draft.pending)) {
+            Some(draft) => {
+                let pending = draft.pending.clone();
+                let renamed = self.rename_pending(draft, &source, &target, replace).await;
+                if pending.closed() {
+                    let parent = if renamed.is_ok() { to.0 } else { from.0 };
+                    let ino = self.inodes.pending(parent, &pending);
+                    self.complete(ino, &pending, pid).await;
+                    self.inodes.forget(ino, 1);
+                }
+                renamed?
+            }
             None => self.rename_file(&source, &target, replace).await?,
         };
         held.map(Held::unlink);
@@ -161,7 +174,6 @@ impl Fs {
         draft: Draft,
         source: &str,
         target: &str,
-        parent: u64,
         replace: Replace,
     ) -> Result<bool> {
         let writing = self.writing()?;
@@ -200,13 +212,7 @@ impl Fs {
             }
         };
         writing.overlay.remove(source, &pending);
-        let has_writers = pending.has_writers();
-        writing.overlay.insert(Draft { pending: pending.clone(), origin: None });
-        if !has_writers {
-            let ino = self.inodes.pending(parent, &pending);
-            self.settle(ino, &pending).await;
-            self.inodes.forget(ino, 1);
-        }
+        writing.overlay.insert(Draft { pending, origin: None });
         Ok(is_gone)
     }
 

@@ -334,12 +334,18 @@ impl Fs {
                 return;
             }
         }
+        self.complete(ino, pending, handle.pid).await;
+    }
+
+    /// Commits what a file without writers still has, which no program can be told of, and settles it.
+    pub(super) async fn complete(&self, ino: u64, pending: &Arc<Pending>, pid: u32) {
         let already_failed = pending.has_failed();
         if let Err(failed) = self.commit(pending, Closing::Now).await
             && !already_failed
+            && let Ok(writing) = self.writing()
         {
             writing.writer.commits.untold.add(1);
-            error!(key = %pending.key(), program = process::described(handle.pid),
+            error!(key = %pending.key(), program = process::described(pid),
                 "a file was closed, and could not be committed: {failed}");
         }
         self.settle(ino, pending).await;

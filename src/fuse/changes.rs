@@ -141,6 +141,7 @@ impl Fuse {
         (parent, name): (INodeNo, &OsStr),
         (new_parent, new_name): (INodeNo, &OsStr),
         flags: RenameFlags,
+        pid: u32,
         reply: ReplyEmpty,
     ) {
         let (fs, from, to) = (self.fs.clone(), name.to_owned(), new_name.to_owned());
@@ -152,7 +153,7 @@ impl Fuse {
                 _ if fs.is_writable() => return Err(Error::Invalid("RENAME_EXCHANGE")),
                 _ => return Err(Error::ReadOnly),
             };
-            fs.rename((parent.0, &from), (new_parent.0, &to), replace).await
+            fs.rename((parent.0, &from), (new_parent.0, &to), replace, pid).await
         };
         self.answer_name("rename", parent, name, reply, rename);
     }

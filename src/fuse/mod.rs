@@ -397,7 +397,7 @@ impl Filesystem for Fuse {
 
     fn rename(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -405,7 +405,7 @@ impl Filesystem for Fuse {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.rename_name((parent, name), (new_parent, new_name), flags, reply);
+        self.rename_name((parent, name), (new_parent, new_name), flags, request.pid(), reply);
     }
 
     fn setattr(

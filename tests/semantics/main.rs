@@ -393,7 +393,7 @@ impl Rig {
 
     pub async fn rename(&self, from: &str, to: &str, replace: Replace) -> Result<()> {
         let (from, to) = (self.place(from).await, self.place(to).await);
-        self.fs.rename(from, to, replace).await
+        self.fs.rename(from, to, replace, 1).await
     }
 
     pub async fn unlink(&self, path: &str) -> Result<()> {

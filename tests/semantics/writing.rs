@@ -896,6 +896,33 @@ async fn what_is_pending_under_a_name_that_another_gets_is_never_committed_there
     rig.must_be_written().await;
 }
 
+/// close(2) returns at the FLUSH; the RELEASE may come while a rename is under way, as after git's
+/// lock files.
+#[tokio::test(start_paused = true)]
+async fn a_file_released_during_its_rename_is_read_under_its_new_name() {
+    let rig = rig();
+    let file = rig.create("a", true).await.unwrap();
+    rig.write(file, 0, b"content").await.unwrap();
+    rig.fs.flush(file.fh, this_process()).await.unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    rig.store.decide_one(Change::Delete, 1, Fate::Waits(gate.clone()));
+    let renaming = rig.rename("a", "b", Replace::Yes);
+    let releasing = async {
+        eventually(|| holding(&rig, "b").is_some()).await;
+        rig.fs.release(file.fh).await.unwrap();
+        gate.add_permits(1);
+    };
+    let (renamed, ()) = tokio::join!(renaming, releasing);
+    renamed.unwrap();
+    assert_eq!((holding(&rig, "a"), holding(&rig, "b").unwrap()), (None, b"content".to_vec()));
+    // The inode that the kernel has moved to the new name.
+    let open = rig.open_ino(file.ino).await.unwrap();
+    assert_eq!(open.read_all().await.unwrap(), b"content");
+    drop(open);
+    assert_eq!(rig.ino("b").await, file.ino);
+    rig.must_be_written().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_staged_file_is_put_once_under_the_name_it_gets() {
     let rig = MakeWriting { stage: vec!["*.tmp"], ..MakeWriting::default() }.rig();
