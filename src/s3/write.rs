@@ -218,7 +218,7 @@ impl WriteStore for S3 {
                 .body(bytes.clone().into())
                 .set_request_payer(self.payer());
             let out = put.send().await.map_err(|e| self.change_failure(e))?;
-            Ok(Written { tag: tag(out.e_tag.as_deref()), last_modified: None })
+            written(out.e_tag.as_deref(), None)
         };
         self.send(Resend::under(condition), ask).await
     }
@@ -421,10 +421,11 @@ fn part_of(number: u16, etag: Option<&str>) -> Result<Part> {
     Ok(Part { number, tag })
 }
 
-/// The result in the document of a response; the status alone means nothing: S3 sends 200 before it
-/// is done (S3 API reference, CompleteMultipartUpload and CopyObject).
+/// The result of a response; the status alone means nothing: S3 sends 200 before it is done (S3 API
+/// reference, CompleteMultipartUpload and CopyObject), and a proxy may answer a PUT with a page of its
+/// own.
 fn written(etag: Option<&str>, modified: Option<DateTime>) -> Result<Written> {
-    let tag = tag(etag).ok_or_else(|| says_too_little("an answer cut off before the ETag"))?;
+    let tag = tag(etag).ok_or_else(|| says_too_little("an answer without an ETag"))?;
     let last_modified =
         modified.and_then(|at| SystemTime::try_from(DateTime::from_secs(at.secs())).ok());
     Ok(Written { tag: Some(tag), last_modified })

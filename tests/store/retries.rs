@@ -199,8 +199,8 @@ fn a_refusal_is_returned_at_once_but_not_after_an_unclear_try() {
     // A header that cannot be sent.
     let content_type = Some("a\nb".to_owned());
     let headers = NewHeaders { content_type, ..NewHeaders::default() };
-    let put = rig.store.put("new", &headers, Bytes::new(), &Condition::Any);
-    assert!(matches!(block_on(put), Err(Error::Refused(_))));
+    let unsendable = rig.store.put("new", &headers, Bytes::new(), &Condition::Any);
+    assert!(matches!(block_on(unsendable), Err(Error::Refused(_))));
     // S3 sends 200 before it is done, and may then report anything, or nothing.
     let late: [(&str, Right); 4] = [
         ("", |e| matches!(e, Error::Unclear(_))),
@@ -226,6 +226,14 @@ fn a_refusal_is_returned_at_once_but_not_after_an_unclear_try() {
 #[test]
 fn within_the_timeout_a_change_is_made_or_the_error_shows_if_it_may_be() {
     let rig = Rig::new(Duration::from_secs(2));
+    // A proxy may answer with a page of its own.
+    for change in [Change::Put(Condition::Any), Change::Part] {
+        let page =
+            Answer::new(200).header("content-type", "text/html").body("<html>Sign in</html>");
+        let answers = vec![Fault::Answer(page); 50];
+        let (done, _) = rig.run(&change, answers);
+        assert!(matches!(done, Err(Error::Unclear(_))), "{change:?}: {done:?}");
+    }
     let (twice, once) = Change::all();
     for change in [&twice[0], &twice[5], &once[0], &once[2]] {
         let start = Instant::now();
