@@ -77,6 +77,8 @@ impl Pending {
             Need::Base(index) => self.fetch(inner, index).await.map(|()| 0),
             Need::Memory(kib) => {
                 let index = inner.content.index(offset);
+                // Full parts of this file may hold what it waits for.
+                self.send_parts_before(inner, index).await?;
                 let permit = self.memory(kib, "there is no spool").await?;
                 inner.content.provide(index, permit, None);
                 Ok(0)

@@ -71,8 +71,12 @@ impl Pending {
         if inner.failed.is_some() || inner.unlinked || !inner.written {
             return;
         }
-        if let Err(error) = self.send_up_to(&mut inner, offset).await {
-            self.refuse(&mut inner, error);
+        // A file of one part is one PutObject. It may have been cut off since the write.
+        if inner.content.size() > self.writer.room.part {
+            let full = inner.content.index(offset.min(inner.content.size()));
+            if let Err(error) = self.send_parts_before(&mut inner, full).await {
+                self.refuse(&mut inner, error);
+            }
         }
         self.show(&inner);
     }
@@ -84,15 +88,10 @@ impl Pending {
         self.size() > part && end % part <= bytes as u64 * IN_FLIGHT as u64
     }
 
-    async fn send_up_to(&self, inner: &mut Inner, offset: u64) -> Result<()> {
-        // It may have been cut off since the write.
-        let full = inner.content.index(offset.min(inner.content.size()));
-        // A file of one part is one PutObject.
-        if full == 0 || inner.content.size() <= self.writer.room.part {
-            return Ok(());
-        }
+    /// Sends the full parts before the one at `index`.
+    pub(super) async fn send_parts_before(&self, inner: &mut Inner, index: usize) -> Result<()> {
         self.reap(inner)?;
-        for index in 0..full {
+        for index in 0..index {
             let is_under_way = inner.upload.as_ref().is_some_and(|it| it.is_under_way(index));
             if !inner.content.is_full_and_unsent(index) || is_under_way {
                 continue;

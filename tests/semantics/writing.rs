@@ -220,6 +220,21 @@ async fn without_room_a_write_waits_and_then_fails_for_good() {
     rig.must_be_written().await;
 }
 
+/// The next write may come before the parts that the last one has filled are sent.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_for_memory_sends_the_full_parts_of_its_file() {
+    let make = MakeWriting { memory: PART, spool: None, ..MakeWriting::default() };
+    let rig = make.rig();
+    let content = pattern(1, 3 * PART);
+    let file = rig.create("a", false).await.unwrap();
+    for (i, piece) in content.chunks(PART / 2).enumerate() {
+        rig.fs.write(file.fh, (i * PART / 2) as u64, piece.to_vec().into()).await.unwrap();
+    }
+    rig.close(file).await.unwrap();
+    assert!(holding(&rig, "a").unwrap() == content);
+    rig.must_be_written().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_spool_files_are_written_in_order_and_renamed_and_stamped_all_the_same() {
     let make = || MakeWriting { spool: None, honours: NO_RENAME, ..MakeWriting::default() };
