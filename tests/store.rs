@@ -97,6 +97,7 @@ async fn the_embedded_server_keeps_the_contract() {
         (asked.get, asked.head, asked.list, asked.put, asked.copy, asked.delete, asked.upload)
     );
     assert_eq!((create_upload, copy_part, complete_upload, counted.other), (2, 1, 2, 0));
+    writing::lists_uploads(&rig.store).await;
 }
 
 /// A listing without a length ends with its connection: truncated at any byte, it is an error or
@@ -163,6 +164,9 @@ fn keeps_the_contract_in_another_process(name: &str) {
     runtime.block_on(async {
         reading::keeps_the_contract(&store, &bucket).await;
         writing::keeps_the_contract(&store).await;
+        if name == "seaweedfs" {
+            writing::lists_uploads(&store).await;
+        }
     });
 }
 

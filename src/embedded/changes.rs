@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use hyper::header::HeaderMap;
@@ -21,6 +22,7 @@ const SMALLEST_PART: usize = 5 << 20;
 pub(super) struct Upload {
     pub bucket: String,
     pub key: String,
+    created: SystemTime,
     /// Without its content.
     object: Object,
     parts: BTreeMap<i32, Part>,
@@ -172,8 +174,60 @@ impl State {
         let id = format!("{:016x}", self.created);
         let begun = || [Effect::Begun { key: key.clone(), id: id.clone() }];
         self.note(&bucket, Operation::CreateMultipartUpload, begun);
-        self.uploads.insert(id.clone(), Upload { bucket, key, object, parts: BTreeMap::new() });
+        let created = SystemTime::now();
+        let upload = Upload { bucket, key, created, object, parts: BTreeMap::new() };
+        self.uploads.insert(id.clone(), upload);
         Ok(id)
+    }
+
+    /// Up to `max` uploads after this key and id, by key, then by id, which is the order of creation;
+    /// and whether there are more.
+    pub(super) fn list_uploads(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<(String, Option<String>)>,
+        max: usize,
+    ) -> (Vec<MultipartUpload>, bool) {
+        // Without an id: after all uploads of the key (S3 API reference, ListMultipartUploads).
+        let is_after = |key: &str, id: &str| match &after {
+            None => true,
+            Some((marker, None)) => key > marker.as_str(),
+            Some((marker, Some(id_marker))) => (key, id) > (marker, id_marker),
+        };
+        let mut found: Vec<(&String, &Upload)> = self.uploads.iter().collect();
+        found.retain(|(id, upload)| {
+            let Upload { bucket: of, key, .. } = upload;
+            of == bucket && key.starts_with(prefix) && is_after(key, id)
+        });
+        found.sort_by_key(|(id, upload)| (&upload.key, *id));
+        let more = found.len() > max;
+        let page = found.into_iter().take(max).map(|(id, upload)| MultipartUpload {
+            key: Some(upload.key.clone()),
+            upload_id: Some(id.clone()),
+            initiated: Some(upload.created.into()),
+            ..Default::default()
+        });
+        (page.collect(), more)
+    }
+
+    /// Up to `max` parts of an upload after this number; and whether there are more.
+    pub(super) fn list_parts(
+        &self,
+        id: &str,
+        after: i32,
+        max: usize,
+    ) -> S3Result<(Vec<s3s::dto::Part>, bool)> {
+        let upload = self.uploads.get(id).ok_or_else(|| s3_error!(NoSuchUpload))?;
+        let mut parts = upload.parts.range(after + 1..);
+        let page = parts.by_ref().take(max).map(|(number, part)| s3s::dto::Part {
+            part_number: Some(*number),
+            e_tag: Some(part.etag.clone()),
+            size: Some(part.bytes.len() as i64),
+            ..Default::default()
+        });
+        let page = page.collect();
+        Ok((page, parts.next().is_some()))
     }
 
     pub(super) fn upload_part(&mut self, id: &str, number: i32, bytes: Bytes) -> S3Result<ETag> {

@@ -12,7 +12,7 @@
 //! - **Counting** every request, whatever its outcome.
 //!
 //! Served, at path-style addresses: CreateBucket, HeadBucket, PutObject, GetObject, HeadObject,
-//! CopyObject, RenameObject, DeleteObject, DeleteObjects, ListObjectsV2 and multipart uploads. All
+//! CopyObject, RenameObject, DeleteObject, DeleteObjects, ListObjectsV2 and multipart uploads with their lists. All
 //! others get 501 NotImplemented. Conditions of changes are honoured, unless a [`Personality`] says
 //! otherwise. For tests it keeps a log of all changes, which can be replayed to any of them.
 
@@ -139,7 +139,7 @@ pub struct Requests {
     pub delete: u64,
     /// The steps of multipart uploads.
     pub upload: u64,
-    /// All others, including requests on buckets.
+    /// All others, including requests on buckets and lists of uploads and parts.
     pub other: u64,
 }
 
@@ -303,7 +303,7 @@ impl Handle {
             "PUT" | "POST" | "DELETE" if on_object && (has("uploads") || has("uploadId")) => {
                 &mut requests.upload
             }
-            "GET" if on_object => &mut requests.get,
+            "GET" if on_object && !has("uploadId") => &mut requests.get,
             "GET" if has("list-type") => &mut requests.list,
             "HEAD" if on_object => &mut requests.head,
             "PUT" if on_object && has("renameObject") => &mut requests.rename,

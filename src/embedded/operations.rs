@@ -101,6 +101,55 @@ impl S3 for Handle {
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
+    async fn list_multipart_uploads(
+        &self,
+        req: S3Request<ListMultipartUploadsInput>,
+    ) -> Reply<ListMultipartUploadsOutput> {
+        let input = req.input;
+        let max_uploads = input.max_uploads.unwrap_or(1000).clamp(1, 1000);
+        let prefix = input.prefix.unwrap_or_default();
+        let after = input.key_marker.map(|key| (key, input.upload_id_marker));
+        let mut state = self.state();
+        state.bucket(&input.bucket)?;
+        let (mut uploads, more) =
+            state.list_uploads(&input.bucket, &prefix, after, max_uploads as usize);
+        let url = Some(EncodingType::from_static(EncodingType::URL));
+        if input.encoding_type == url {
+            for upload in &mut uploads {
+                upload.key = upload.key.as_deref().map(percent_encode);
+            }
+        }
+        let last = uploads.last().filter(|_| more);
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            bucket: Some(input.bucket),
+            is_truncated: Some(more),
+            next_key_marker: last.and_then(|last| last.key.clone()),
+            next_upload_id_marker: last.and_then(|last| last.upload_id.clone()),
+            max_uploads: Some(max_uploads),
+            encoding_type: input.encoding_type,
+            uploads: Some(uploads),
+            ..Default::default()
+        }))
+    }
+
+    async fn list_parts(&self, req: S3Request<ListPartsInput>) -> Reply<ListPartsOutput> {
+        let input = req.input;
+        let max_parts = input.max_parts.unwrap_or(1000).clamp(1, 1000);
+        let after = input.part_number_marker.unwrap_or_default();
+        let (parts, more) = self.state().list_parts(&input.upload_id, after, max_parts as usize)?;
+        let next = parts.last().filter(|_| more).and_then(|part: &Part| part.part_number);
+        Ok(S3Response::new(ListPartsOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(input.upload_id),
+            is_truncated: Some(more),
+            next_part_number_marker: next,
+            max_parts: Some(max_parts),
+            parts: Some(parts),
+            ..Default::default()
+        }))
+    }
+
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> Reply<GetObjectOutput> {
         let input = req.input;
         let found = self.find(&input.bucket, &input.key)?;

@@ -424,7 +424,8 @@ pub(crate) mod tests {
     use crate::expiry::{Policy, TtlRules};
     use crate::name::Prefix;
     use crate::store::write::{
-        Condition, CopyRequest, DeleteIf, NewHeaders, Part, Upload, WriteStore, Written,
+        Condition, CopyRequest, DeleteIf, NewHeaders, Part, Upload, UploadsPage, WriteStore,
+        Written,
     };
     use crate::store::{Content as Stream, ListRequest, Page, Store};
 
@@ -477,6 +478,14 @@ pub(crate) mod tests {
         }
 
         async fn abort(&self, _: &Upload) -> Result<()> {
+            nothing()
+        }
+
+        async fn uploads(&self, _: &str, _: Option<&Upload>) -> Result<UploadsPage> {
+            nothing()
+        }
+
+        async fn has_parts(&self, _: &Upload) -> Result<bool> {
             nothing()
         }
 

@@ -1,7 +1,9 @@
 //! Decodes a page of a listing, and checks that it is complete.
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
+use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
@@ -9,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use super::{length, version};
 use crate::error::{Error, Result};
 use crate::store::Page;
+use crate::store::write::{Upload, UploadsPage};
 
 /// # Errors
 /// `Protocol` if entries are missing, or the rest of the listing cannot be requested: missing
@@ -56,6 +59,28 @@ fn check_count(count: Option<i32>, keys: usize, prefixes: usize) -> Result<()> {
             count.unwrap_or_default()
         ))),
     }
+}
+
+/// A page of ListMultipartUploads, with its keys as they are: in their encoding a `+` may stand for
+/// itself (SeaweedFS) or for a space (S3).
+pub fn of_uploads(out: ListMultipartUploadsOutput) -> Result<UploadsPage> {
+    let upload = |key: &str, id: &str| Upload { key: key.into(), id: id.to_owned() };
+    let mut uploads = Vec::new();
+    for one in out.uploads() {
+        let created = one.initiated().and_then(|at| SystemTime::try_from(*at).ok());
+        let (Some(key), Some(id), Some(created)) = (one.key(), one.upload_id(), created) else {
+            return Err(Error::Protocol("an upload without a key, an id or a time".into()));
+        };
+        uploads.push((upload(key, id), created));
+    }
+    let next = match (out.is_truncated, out.next_key_marker(), out.next_upload_id_marker()) {
+        (Some(true), Some(key), Some(id)) => Some(upload(key, id)),
+        (Some(true), _, _) => {
+            return Err(Error::Protocol("a page of uploads that does not say what is next".into()));
+        }
+        _ => None,
+    };
+    Ok(UploadsPage { uploads, next })
 }
 
 /// A key or prefix of a page. As in a query, `+` stands for a space: S3 encodes and botocore

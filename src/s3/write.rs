@@ -16,13 +16,13 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
-use super::{S3, etag, length, version};
+use super::{S3, etag, length, page, version};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::store::Version;
 use crate::store::write::{
     Condition, CopyHeaders, CopyRequest, DeleteIf, NONCE, NewHeaders, NewObjects, Part, Sse, Tag,
-    Upload, WriteStore, Written,
+    Upload, UploadsPage, WriteStore, Written,
 };
 
 /// Sets what all new objects have alike: PutObject, CreateMultipartUpload and CopyObject have builders
@@ -329,6 +329,32 @@ impl WriteStore for S3 {
             }
         };
         self.change(Resend::Always, ask).await
+    }
+
+    async fn uploads(&self, prefix: &str, after: Option<&Upload>) -> Result<UploadsPage> {
+        let list = self
+            .client
+            .list_multipart_uploads()
+            .bucket(&self.bucket)
+            .prefix(prefix)
+            .set_key_marker(after.map(|upload| upload.key.to_string()))
+            .set_upload_id_marker(after.map(|upload| upload.id.clone()))
+            .set_request_payer(self.payer());
+        let ask = || async { list.clone().send().await.map_err(|e| self.failure(e)) };
+        page::of_uploads(self.metadata(ask).await?)
+    }
+
+    async fn has_parts(&self, upload: &Upload) -> Result<bool> {
+        let list = self
+            .client
+            .list_parts()
+            .bucket(&self.bucket)
+            .key(&*upload.key)
+            .upload_id(&upload.id)
+            .max_parts(1)
+            .set_request_payer(self.payer());
+        let ask = || async { list.clone().send().await.map_err(|e| self.failure(e)) };
+        Ok(!self.metadata(ask).await?.parts().is_empty())
     }
 
     async fn copy(&self, request: CopyRequest<'_>) -> Result<Written> {

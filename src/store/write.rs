@@ -141,6 +141,15 @@ pub struct Upload {
     pub id: String,
 }
 
+/// Some of the uploads that are neither complete nor aborted, in any order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UploadsPage {
+    /// Each with the time at which it was created, by the store's clock.
+    pub uploads: Vec<(Upload, SystemTime)>,
+    /// The last one, if there are more pages.
+    pub next: Option<Upload>,
+}
+
 /// The minimum size of a part that is not the last one (Amazon S3 user guide, "multipart upload
 /// limits").
 pub const SMALLEST_PART: usize = 5 << 20;
@@ -208,6 +217,15 @@ pub trait WriteStore: Store {
 
     /// Removes an upload and its parts. A missing upload is no error.
     async fn abort(&self, upload: &Upload) -> Result<()>;
+
+    /// The uploads whose keys begin with `prefix`: the first page, or the one after `after`.
+    async fn uploads(&self, prefix: &str, after: Option<&Upload>) -> Result<UploadsPage>;
+
+    /// Whether an upload has parts.
+    ///
+    /// # Errors
+    /// `NotFound` if it no longer exists.
+    async fn has_parts(&self, upload: &Upload) -> Result<bool>;
 
     /// Copies an object of at most 5 GiB.
     ///

@@ -11,7 +11,7 @@ use expirefs::s3::S3;
 use expirefs::store::Store;
 use expirefs::store::write::{
     Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, NewObjects, SMALLEST_PART, Sse, Tag,
-    WriteStore,
+    Upload, UploadsPage, WriteStore,
 };
 use expirefs::store::{Object, Version};
 use hyper::header::HeaderMap;
@@ -134,6 +134,37 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
     assert_eq!(Tag::new(""), None);
 }
 
+/// Uploads are listed until they end, with their time, and whether they have parts. (moto gives all of
+/// them the same time, and its list of parts is another document than that of S3.)
+pub async fn lists_uploads(store: &dyn WriteStore) {
+    let none = NewHeaders::default();
+    let key = "w/ü +%/x";
+    let begun = SystemTime::now();
+    let mut wanted = Vec::new();
+    for _ in 0..2 {
+        wanted.push(store.create_upload(key, &none).await.unwrap());
+    }
+    wanted.push(store.create_upload("w/ü +%/xx", &none).await.unwrap());
+    store.upload_part(&wanted[1], 1, Bytes::from("x")).await.unwrap();
+    for (upload, has_parts) in wanted.iter().zip([false, true, false]) {
+        assert_eq!(store.has_parts(upload).await, Ok(has_parts));
+    }
+    let listed = store.uploads(key, None).await.unwrap();
+    assert_eq!(listed.next, None);
+    for (_, created) in &listed.uploads {
+        let apart = created.duration_since(begun).unwrap_or_else(|before| before.duration());
+        assert!(apart < Duration::from_secs(60), "{apart:?}");
+    }
+    let mut found: Vec<Upload> = listed.uploads.into_iter().map(|(upload, _)| upload).collect();
+    found.sort_by_key(|upload| wanted.iter().position(|wanted| wanted == upload));
+    assert_eq!(found, wanted);
+    for upload in &wanted {
+        store.abort(upload).await.unwrap();
+        assert_eq!(store.has_parts(upload).await, Err(Error::NotFound));
+    }
+    assert_eq!(store.uploads("w/", None).await, Ok(UploadsPage::default()));
+}
+
 #[tokio::test]
 async fn a_new_expiry_keeps_all_other_headers() {
     let (rig, _) = rig(Duration::from_secs(10)).await;
@@ -240,4 +271,22 @@ async fn new_objects_and_copies_get_the_settings_of_the_mount() {
         assert_eq!(make(new_objects).await, wanted);
     }
     tokio::task::block_in_place(|| drop(proxy));
+}
+
+#[tokio::test]
+async fn all_pages_of_uploads_can_be_listed() {
+    let (rig, _) = rig(Duration::from_secs(20)).await;
+    let none = NewHeaders::default();
+    let mut wanted = Vec::new();
+    for i in 0..1003 {
+        // Several of a key, across the end of a page.
+        let key = format!("+ {:04}", i / 4);
+        wanted.push(rig.store.create_upload(&key, &none).await.unwrap());
+    }
+    let first = rig.store.uploads("+", None).await.unwrap();
+    let next = first.next.expect("a second page");
+    let second = rig.store.uploads("+", Some(&next)).await.unwrap();
+    assert_eq!((first.uploads.len(), second.next), (1000, None));
+    let found = first.uploads.into_iter().chain(second.uploads).map(|(upload, _)| upload);
+    assert!(found.eq(wanted));
 }

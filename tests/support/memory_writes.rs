@@ -15,8 +15,8 @@ use expirefs::error::{Error, Result};
 use expirefs::expiry::format_http_date;
 use expirefs::store::Version;
 use expirefs::store::write::{
-    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Part, Tag, Upload, WriteStore,
-    Written,
+    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Part, Tag, Upload, UploadsPage,
+    WriteStore, Written,
 };
 use tokio::sync::Semaphore;
 
@@ -83,6 +83,7 @@ pub struct Writes {
 
 struct Ongoing {
     key: String,
+    created: SystemTime,
     headers: NewHeaders,
     parts: BTreeMap<u16, (Bytes, Tag)>,
 }
@@ -310,8 +311,12 @@ impl WriteStore for Memory {
             let mut ids = self.writes.ids.lock().unwrap();
             *ids += 1;
             let upload = Upload { key: key.into(), id: ids.to_string() };
-            let ongoing =
-                Ongoing { key: key.to_owned(), headers: headers.clone(), parts: BTreeMap::new() };
+            let ongoing = Ongoing {
+                key: key.to_owned(),
+                created: self.now(),
+                headers: headers.clone(),
+                parts: BTreeMap::new(),
+            };
             self.writes.uploads.lock().unwrap().insert(upload.id.clone(), ongoing);
             self.note(Changed::Began(upload.clone()));
             Ok(upload)
@@ -383,6 +388,22 @@ impl WriteStore for Memory {
             Ok(())
         })
         .await
+    }
+
+    async fn uploads(&self, prefix: &str, after: Option<&Upload>) -> Result<UploadsPage> {
+        assert_eq!(after, None, "all are on one page");
+        let uploads = self.writes.uploads.lock().unwrap();
+        let of_prefix =
+            uploads.iter().filter(|(_, it)| it.key.starts_with(prefix)).map(|(id, it)| {
+                let upload = Upload { key: it.key.as_str().into(), id: id.clone() };
+                (upload, it.created)
+            });
+        Ok(UploadsPage { uploads: of_prefix.collect(), next: None })
+    }
+
+    async fn has_parts(&self, upload: &Upload) -> Result<bool> {
+        let uploads = self.writes.uploads.lock().unwrap();
+        uploads.get(&upload.id).map(|it| !it.parts.is_empty()).ok_or(Error::NotFound)
     }
 
     async fn copy(&self, request: CopyRequest<'_>) -> Result<Written> {
