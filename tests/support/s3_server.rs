@@ -203,4 +203,22 @@ impl Bucket {
         }
         keys
     }
+
+    /// The whole object of a key, if there is one.
+    pub fn content(&self, key: &str) -> Option<Bytes> {
+        block_on(async {
+            match self.client().get_object().bucket(&self.name).key(key).send().await {
+                Ok(got) => Some(got.body.collect().await.expect("a whole object").into_bytes()),
+                Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_key()) => None,
+                Err(error) => panic!("get {key} in {}: {error:?}", self.name),
+            }
+        })
+    }
+
+    /// The keys of multipart uploads that are neither complete nor aborted.
+    pub fn uploads(&self) -> Vec<String> {
+        let list = block_on(self.client().list_multipart_uploads().bucket(&self.name).send());
+        let list = list.unwrap_or_else(|e| panic!("list the uploads in {}: {e:?}", self.name));
+        list.uploads().iter().map(|upload| upload.key().unwrap_or_default().to_owned()).collect()
+    }
 }

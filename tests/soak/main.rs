@@ -1,11 +1,11 @@
 //! A long test with all kinds of load (`scripts/soak`): a mount on SeaweedFS through a proxy that
-//! causes faults in 2 % of all requests, with a limit of 128 descriptors. Objects are replaced and
-//! expire; readers read whole files, random pieces and parts, and hold files open. Every byte is
-//! checked; the resources of the daemon are sampled each second. Nothing may grow, hang, or be
-//! wrong.
+//! causes faults in 2 % of all reads and 10 % of all changes, with a limit of 128 descriptors. Objects
+//! are replaced and expire; readers read whole files, random pieces and parts, and hold files open;
+//! writers change files in all ways that programs do (`writing.rs`). Every byte is checked, in the mount
+//! and in the store; the resources of the daemon are sampled each second. Nothing may grow, hang, be
+//! wrong or be lost.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,21 +15,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use samples::{Sample, growth, svg, table};
 use support::content::{KIB, MIB, content, part};
 use support::mount::{Mount, Setup};
-use support::proxy::{Proxy, at_random};
+use support::proxy::{Fault, Proxy, at_random};
 use support::s3_server::{Bucket, http_date, object, seaweedfs};
+use writing::{Files, Writer, faults_of_changes, is_change, uploads_left};
 
-#[path = "support/mod.rs"]
-#[allow(dead_code)]
+mod samples;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "each test binary uses a part of it")]
 mod support;
+mod writing;
 
 const KEYS: usize = 80;
+/// Keys above [`KEYS`] that all writers replace.
+const SHARED: usize = 4;
 const READERS: u64 = 16;
+const WRITERS: u64 = 6;
 /// Handles that each reader keeps open.
 const HELD: usize = 16;
-/// One request in this many gets a fault.
+/// One read in this many gets a fault, and one change in that many.
 const ONE_IN: u64 = 50;
+const ONE_CHANGE_IN: u64 = 10;
 /// Longer than any system call may take: the kernel requests pages again if their read-ahead
 /// failed, and each request may wait for a body and for the store.
 const BOUND: Duration = Duration::from_secs(35);
@@ -47,17 +55,30 @@ fn main() -> ExitCode {
     let length = Duration::from_secs_f64(60.0 * minutes);
     let bucket = seaweedfs().bucket("soak");
     let world = World::new(bucket);
-    let proxy = Proxy::start(world.bucket.endpoint(), at_random(17, ONE_IN, true));
-    let mount = Setup::new(proxy.endpoint(), &world.bucket.name)
-        .with("--timeout 10s --log error")
+    let proxy = Proxy::start(world.bucket.endpoint(), |_| Fault::None);
+    let spool = tempfile::tempdir().expect("a folder");
+    let setup = Setup::new(proxy.endpoint(), &world.bucket.name)
+        .writable()
+        .with("--timeout 10s --log warn --part-size 5MiB --stage *.staged")
+        .with(&format!("--spool {}", spool.path().display()))
         .nofile(128)
-        .living(length + Duration::from_secs(300))
-        .start();
+        .living(length + Duration::from_secs(300));
+    let mount = setup.start();
+    fs::create_dir(mount.path("shared")).expect("a directory, before there are faults");
+    let writers: Vec<_> = (0..WRITERS).map(|i| Writer::new(&world, &mount, i)).collect();
     let fds_before = mount.process().fds();
+    let reads = at_random(17, ONE_IN, true);
+    proxy.script(move |request| match is_change(request) {
+        true => faults_of_changes(request, ONE_CHANGE_IN),
+        false => reads(request),
+    });
 
-    let samples = world.run(&mount, length);
+    let (samples, files) = world.run(&mount, writers, length);
+    let left = world.at_rest(&mount, fds_before);
+    proxy.behave();
+    world.assert_written(&files);
     let mut wrong = world.wrong.lock().unwrap().clone();
-    wrong.extend(world.at_rest(&mount, fds_before));
+    wrong.extend(left);
     wrong.extend(growth(&samples));
     let slowest = Duration::from_micros(world.slowest.load(Ordering::Relaxed));
     if slowest > BOUND {
@@ -82,7 +103,18 @@ fn main() -> ExitCode {
         Ok(()) => println!("plot            {plot}"),
         Err(error) => println!("no plot: {plot}: {error}"),
     }
+    let said = mount.said();
     drop(mount);
+    // An abort may have failed: the next mount has it in the journal.
+    let after_the_mount = world.bucket.uploads();
+    let again = setup.start();
+    let left = uploads_left(&world.bucket, Duration::from_secs(30));
+    drop(again);
+    println!("uploads left    {}, and {} by the next mount", after_the_mount.len(), left.len());
+    wrong.extend(left.iter().map(|key| format!("an upload of {key} is left")));
+    if !wrong.is_empty() {
+        said.iter().filter(|line| line.contains("ERROR")).take(40).for_each(|l| println!("{l}"));
+    }
     for line in wrong.iter().take(20) {
         println!("WRONG: {line}");
     }
@@ -130,7 +162,10 @@ struct Open {
 }
 
 fn name(key: usize) -> String {
-    format!("d{}/k{key:02}", key % 4)
+    match key {
+        0..KEYS => format!("d{}/k{key:02}", key % 4),
+        shared => format!("shared/s{shared}"),
+    }
 }
 
 impl World {
@@ -167,10 +202,16 @@ impl World {
         self.bucket.put(&name(key), upload);
     }
 
-    fn run(&self, mount: &Mount, length: Duration) -> Vec<Sample> {
+    /// Returns the samples, and what the writers have written.
+    fn run(
+        &self,
+        mount: &Mount,
+        writers: Vec<Writer<'_>>,
+        length: Duration,
+    ) -> (Vec<Sample>, Files) {
         let started = Instant::now();
         let mut samples = Vec::new();
-        thread::scope(|scope| {
+        let files = thread::scope(|scope| {
             scope.spawn(|| {
                 let mut chance = Chance(99);
                 while !self.over.load(Ordering::Relaxed) {
@@ -181,6 +222,8 @@ impl World {
             for reader in 0..READERS {
                 scope.spawn(move || self.read(mount, &mut Chance(1000 + reader)));
             }
+            let writers: Vec<_> =
+                writers.into_iter().map(|writer| scope.spawn(move || writer.run())).collect();
             let mut done_before = 0;
             while started.elapsed() < length {
                 thread::sleep(Duration::from_secs(1)); // the period of the samples
@@ -195,14 +238,15 @@ impl World {
                 }
             }
             self.over.store(true, Ordering::Relaxed);
+            writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
         });
-        samples
+        (samples, files)
     }
 
     fn read(&self, mount: &Mount, chance: &mut Chance) {
         let mut held = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
-            let key = chance.below(KEYS);
+            let key = chance.below(KEYS + SHARED);
             match chance.below(10) {
                 0 => self.tell("ls", self.timed(|| list(mount, key))),
                 1 => self.tell("stat", self.timed(|| fs::metadata(mount.path(name(key))))),
@@ -309,7 +353,7 @@ impl World {
         let deadline = Instant::now() + Duration::from_secs(40);
         loop {
             let status = mount.status();
-            let mut held = Vec::new();
+            let mut held = writing::held(&status);
             for gauge in
                 ["handles", "bodies_open", "opens_waiting", "reads_waiting", "buffer_bytes"]
             {
@@ -334,141 +378,13 @@ impl World {
 }
 
 fn list(mount: &Mount, key: usize) -> io::Result<usize> {
-    let entries = fs::read_dir(mount.path(format!("d{}", key % 4)))?;
+    let name = name(key);
+    let directory = name.split('/').next().unwrap_or_default();
+    let entries = fs::read_dir(mount.path(directory))?;
     entries.map(|entry| entry.map(|_| 1)).sum()
-}
-
-/// The resources of the daemon at one moment.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    at: f64,
-    fds: f64,
-    tcp: f64,
-    close_wait: f64,
-    rss_mib: f64,
-    bodies: f64,
-    parked: f64,
-    waiting: f64,
-    buffers_mib: f64,
-    resumed: f64,
-}
-
-type Series = (&'static str, fn(&Sample) -> f64);
-
-const SERIES: [Series; 8] = [
-    ("descriptors", |s| s.fds),
-    ("TCP sockets", |s| s.tcp),
-    ("in CLOSE_WAIT", |s| s.close_wait),
-    ("memory, MiB", |s| s.rss_mib),
-    ("buffers, MiB", |s| s.buffers_mib),
-    ("bodies open", |s| s.bodies),
-    ("bodies parked", |s| s.parked),
-    ("opens waiting", |s| s.waiting),
-];
-
-impl Sample {
-    fn take(mount: &Mount, at: Duration) -> Sample {
-        let (process, status) = (mount.process(), mount.status());
-        let number = |name| status.number(name) as f64;
-        Sample {
-            at: at.as_secs_f64(),
-            fds: process.fds() as f64,
-            tcp: process.tcp_sockets() as f64,
-            close_wait: process.close_wait() as f64,
-            rss_mib: process.memory("VmRSS:") as f64 / 1024.0,
-            bodies: number("bodies_open"),
-            parked: number("bodies_parked"),
-            waiting: number("opens_waiting"),
-            buffers_mib: number("buffer_bytes") / MIB as f64,
-            resumed: number("bodies_resumed"),
-        }
-    }
-}
-
-fn median(samples: &[Sample], value: fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = samples.iter().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
-
-fn most(samples: &[Sample], value: fn(&Sample) -> f64) -> f64 {
-    samples.iter().map(value).fold(0.0, f64::max)
-}
-
-/// The first third, without its start, and the last third.
-fn thirds(samples: &[Sample]) -> (&[Sample], &[Sample]) {
-    let n = samples.len();
-    (&samples[n / 6..n / 2], &samples[2 * n / 3..])
-}
-
-/// Resources that grew from the first third to the last, or exceeded their limit.
-fn growth(samples: &[Sample]) -> Vec<String> {
-    let (early, late) = thirds(samples);
-    let mut wrong = Vec::new();
-    for (name, value) in SERIES {
-        let (before, after) = (median(early, value), median(late, value));
-        // Under load a third more may be chance; memory settles slowly.
-        let slack = if name.starts_with("memory") { 16.0 } else { 12.0 };
-        if after > 1.34 * before + slack {
-            wrong.push(format!("{name} grew from {before:.0} to {after:.0}"));
-        }
-    }
-    let fds = most(samples, |s| s.fds);
-    if fds > 128.0 {
-        wrong.push(format!("{fds} descriptors of 128"));
-    }
-    // A half-closed connection is noticed at its next use, or by the idle timeout.
-    let stuck = samples.windows(30).any(|w| w.iter().all(|s| s.close_wait > 0.0))
-        && median(late, |s| s.close_wait) > 4.0;
-    if stuck {
-        wrong.push("sockets stay in CLOSE_WAIT".to_owned());
-    }
-    wrong
-}
-
-fn table(samples: &[Sample]) -> String {
-    let (early, late) = thirds(samples);
-    let mut text = format!("{:<15} {:>10} {:>10} {:>10}\n", "", "early", "late", "most");
-    for (name, value) in SERIES {
-        let [a, b] = [early, late].map(|part| median(part, value));
-        let _ = writeln!(text, "{name:<15} {a:>10.1} {b:>10.1} {:>10.1}", most(samples, value));
-    }
-    text
 }
 
 fn listed(outcomes: &BTreeMap<String, u64>) -> String {
     let parts: Vec<String> = outcomes.iter().map(|(what, n)| format!("{n} {what}")).collect();
     parts.join(", ")
-}
-
-/// The time series, one above the other.
-fn svg(samples: &[Sample]) -> String {
-    const WIDTH: f64 = 900.0;
-    const HEIGHT: f64 = 70.0;
-    let end = samples.last().map_or(1.0, |s| s.at);
-    let height = HEIGHT * SERIES.len() as f64 + 30.0;
-    let mut svg = format!(
-        "<svg xmlns='http://www.w3.org/2000/svg' width='{}' height='{height}' \
-         font-family='sans-serif' font-size='12'>\n<rect width='100%' height='100%' fill='white'/>\n",
-        WIDTH + 160.0
-    );
-    for (i, (name, value)) in SERIES.into_iter().enumerate() {
-        let (top, most) = (HEIGHT * i as f64 + 10.0, most(samples, value).max(1.0));
-        let points: String = samples
-            .iter()
-            .map(|s| {
-                let y = top + (HEIGHT - 15.0) * (1.0 - value(s) / most);
-                format!("{:.1},{y:.1} ", 150.0 + WIDTH * s.at / end)
-            })
-            .collect();
-        let _ = writeln!(
-            svg,
-            "<text x='5' y='{:.0}'>{name}</text><text x='5' y='{:.0}' fill='gray'>most {most:.0}</text>\
-             <polyline points='{points}' fill='none' stroke='steelblue'/>",
-            top + 20.0,
-            top + 36.0
-        );
-    }
-    let _ = writeln!(svg, "<text x='150' y='{:.0}'>{end:.0} s</text>\n</svg>", height - 8.0);
-    svg
 }
