@@ -86,7 +86,7 @@ pub struct Commit<'a> {
 /// The outcome of [`Writer::rename`].
 pub struct Renamed {
     pub object: Object,
-    /// Whether the source was removed with it.
+    /// Whether the source was certainly removed with it.
     pub renamed: bool,
 }
 
@@ -230,7 +230,8 @@ impl Writer {
     /// stays, else by a copy, which keeps the source. `anew`: its new expiry.
     ///
     /// # Errors
-    /// `Exists` if a live object must not be replaced; `Stale` if the source was replaced.
+    /// `Exists` if a live object must not be replaced; `Stale` if the source was replaced; `Unclear`
+    /// if it may still be made, and the target does not show that it was.
     pub async fn rename(
         &self,
         source: &Object,
@@ -249,7 +250,9 @@ impl Writer {
             }
         };
         let honoured = (self.honours.copy_if_absent, self.honours.copy_if_match);
+        let by = Deadline::after(self.rules.timeout);
         let mut corpse = None;
+        let mut unclear = None;
         for _ in 0..TRIES {
             let condition = self.condition(key, wanted, honoured, corpse.as_ref()).await?;
             if !self.honours.copy_source_if_match {
@@ -278,29 +281,40 @@ impl Writer {
                     self.store.copy(request).await
                 }
             };
-            let object = match moved {
-                Ok(written) => self.version_of(key, version.size, written, sent, headers.clone()),
-                Err(Error::PreconditionFailed) => match self.find(key).await? {
+            let failed = match moved {
+                Ok(written) => {
+                    let headers = headers.clone();
+                    let object = self.version_of(key, version.size, written, sent, headers);
+                    return Ok(Renamed { object, renamed: renames });
+                }
+                Err(error) => error,
+            };
+            if let Error::Unclear(says) = &failed {
+                unclear = Some(says.clone());
+            }
+            // The target shows whether it was made, by this try or an earlier one. A source of the same
+            // content may be left then.
+            if let Some(says) = &unclear {
+                match self.is_copied(version, key, headers.expires.as_deref()).await {
+                    Ok(Some(object)) => return Ok(Renamed { object, renamed: false }),
+                    Ok(None) if !by.left().is_zero() => {}
+                    Ok(None) | Err(_) => return Err(Error::Unclear(says.clone())),
+                }
+            }
+            match failed {
+                Error::Unclear(_) => tokio::time::sleep(PAUSE.min(by.left())).await,
+                Error::PreconditionFailed => match self.find(key).await? {
                     Found::Live(_) if *wanted == Wanted::New => return Err(Error::Exists),
                     Found::Expired(object) if *wanted == Wanted::New && corpse.is_none() => {
                         corpse = object.version.tag();
-                        continue;
                     }
                     _ => return Err(Error::Stale),
                 },
-                Err(Error::NotFound) => return Err(Error::Stale),
-                // The target shows whether it was made.
-                Err(Error::Unclear(says)) => {
-                    match self.is_copied(version, key, headers.expires.as_deref()).await {
-                        Ok(Some(object)) => object,
-                        Ok(None) | Err(_) => return Err(Error::Unclear(says)),
-                    }
-                }
-                Err(error) => return Err(error),
-            };
-            return Ok(Renamed { object, renamed: renames });
+                Error::NotFound => return Err(Error::Stale),
+                error => return Err(error),
+            }
         }
-        Err(Error::Stale)
+        Err(unclear.map_or(Error::Stale, Error::Unclear))
     }
 
     /// Sets another expiry of an object: a copy onto itself that requires its ETag.
