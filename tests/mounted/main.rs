@@ -39,5 +39,6 @@ mod users;
 mod versions;
 mod writing;
 mod writing_ends;
+mod writing_faults;
 mod writing_names;
 mod writing_programs;
