@@ -184,7 +184,7 @@ impl Fs {
             self.commit(&pending, Closing::Now).await?;
         }
         let is_gone = match pending.commit_as(target, replace.wanted()).await {
-            Ok(CommittedAs { object: Some(object), before }) => {
+            Ok(CommittedAs::Anew { object, before }) => {
                 self.committed(&pending, object).await;
                 // What was under the old name goes.
                 match before.or(origin) {
@@ -192,12 +192,13 @@ impl Fs {
                     None => true,
                 }
             }
-            // Nothing has changed since it was committed: a rename in the store.
-            Ok(CommittedAs { object: None, before }) => {
+            // Nothing has changed since it was committed: a rename in the store. What is written
+            // meanwhile is committed after it.
+            Ok(CommittedAs::Unchanged { before, held }) => {
                 let object = before.or(origin).ok_or(Error::Stale)?;
                 let (object, is_gone) = self.move_object(&object, target, replace).await?;
                 self.catalog.wrote(object.clone(), bytes::Bytes::new());
-                pending.moved(object).await;
+                held.moved(object);
                 is_gone
             }
             // It is still there under its old name.

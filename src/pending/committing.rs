@@ -6,16 +6,16 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 
 use super::commit::Commit;
-use super::{Closing, Inner, Pending, Wanted};
+use super::{Closing, Held, Inner, Pending, Wanted};
 use crate::error::{Error, Result};
 use crate::store::Object;
 
 /// The outcome of [`Pending::commit_as`].
-pub struct CommittedAs {
-    /// None where no commit was due.
-    pub object: Option<Object>,
-    /// What it was committed as before.
-    pub before: Option<Object>,
+pub enum CommittedAs<'a> {
+    /// `before`: what it was committed as until now.
+    Anew { object: Object, before: Option<Object> },
+    /// No commit was due, and none begins before the file is let go.
+    Unchanged { before: Option<Object>, held: Held<'a> },
 }
 
 impl Pending {
@@ -44,12 +44,12 @@ impl Pending {
     ///
     /// # Errors
     /// Those of [`Pending::commit`].
-    pub async fn commit_as(&self, key: &str, wanted: Wanted) -> Result<CommittedAs> {
+    pub async fn commit_as(&self, key: &str, wanted: Wanted) -> Result<CommittedAs<'_>> {
         let mut inner = self.inner.lock().await;
         self.sound(&inner)?;
         let before = inner.committed.clone();
         if !inner.is_due(Closing::Now) {
-            return Ok(CommittedAs { object: None, before });
+            return Ok(CommittedAs::Unchanged { before, held: Held { pending: self, inner } });
         }
         let (old_key, old_wanted) = (self.key(), std::mem::replace(&mut inner.wanted, wanted));
         self.set_key(key);
@@ -57,7 +57,7 @@ impl Pending {
             self.abandon(&mut inner);
         }
         match self.commit_locked(&mut inner).await {
-            Ok(object) => Ok(CommittedAs { object: Some(object), before }),
+            Ok(object) => Ok(CommittedAs::Anew { object, before }),
             // A new name that exists does no harm to the file under its old one.
             Err(Error::Exists) => {
                 self.set_key(&old_key);
@@ -70,7 +70,7 @@ impl Pending {
         }
     }
 
-    fn set_key(&self, key: &str) {
+    pub(super) fn set_key(&self, key: &str) {
         *self.key.lock().unwrap_or_else(PoisonError::into_inner) = key.into();
     }
 

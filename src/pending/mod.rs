@@ -357,18 +357,6 @@ impl Pending {
         let inner = self.inner.lock().await;
         inner.committed.clone().filter(|_| !inner.dirty && inner.failed.is_none())
     }
-
-    /// Notes that its object has another key and version.
-    pub async fn moved(&self, object: Object) {
-        let mut inner = self.inner.lock().await;
-        *self.key.lock().unwrap_or_else(PoisonError::into_inner) = object.version.key.clone();
-        let version = Arc::new(object.version.clone());
-        if matches!(inner.wanted, Wanted::Edit(_)) {
-            inner.wanted = Wanted::Edit(version.clone());
-        }
-        inner.content.committed(version);
-        inner.committed = Some(object);
-    }
 }
 
 impl Inner {
@@ -391,6 +379,18 @@ impl Held<'_> {
         self.pending.abandon(&mut self.inner);
         self.pending.show(&self.inner);
         self.inner.committed.clone()
+    }
+
+    /// Notes that its object has another key and version.
+    pub fn moved(mut self, object: Object) {
+        let inner = &mut *self.inner;
+        self.pending.set_key(&object.version.key);
+        let version = Arc::new(object.version.clone());
+        if matches!(inner.wanted, Wanted::Edit(_)) {
+            inner.wanted = Wanted::Edit(version.clone());
+        }
+        inner.content.committed(version);
+        inner.committed = Some(object);
     }
 }
 

@@ -14,6 +14,7 @@ mod ranges;
 mod scattered;
 mod walks;
 mod write_model;
+mod write_races;
 mod writing;
 
 use std::collections::BTreeMap;

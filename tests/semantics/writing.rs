@@ -874,6 +874,33 @@ async fn a_source_that_was_replaced_during_its_rename_stays_and_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_written_while_an_unchanged_file_is_renamed_is_committed_under_its_new_name() {
+    let rig = rig();
+    rig.store.put("a", "old", expires(100));
+    let file = rig.edit("a", false).await.unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    rig.store.decide_one(Change::Copy, 1, Fate::Waits(gate.clone()));
+    let renaming = rig.rename("a", "b", Replace::Yes);
+    let writing = async {
+        eventually(|| rig.store.count_of(Change::Copy) == 1).await;
+        rig.write(file, 0, b"new").await.unwrap();
+        rig.fs.fsync(file.fh).await
+    };
+    let opening = async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        gate.add_permits(1);
+    };
+    let (renamed, synced, ()) = tokio::join!(renaming, writing, opening);
+    renamed.unwrap();
+    synced.unwrap();
+    assert_eq!((holding(&rig, "a"), holding(&rig, "b").unwrap()), (None, b"new".to_vec()));
+    rig.close(file).await.unwrap();
+    rig.must_be_written().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_pending_under_a_name_that_another_gets_is_never_committed_there() {
     let rig = rig();
     rig.store.put("a", "old", expires(100));

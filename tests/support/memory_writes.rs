@@ -52,6 +52,8 @@ pub enum Fate {
     },
     /// It waits for a permit.
     Waits(Arc<Semaphore>),
+    /// It is made, and its answer waits for a permit.
+    Lags(Arc<Semaphore>),
 }
 
 /// What has changed, one entry a request.
@@ -201,6 +203,11 @@ impl Memory {
         match fate {
             Fate::Well => {}
             Fate::Waits(until) => until.acquire().await.expect("open").forget(),
+            Fate::Lags(until) => {
+                let made = make();
+                until.acquire().await.expect("open").forget();
+                return made;
+            }
             Fate::Fails(error) => return Err(error),
             Fate::Unclear { made: false } => return Err(lost()),
             Fate::Unclear { made: true } => return make().and(Err(lost())),
