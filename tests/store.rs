@@ -25,6 +25,8 @@ use tokio::runtime::Runtime;
 
 #[path = "store/conditions.rs"]
 mod conditions;
+#[path = "store/crashes.rs"]
+mod crashes;
 #[path = "store/honours.rs"]
 mod honours;
 #[path = "support/memory.rs"]

@@ -111,11 +111,15 @@ struct State {
     created: u64,
     /// Each with its bucket. `None`: no log is kept.
     mutations: Option<Vec<(String, Mutation)>>,
+    /// Looks at each of them.
+    watch: Option<Watch>,
     personality: Personality,
     requests: Requests,
     /// Number of requests still to be refused.
     throttled: u32,
 }
+
+type Watch = Box<dyn FnMut(&Mutation) + Send>;
 
 /// By key; strings are ordered by their UTF-8 bytes, as S3 lists.
 type Bucket = BTreeMap<String, Arc<Stored>>;

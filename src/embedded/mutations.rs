@@ -101,6 +101,13 @@ impl Handle {
         state.mutations = Some(log.collect());
     }
 
+    /// Has each change from now on looked at when it is made, and kept in the log. Do not call the
+    /// handle from there.
+    pub fn watch_mutations(&self, watch: impl FnMut(&Mutation) + Send + 'static) {
+        self.keep_mutations();
+        self.state().watch = Some(Box::new(watch));
+    }
+
     /// The changes of a bucket so far; none if no log is kept.
     pub fn mutations(&self, bucket: &str) -> Vec<Mutation> {
         let state = self.state();
@@ -118,7 +125,11 @@ impl State {
         effects: impl FnOnce() -> [Effect; N],
     ) {
         if let Some(log) = &mut self.mutations {
-            log.push((bucket.to_owned(), Mutation { operation, effects: effects().into() }));
+            let mutation = Mutation { operation, effects: effects().into() };
+            if let Some(watch) = &mut self.watch {
+                watch(&mutation);
+            }
+            log.push((bucket.to_owned(), mutation));
         }
     }
 }
