@@ -189,11 +189,26 @@ pub struct ExpiryArgs {
     /// noticed before the old expiry, unless a read needs a new request
     #[arg(long, value_name = "D|expiry", default_value = "1s", value_parser = values::trust)]
     pub metadata_ttl: Trust,
-    /// How long it is cached that a name does not exist
-    #[arg(long, value_name = "D", default_value = "0s", value_parser = values::duration)]
-    pub negative_ttl: Duration,
+    /// How long it is cached that a name does not exist [default: 0s; with --writable 1s, but at
+    /// most --metadata-ttl]
+    #[arg(long, value_name = "D", value_parser = values::duration)]
+    pub negative_ttl: Option<Duration>,
     #[command(flatten)]
     pub rules: RuleArgs,
+}
+
+impl ExpiryArgs {
+    /// A program that writes files looks each name up before it creates it. One LIST of the directory
+    /// then answers for many (see `catalog::ranges`). Absence is cached no longer than other metadata
+    /// (rule W15).
+    pub fn negative_ttl(&self, writable: bool) -> Duration {
+        const OF_WRITERS: Duration = Duration::from_secs(1);
+        self.negative_ttl.unwrap_or(match (writable, self.metadata_ttl) {
+            (true, Trust::For(ttl)) => ttl.min(OF_WRITERS),
+            (true, Trust::UntilExpiry) => OF_WRITERS,
+            (false, _) => Duration::ZERO,
+        })
+    }
 }
 
 /// What decides when an object expires.

@@ -81,7 +81,7 @@ impl Config {
             settings: Settings {
                 prefix,
                 trust: expiry.metadata_ttl,
-                negative_ttl: expiry.negative_ttl,
+                negative_ttl: expiry.negative_ttl(writing.is_some()),
                 patience: Patience { open_wait: limits.open_wait, timeout: limits.timeout },
                 probe: probe::Limits {
                     size: reading.probe_size.as_u64(),
@@ -230,6 +230,28 @@ mod tests {
     use super::*;
     use args::{Cli, Command};
     use clap::Parser;
+
+    #[test]
+    fn absence_is_cached_for_writers_but_no_longer_than_other_metadata() {
+        for (typed, millis) in [
+            ("", 0),
+            ("--metadata-ttl expiry", 0),
+            ("--writable --ttl 1h", 1000),
+            ("--writable --ttl 1h --metadata-ttl 300ms", 300),
+            ("--writable --ttl 1h --metadata-ttl 0s", 0),
+            ("--writable --ttl 1h --metadata-ttl expiry", 1000),
+            ("--writable --ttl 1h --metadata-ttl 0s --negative-ttl 5s", 5000),
+        ] {
+            let typed =
+                ["expirefs", "mount", "b", "/mnt"].into_iter().chain(typed.split_whitespace());
+            let Command::Mount(args) = Cli::parse_from(typed.clone()).command else {
+                unreachable!()
+            };
+            let config = Config::new(*args).unwrap();
+            let typed: Vec<_> = typed.collect();
+            assert_eq!(config.settings.negative_ttl, Duration::from_millis(millis), "{typed:?}");
+        }
+    }
 
     #[test]
     fn expires_from_list_excludes_options_about_headers() {

@@ -551,17 +551,20 @@ fn a_killed_daemon_leaves_no_half_object_and_the_next_mount_no_upload() {
 fn readers_keep_their_bytes_when_a_file_is_stamped_anew_or_renamed_and_then_overwritten() {
     let (store, mount) = alone();
     let old = content(1, MIB);
-    for change in ["setfattr -n user.expirefs.ttl -v 2h f", "mv f g; mv g f"] {
-        store.put("f", old.clone());
-        let mut file = File::open(mount.path("f")).expect("open");
+    for (name, change) in [("f", "setfattr -n user.expirefs.ttl -v 2h f"), ("g", "mv g h; mv h g")]
+    {
+        store.put(name, old.clone());
+        let mut file = File::open(mount.path(name)).expect("open");
         let mut first = vec![0; MIB / 2];
         file.read_exact(&mut first).expect("read");
-        shell(mount.dir(), &format!("{change}; printf new | dd of=f conv=notrunc status=none"));
+        shell(
+            mount.dir(),
+            &format!("{change}; printf new | dd of={name} conv=notrunc status=none"),
+        );
         let mut again = vec![0; MIB / 2];
         file.read_exact_at(&mut again, 0).expect("read again");
         assert_same_bytes(change, &again, &old[..MIB / 2]);
         drop(file);
-        assert_same_bytes(change, &fs::read(mount.path("f")).expect("read")[..3], b"new");
-        shell(mount.dir(), "rm f");
+        assert_same_bytes(change, &fs::read(mount.path(name)).expect("read")[..3], b"new");
     }
 }

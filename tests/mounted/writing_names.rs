@@ -383,7 +383,10 @@ fn rmdir_of_too_many_corpses_is_refused_and_names_sweep() {
     let mount = store.mounting().writable().start();
     assert_eq!(errno(fs::remove_dir(mount.path("d"))), Some(libc::ENOTEMPTY));
     assert!(store.get("d/0").is_some() && store.get("d/1000").is_some());
-    assert!(mount.said().iter().any(|line| line.contains("expirefs sweep")), "{:?}", mount.said());
+    eventually(Duration::from_secs(10), || {
+        let told = mount.said().iter().any(|line| line.contains("expirefs sweep"));
+        equal("a line about it", told, true)
+    });
     fs::remove_dir(mount.path("e")).expect("a thousand go");
     assert!(store.get("e/0").is_none() && store.get("e/999").is_none());
 }
