@@ -1,5 +1,5 @@
 //! The multipart uploads in progress, on disk, so that the next mount of the bucket can abort those
-//! left by a crash.
+//! left by a crash; also the requests for new ones, whose answers the crash may have prevented.
 //!
 //! Each mount has its own file, and a lock on it (flock(2)) that ends with the process, however it
 //! ends. A file without a lock has no owner any more: the next mount locks it and takes over its
@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
@@ -39,12 +39,16 @@ const FORMAT: u32 = 1;
 /// How often another mount that starts at the same moment may win.
 const TRIES: usize = 100;
 
-/// A later line. Lines are appended; a line truncated by a crash is ignored.
+/// A later line. Lines are appended; a line truncated by a crash is ignored. It has the id of an upload,
+/// or the time of a creation.
 #[derive(Serialize, Deserialize)]
 struct Line {
     event: Event,
     key: String,
-    id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    at: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,21 @@ struct Line {
 enum Event {
     Began,
     Ended,
+}
+
+/// What is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Upload(Upload),
+    Creation(Creation),
+}
+
+/// A CreateMultipartUpload whose answer is not known. It may have created an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Creation {
+    pub key: Arc<str>,
+    /// When it was sent, by the store's clock, in seconds since 1970.
+    pub at: u64,
 }
 
 /// The uploads of one mount. Holds one descriptor.
@@ -67,19 +86,19 @@ pub struct Journal {
 #[derive(Debug)]
 struct State {
     own: Own,
-    /// Uploads in the file that have not ended. There are few, so a linear search is enough.
-    open: Vec<Upload>,
+    /// Entries of the file that have not ended. There are few, so a linear search is enough.
+    open: Vec<Entry>,
 }
 
 impl Journal {
-    /// Begins a journal in this directory, and takes over the uploads in journals whose owner has
+    /// Begins a journal in this directory, and takes over the entries of journals whose owner has
     /// died. They stay recorded until [`Journal::ended`]. `identity` names bucket and endpoint.
     ///
     /// Uses one more descriptor until it returns.
     ///
     /// # Errors
     /// If the directory cannot be read, or no file in it can be written or locked.
-    pub fn open(dir: &Path, identity: &str) -> io::Result<(Journal, Vec<Upload>)> {
+    pub fn open(dir: &Path, identity: &str) -> io::Result<(Journal, Vec<Entry>)> {
         let place = Place::new(dir, identity);
         let mut state = State { own: place.create(&[])?, open: Vec::new() };
         for entry in fs::read_dir(dir)? {
@@ -90,9 +109,9 @@ impl Journal {
                 continue;
             };
             // A crash after the first of these lines leaves some of them in two files.
-            for upload in orphan.open {
-                if !state.open.contains(&upload) {
-                    state.began(&upload)?;
+            for entry in orphan.open {
+                if !state.open.contains(&entry) {
+                    state.began(&entry)?;
                 }
             }
             // Its lock is held until it is removed. If it stays, its uploads are aborted twice.
@@ -103,39 +122,44 @@ impl Journal {
         Ok((Journal { place, state: Mutex::new(state) }, left))
     }
 
-    /// Records an upload; to be called before its first part is sent.
+    /// Records a creation before it is sent, or an upload before its first part is.
     ///
     /// # Errors
-    /// If the file cannot be written. The upload is not recorded then.
-    pub fn began(&self, upload: &Upload) -> io::Result<()> {
+    /// If the file cannot be written. Nothing is recorded then.
+    pub fn began(&self, entry: &Entry) -> io::Result<()> {
         let mut state = self.state();
         // systemd-tmpfiles removes from /var/tmp what has not been written to for 30 days.
         if state.own.is_gone() {
             state.own = self.place.create(&state.open)?;
         }
-        state.began(upload)
+        state.began(entry)
     }
 
-    /// Records that an upload is complete or aborted.
+    /// Records that an upload is complete or aborted, or that what a creation has led to is known.
     ///
     /// # Errors
     /// If the file cannot be written. Then the next mount aborts the upload once more, which is
     /// harmless.
-    pub fn ended(&self, upload: &Upload) -> io::Result<()> {
+    pub fn ended(&self, entry: &Entry) -> io::Result<()> {
         let mut state = self.state();
-        let Some(index) = state.open.iter().position(|open| open == upload) else {
+        let Some(index) = state.open.iter().position(|open| open == entry) else {
             return Ok(());
         };
         state.open.swap_remove(index);
         if state.open.is_empty() {
             return state.own.truncate();
         }
-        state.own.append(Event::Ended, upload)?;
+        state.own.append(Event::Ended, entry)?;
         if state.own.is_long() {
             let new = self.place.create(&state.open)?;
             std::mem::replace(&mut state.own, new).remove();
         }
         Ok(())
+    }
+
+    /// The entries of a key that have not ended.
+    pub fn open_of(&self, key: &str) -> Vec<Entry> {
+        self.state().open.iter().filter(|entry| entry.key() == key).cloned().collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,10 +168,51 @@ impl Journal {
 }
 
 impl State {
-    fn began(&mut self, upload: &Upload) -> io::Result<()> {
-        self.own.append(Event::Began, upload)?;
-        self.open.push(upload.clone());
+    fn began(&mut self, entry: &Entry) -> io::Result<()> {
+        self.own.append(Event::Began, entry)?;
+        self.open.push(entry.clone());
         Ok(())
+    }
+}
+
+impl Entry {
+    fn key(&self) -> &str {
+        match self {
+            Entry::Upload(upload) => &upload.key,
+            Entry::Creation(creation) => &creation.key,
+        }
+    }
+}
+
+impl From<&Upload> for Entry {
+    fn from(upload: &Upload) -> Entry {
+        Entry::Upload(upload.clone())
+    }
+}
+
+impl From<&Creation> for Entry {
+    fn from(creation: &Creation) -> Entry {
+        Entry::Creation(creation.clone())
+    }
+}
+
+impl Line {
+    fn new(event: Event, entry: &Entry) -> Line {
+        let (id, at) = match entry {
+            Entry::Upload(upload) => (Some(upload.id.clone()), None),
+            Entry::Creation(creation) => (None, Some(creation.at)),
+        };
+        Line { event, key: entry.key().to_owned(), id, at }
+    }
+
+    /// `None`: a line of a later version.
+    fn entry(self) -> Option<Entry> {
+        let key = self.key.into();
+        match (self.id, self.at) {
+            (Some(id), _) => Some(Entry::Upload(Upload { key, id })),
+            (None, Some(at)) => Some(Entry::Creation(Creation { key, at })),
+            (None, None) => None,
+        }
     }
 }
 
@@ -178,15 +243,15 @@ impl Place {
         Place { dir: dir.to_owned(), identity: identity.to_owned(), prefix }
     }
 
-    /// Makes a file, locks it and records these uploads in it.
-    fn create(&self, open: &[Upload]) -> io::Result<Own> {
+    /// Makes a file, locks it and records these entries in it.
+    fn create(&self, open: &[Entry]) -> io::Result<Own> {
         // A mount that starts at this moment may find the file before it is locked, and remove it.
         let locked = (0..TRIES).find_map(|_| self.create_and_lock().transpose());
         let mut own = locked.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))?;
         let header = Header { format: FORMAT, of: self.identity.clone() };
         let written = own.write(&header).and_then(|()| {
             own.header = own.length;
-            open.iter().try_for_each(|upload| own.append(Event::Began, upload))
+            open.iter().try_for_each(|entry| own.append(Event::Began, entry))
         });
         if let Err(error) = written {
             own.remove();
@@ -240,11 +305,17 @@ impl Place {
         }
         let mut open = Vec::new();
         for line in lines {
-            let Ok(Line { event, key, id }) = serde_json::from_slice(line) else { continue };
-            let upload = Upload { key: key.into(), id };
+            let Ok(line) = serde_json::from_slice::<Line>(line) else { continue };
+            let event = line.event;
+            let Some(entry) = line.entry() else { continue };
             match event {
-                Event::Began => open.push(upload),
-                Event::Ended => open.retain(|other| *other != upload),
+                Event::Began => open.push(entry),
+                Event::Ended => {
+                    // Two creations of a key may have been sent in one second.
+                    if let Some(index) = open.iter().position(|other| *other == entry) {
+                        open.remove(index);
+                    }
+                }
             }
         }
         Some(Orphan { file, open })
@@ -254,7 +325,7 @@ impl Place {
 struct Orphan {
     /// Holds the lock.
     file: File,
-    open: Vec<Upload>,
+    open: Vec<Entry>,
 }
 
 /// The file of this mount.
@@ -271,8 +342,8 @@ struct Own {
 }
 
 impl Own {
-    fn append(&mut self, event: Event, upload: &Upload) -> io::Result<()> {
-        self.write(&Line { event, key: upload.key.to_string(), id: upload.id.clone() })
+    fn append(&mut self, event: Event, entry: &Entry) -> io::Result<()> {
+        self.write(&Line::new(event, entry))
     }
 
     /// Appends a line, by one write(2).
@@ -333,11 +404,16 @@ mod tests {
 
     const BUCKET: &str = "bucket at https://store";
 
-    fn upload(n: usize) -> Upload {
-        Upload { key: format!("d/ü {n}\n\"").into(), id: format!("id {n:02}") }
+    /// Each fourth is a creation.
+    fn upload(n: usize) -> Entry {
+        let key = format!("d/ü {n:02}\n\"").into();
+        match n % 4 {
+            3 => Entry::Creation(Creation { key, at: n as u64 }),
+            _ => Entry::Upload(Upload { key, id: format!("id {n:02}") }),
+        }
     }
 
-    fn uploads(which: impl IntoIterator<Item = usize>) -> Vec<Upload> {
+    fn uploads(which: impl IntoIterator<Item = usize>) -> Vec<Entry> {
         which.into_iter().map(upload).collect()
     }
 
@@ -345,7 +421,7 @@ mod tests {
         tempfile::tempdir().unwrap()
     }
 
-    fn open(dir: &TempDir) -> (Journal, Vec<Upload>) {
+    fn open(dir: &TempDir) -> (Journal, Vec<Entry>) {
         Journal::open(dir.path(), BUCKET).unwrap()
     }
 
@@ -386,13 +462,13 @@ mod tests {
         let source = dir();
         let (journal, _) = open(&source);
         let mut noted = vec![(0, vec![])];
-        for (began, n) in [(true, 0), (true, 1), (false, 0), (true, 2), (false, 1)] {
+        for (began, n) in [(true, 0), (true, 1), (false, 0), (true, 3), (false, 1), (false, 3)] {
             match began {
                 true => journal.began(&upload(n)).unwrap(),
                 false => journal.ended(&upload(n)).unwrap(),
             }
             let mut open = journal.state().open.clone();
-            open.sort_by(|a, b| a.id.cmp(&b.id));
+            open.sort_by(|a, b| a.key().cmp(b.key()));
             noted.push((journal.state().own.length, open));
         }
         let path = files(&source).remove(0);
@@ -429,7 +505,7 @@ mod tests {
                 mounts.into_iter().map(|mount| mount.join().unwrap()).collect()
             });
             let mut left: Vec<_> = mounts.iter().flat_map(|(_, left)| left).collect();
-            left.sort_by(|a, b| a.id.cmp(&b.id));
+            left.sort_by(|a, b| a.key().cmp(b.key()));
             assert_eq!(left, uploads(0..20).iter().collect::<Vec<_>>());
             assert_eq!(files(&dir).len(), mounts.len());
         }
@@ -488,7 +564,7 @@ mod tests {
         let dir = dir();
         let (journal, _) = open(&dir);
         journal.began(&upload(0)).unwrap();
-        let long = Upload { key: "x".repeat(1000).into(), id: "y".repeat(1000) };
+        let long = Entry::Upload(Upload { key: "x".repeat(1000).into(), id: "y".repeat(1000) });
         let mut longest = 0;
         for _ in 0..600 {
             journal.began(&long).unwrap();

@@ -424,8 +424,8 @@ pub(crate) mod tests {
     use crate::expiry::{Policy, TtlRules};
     use crate::name::Prefix;
     use crate::store::write::{
-        Condition, CopyRequest, DeleteIf, NewHeaders, Part, Upload, UploadsPage, WriteStore,
-        Written,
+        Condition, CopyRequest, Created, DeleteIf, NewHeaders, Part, Upload, UploadsPage,
+        WriteStore, Written,
     };
     use crate::store::{Content as Stream, ListRequest, Page, Store};
 
@@ -461,7 +461,7 @@ pub(crate) mod tests {
             nothing()
         }
 
-        async fn create_upload(&self, _: &str, _: &NewHeaders) -> Result<Upload> {
+        async fn create_upload(&self, _: &str, _: &NewHeaders) -> Result<Created> {
             nothing()
         }
 

@@ -1,6 +1,7 @@
 //! What all pending files of a mount share: the store, the limits, and the rules for written files.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::content::Room;
-use super::journal::Journal;
+use super::journal::{Creation, Entry, Journal};
 use crate::body::{Ledger, Permit};
 use crate::bucket::Bucket;
 use crate::bucket::honours::Honours;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::expiry::{Ttl, TtlRules};
 use crate::metrics::Counter;
 use crate::name::Prefix;
-use crate::store::write::{NewHeaders, Upload, WriteStore};
+use crate::store::write::{Created, NewHeaders, Upload, WriteStore};
 
 /// Parts of the spool that are read into memory concurrently, to be sent. Not part of
 /// `--buffer-memory`, since a commit must not wait for memory that other pending files hold.
@@ -138,41 +139,121 @@ impl Writer {
     }
 
     /// Begins a multipart upload, and records it in the journal.
-    pub async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload> {
-        let upload = self.store.create_upload(key, headers).await?;
-        if let Some(journal) = &self.journal
-            && let Err(error) = journal.began(&upload)
-        {
-            warn!(key, "the journal of uploads cannot be written: {error}");
+    pub async fn create_upload(
+        self: &Arc<Self>,
+        key: &str,
+        headers: &NewHeaders,
+    ) -> Result<Upload> {
+        let creation = Creation { key: key.into(), at: seconds(self.bucket.clock.now()) };
+        self.record(key, |journal| journal.began(&(&creation).into()));
+        let created = self.store.create_upload(key, headers).await;
+        if let Ok(Created { upload, .. }) = &created {
+            self.record(key, |journal| journal.began(&upload.into()));
         }
-        Ok(upload)
+        match &created {
+            Ok(Created { perhaps_others: true, .. }) | Err(Error::Unclear(_)) => {
+                self.abort_created(creation);
+            }
+            Ok(_) | Err(_) => self.record(key, |journal| journal.ended(&(&creation).into())),
+        }
+        created.map(|created| created.upload)
     }
 
     /// Records in the journal that an upload is complete.
     pub fn completed(&self, upload: &Upload) {
+        self.record(&upload.key, |journal| journal.ended(&upload.into()));
+    }
+
+    fn record(&self, key: &str, record: impl FnOnce(&Journal) -> io::Result<()>) {
         if let Some(journal) = &self.journal
-            && let Err(error) = journal.ended(upload)
+            && let Err(error) = record(journal)
         {
-            warn!(key = %upload.key, "the journal of uploads cannot be written: {error}");
+            warn!(key, "the journal of uploads cannot be written: {error}");
         }
     }
 
     /// Aborts an upload in the background; a failure is logged.
     pub fn abort(self: &Arc<Self>, upload: Upload) {
         let writer = self.clone();
-        let abort = async move {
-            match writer.store.abort(&upload).await {
-                Ok(()) => {
-                    writer.commits.aborted_uploads.add(1);
-                    writer.completed(&upload);
-                    debug!(key = %upload.key, "an upload was aborted");
+        self.spawn(async move { writer.abort_now(&upload).await });
+    }
+
+    async fn abort_now(&self, upload: &Upload) {
+        match self.store.abort(upload).await {
+            Ok(()) => {
+                self.commits.aborted_uploads.add(1);
+                self.completed(upload);
+                debug!(key = %upload.key, "an upload was aborted");
+            }
+            Err(error) => {
+                warn!(key = %upload.key, id = %upload.id, "an upload cannot be aborted, and \
+                    costs storage: the next mount tries again: {error}");
+            }
+        }
+    }
+
+    /// Aborts in the background what a request for a new upload has created whose answer was lost.
+    pub fn abort_created(self: &Arc<Self>, creation: Creation) {
+        let writer = self.clone();
+        self.spawn(async move {
+            let key = &creation.key;
+            match writer.created_by(&creation).await {
+                Ok(uploads) => {
+                    for upload in uploads {
+                        writer.record(key, |journal| journal.began(&(&upload).into()));
+                        writer.abort_now(&upload).await;
+                    }
+                }
+                Err(error @ (Error::Denied(_) | Error::Unsupported(_))) => {
+                    debug!(key = %key, "uploads cannot be listed: {error}");
                 }
                 Err(error) => {
-                    warn!(key = %upload.key, id = %upload.id, "an upload cannot be aborted, and \
-                        costs storage: the next mount tries again: {error}");
+                    debug!(key = %key, "the next mount lists its uploads: {error}");
+                    return;
                 }
             }
-        };
+            writer.record(key, |journal| journal.ended(&(&creation).into()));
+        });
+    }
+
+    /// The uploads that this request has created, as far as can be told: those of its key and time
+    /// that have no parts and are not known here. What another writer has begun at that moment under
+    /// the same key, and has sent no part of, is taken for one of them.
+    async fn created_by(&self, creation: &Creation) -> Result<Vec<Upload>> {
+        // The store's clock is known to a second or so.
+        const SLACK: u64 = 2;
+        let retried_until = creation.at + self.rules.timeout.as_secs();
+        let times = creation.at.saturating_sub(SLACK)..=retried_until + SLACK;
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store.uploads(&creation.key, after.as_ref()).await?;
+            let of_key = page.uploads.into_iter().filter(|(upload, _)| upload.key == creation.key);
+            found.extend(of_key.filter(|(_, at)| times.contains(&seconds(*at))));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        // After the pages: what is listed and not known here was not created here since.
+        let known = self.journal.as_ref().map(|journal| journal.open_of(&creation.key));
+        let known = known.unwrap_or_default();
+        let creations = known.iter().filter(|entry| matches!(entry, Entry::Creation(_)));
+        if creations.count() > 1 {
+            return Err(Error::Conflict("another upload of this key is being created".into()));
+        }
+        let mut lost = Vec::new();
+        for (upload, _) in found {
+            if !known.contains(&(&upload).into())
+                && self.store.has_parts(&upload).await == Ok(false)
+            {
+                lost.push(upload);
+            }
+        }
+        Ok(lost)
+    }
+
+    fn spawn(&self, abort: impl Future<Output = ()> + Send + 'static) {
         let mut aborting = self.aborting.lock().unwrap_or_else(PoisonError::into_inner);
         while aborting.try_join_next().is_some() {}
         aborting.spawn_on(abort, &self.runtime);
@@ -184,6 +265,11 @@ impl Writer {
             std::mem::take(&mut *self.aborting.lock().unwrap_or_else(PoisonError::into_inner));
         while aborting.join_next().await.is_some() {}
     }
+}
+
+/// Since 1970.
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[expect(clippy::disallowed_methods, reason = "no two mounts may have the same nonces")]

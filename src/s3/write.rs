@@ -21,8 +21,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::store::Version;
 use crate::store::write::{
-    Condition, CopyHeaders, CopyRequest, DeleteIf, NONCE, NewHeaders, NewObjects, Part, Sse, Tag,
-    Upload, UploadsPage, WriteStore, Written,
+    Condition, CopyHeaders, CopyRequest, Created, DeleteIf, NONCE, NewHeaders, NewObjects, Part,
+    Sse, Tag, Upload, UploadsPage, WriteStore, Written,
 };
 
 /// Sets what all new objects have alike: PutObject, CreateMultipartUpload and CopyObject have builders
@@ -110,6 +110,19 @@ impl S3 {
     where
         F: Future<Output = Result<T>>,
     {
+        self.change_noting(&AtomicBool::new(false), resend, ask).await
+    }
+
+    /// The same. Sets `unclear` if a try other than the one that succeeded may have made the change.
+    async fn change_noting<T, F>(
+        &self,
+        unclear: &AtomicBool,
+        resend: Resend,
+        ask: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let in_turn = || async {
             let _turn = self.gate.turn().await;
             let whole = Deadline::after(self.retry.timeout);
@@ -120,7 +133,7 @@ impl S3 {
             };
             within(by, ask()).await
         };
-        self.send(resend, in_turn).await
+        self.send_noting(unclear, resend, in_turn).await
     }
 
     /// Sends a change, and retries it if that is allowed and the failure may be temporary. The
@@ -129,7 +142,18 @@ impl S3 {
     where
         F: Future<Output = Result<T>>,
     {
-        let unclear = AtomicBool::new(false);
+        self.send_noting(&AtomicBool::new(false), resend, ask).await
+    }
+
+    async fn send_noting<T, F>(
+        &self,
+        unclear: &AtomicBool,
+        resend: Resend,
+        ask: impl Fn() -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let tried = self.retry.run(|| async {
             let before = unclear.swap(true, Ordering::Relaxed);
             // At the timeout, this ends here.
@@ -144,7 +168,7 @@ impl S3 {
         });
         tried.await.flatten().map_err(|error| match error {
             Error::Unclear(_) => error,
-            error if unclear.into_inner() => Error::Unclear(error.to_string()),
+            error if unclear.load(Ordering::Relaxed) => Error::Unclear(error.to_string()),
             error => error,
         })
     }
@@ -223,7 +247,7 @@ impl WriteStore for S3 {
         self.send(Resend::under(condition), ask).await
     }
 
-    async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload> {
+    async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Created> {
         let create = self.changes.create_multipart_upload();
         let create = with_headers!(create, headers, self.new_objects)
             .bucket(&self.bucket)
@@ -234,7 +258,9 @@ impl WriteStore for S3 {
             let id = out.upload_id.ok_or_else(|| says_too_little("an upload without an id"))?;
             Ok(Upload { key: key.into(), id })
         };
-        self.change(Resend::Always, ask).await
+        let unclear = AtomicBool::new(false);
+        let upload = self.change_noting(&unclear, Resend::Always, ask).await?;
+        Ok(Created { upload, perhaps_others: unclear.into_inner() })
     }
 
     async fn upload_part(&self, upload: &Upload, number: u16, bytes: Bytes) -> Result<Part> {

@@ -141,6 +141,14 @@ pub struct Upload {
     pub id: String,
 }
 
+/// An upload that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    pub upload: Upload,
+    /// Whether an earlier try may have created another one, since its response was lost.
+    pub perhaps_others: bool,
+}
+
 /// Some of the uploads that are neither complete nor aborted, in any order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UploadsPage {
@@ -182,8 +190,8 @@ pub trait WriteStore: Store {
         condition: &Condition,
     ) -> Result<Written>;
 
-    /// Begins a multipart upload. If the response is lost, an unknown upload remains in the store.
-    async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload>;
+    /// Begins a multipart upload. If a response is lost, an unknown upload remains in the store.
+    async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Created>;
 
     /// Sends a part, which replaces an earlier one of the same number.
     ///

@@ -521,13 +521,7 @@ fn a_killed_daemon_leaves_no_half_object_and_the_next_mount_no_upload() {
             std::thread::spawn(move || write().is_ok())
         })
         .collect();
-    // All uploads have begun: one whose id is lost with the answer is known to nobody.
-    eventually(Duration::from_secs(60), || {
-        let status = mount.status();
-        let pending = status.0["writing"]["pending"].as_array().cloned().unwrap_or_default();
-        let begun = pending.iter().filter(|file| file["parts_sent"].as_i64() >= Some(1)).count();
-        equal("files begun", begun, FILES.into())
-    });
+    // Some of their uploads are being created, others have parts.
     half.wait();
     mount.signal(Signal::SIGKILL);
     let synced: Vec<bool> = writers.into_iter().map(|it| it.join().expect("a writer")).collect();

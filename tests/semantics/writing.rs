@@ -9,6 +9,8 @@ use expirefs::error::Error;
 use expirefs::expiry::{Touch, Ttl, format_http_date};
 use expirefs::fs::attributes::NewAttr;
 use expirefs::fs::change::Replace;
+use expirefs::pending::journal::Journal;
+use expirefs::store::write::{NewHeaders, WriteStore};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::RngAlgorithm;
@@ -543,6 +545,29 @@ async fn what_was_there_before_is_not_taken_for_a_commit_that_was_not_made() {
         rig.close(file).await.unwrap();
         assert!(holding(&rig, "a").unwrap() == pattern(4, size), "W13");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_whose_id_was_lost_is_aborted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), "bucket").unwrap();
+    let rig = MakeWriting { journal: Some(journal), ..MakeWriting::default() }.rig();
+    // Of another writer, which has sent a part, and of another key.
+    let none = NewHeaders::default();
+    let other = rig.store.create_upload("a", &none).await.unwrap().upload;
+    let longer = rig.store.create_upload("ab", &none).await.unwrap().upload;
+    rig.store.upload_part(&other, 1, "x".into()).await.unwrap();
+    rig.store.decide_one(Change::Create, 1, unclear(true));
+    let file = rig.create("a", false).await.unwrap();
+    rig.write(file, 0, &pattern(1, 2 * PART)).await.unwrap();
+    assert!(matches!(rig.close(file).await, Err(Error::Unclear(_))));
+    rig.writer().until_aborted().await;
+    let left: Vec<String> = rig.store.upload_ids().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(left, [&*other.id, &*longer.id]);
+    let journal = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::read_to_string(journal).unwrap().lines().count(), 1, "only its header");
+    rig.store.lose_uploads();
+    rig.must_be_written().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -94,7 +94,7 @@ async fn attempt(store: &S3, case: Case, holds: bool) -> Result<()> {
             store.with_bare_etags().put("k/target", none, new, &on_target).await.map(|_| ())
         }
         CompleteAbsent | CompleteIs | PartSource => {
-            let upload = store.create_upload("k/target", none).await?;
+            let upload = store.create_upload("k/target", none).await?.upload;
             let part = match case {
                 PartSource => store.copy_part(&upload, 1, &source, 0..3).await,
                 _ => store.upload_part(&upload, 1, new).await,

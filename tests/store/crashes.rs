@@ -1,7 +1,7 @@
 //! A crash after each request: programs that write by the client of S3, and each prefix of the log of what
 //! they have changed in the server. Rules W7, W13 and W14.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -23,7 +23,7 @@ use expirefs::fs::listing::{self, Exactness};
 use expirefs::fs::{Fs, Lookup, OpenMode, Overlay, Settings, Writing};
 use expirefs::glob::Globs;
 use expirefs::name::Prefix;
-use expirefs::pending::journal::Journal;
+use expirefs::pending::journal::{Entry, Journal};
 use expirefs::pending::{self, Room, Spool, Writer};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -121,13 +121,12 @@ fn file_system(rig: &Rig, honours: Honours, dir: &Path) -> (Arc<Fs>, Arc<Writer>
 /// what is missing in it.
 fn watch(rig: &Rig, dir: &Path) -> Arc<Mutex<Vec<String>>> {
     let (missing, dir) = (Arc::<Mutex<Vec<String>>>::default(), dir.to_owned());
-    let (told, mut with_parts) = (missing.clone(), BTreeSet::new());
+    let (told, mut begun) = (missing.clone(), BTreeMap::new());
     rig.server.handle().watch_mutations(move |mutation| {
         for effect in &mutation.effects {
-            // Before its first part it may be that its id was not received.
             match effect {
-                Effect::Part { id, .. } => _ = with_parts.insert(id.clone()),
-                Effect::Ended { id } => _ = with_parts.remove(id),
+                Effect::Begun { key, id } => _ = begun.insert(id.clone(), key.clone()),
+                Effect::Ended { id } => _ = begun.remove(id),
                 _ => {}
             }
         }
@@ -137,9 +136,15 @@ fn watch(rig: &Rig, dir: &Path) -> Arc<Mutex<Vec<String>>> {
             std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
         }
         let (_, left) = Journal::open(copy.path(), BUCKET).unwrap();
-        let is_there = |id: &String| left.iter().any(|upload| upload.id == *id);
-        let lost = with_parts.iter().filter(|id| !is_there(id));
-        told.lock().unwrap().extend(lost.map(|id| format!("{id} after {mutation:?}")));
+        let is_there = |id: &str, key: &str| {
+            left.iter().any(|entry| match entry {
+                Entry::Upload(upload) => upload.id == id,
+                // The answer with its id was not received.
+                Entry::Creation(creation) => *creation.key == *key,
+            })
+        };
+        let lost = begun.iter().filter(|(id, key)| !is_there(id, key));
+        told.lock().unwrap().extend(lost.map(|(id, _)| format!("{id} after {mutation:?}")));
     });
     missing
 }

@@ -48,7 +48,7 @@ impl Rig {
         self.bucket.delete("new");
         let store = &self.store;
         block_on(async {
-            let upload = store.create_upload("new", &NewHeaders::default()).await.unwrap();
+            let upload = store.create_upload("new", &NewHeaders::default()).await.unwrap().upload;
             let part = store.upload_part(&upload, 1, Bytes::from("new")).await.unwrap();
             let source = store.head("source").await.unwrap().version;
             let (met, before, faults) = (AtomicU64::new(0), self.proxy.requests(), faults.into());
@@ -216,7 +216,7 @@ fn a_refusal_is_returned_at_once_but_not_after_an_unclear_try() {
     }
     // A part that is sent after its upload has ended.
     block_on(async {
-        let upload = rig.store.create_upload("late", &NewHeaders::default()).await.unwrap();
+        let upload = rig.store.create_upload("late", &NewHeaders::default()).await.unwrap().upload;
         rig.store.abort(&upload).await.unwrap();
         let late = rig.store.upload_part(&upload, 1, Bytes::from("x")).await;
         assert_eq!(late, Err(Error::NotFound));

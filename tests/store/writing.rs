@@ -102,7 +102,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
     assert_eq!(store.copy(stamp).await, Err(Error::PreconditionFailed), "another version");
 
     // An upload: a part sent twice, a part copied, headers from its creation.
-    let upload = store.create_upload("w/large", &headers).await.unwrap();
+    let upload = store.create_upload("w/large", &headers).await.unwrap().upload;
     assert!(is_absent(store, "w/large").await);
     store.upload_part(&upload, 1, Bytes::from("too little")).await.unwrap();
     let large = Bytes::from(vec![7; SMALLEST_PART]);
@@ -116,7 +116,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
     assert!(content == [&large[..], b"irs"].concat(), "{} bytes", content.len());
 
     // An upload that is aborted twice.
-    let upload = store.create_upload("w/aborted", &none).await.unwrap();
+    let upload = store.create_upload("w/aborted", &none).await.unwrap().upload;
     let part = store.upload_part(&upload, 1, Bytes::from("x")).await.unwrap();
     for _ in 0..2 {
         assert_eq!(store.abort(&upload).await, Ok(()));
@@ -142,9 +142,9 @@ pub async fn lists_uploads(store: &dyn WriteStore) {
     let begun = SystemTime::now();
     let mut wanted = Vec::new();
     for _ in 0..2 {
-        wanted.push(store.create_upload(key, &none).await.unwrap());
+        wanted.push(store.create_upload(key, &none).await.unwrap().upload);
     }
-    wanted.push(store.create_upload("w/ü +%/xx", &none).await.unwrap());
+    wanted.push(store.create_upload("w/ü +%/xx", &none).await.unwrap().upload);
     store.upload_part(&wanted[1], 1, Bytes::from("x")).await.unwrap();
     for (upload, has_parts) in wanted.iter().zip([false, true, false]) {
         assert_eq!(store.has_parts(upload).await, Ok(has_parts));
@@ -234,7 +234,7 @@ async fn new_objects_and_copies_get_the_settings_of_the_mount() {
         };
         seen.lock().unwrap().clear();
         store.put("k", none, Bytes::from("x"), any).await.unwrap();
-        let upload = store.create_upload("k", none).await.unwrap();
+        let upload = store.create_upload("k", none).await.unwrap().upload;
         store.copy(copy).await.unwrap();
         let with: Vec<_> = seen.lock().unwrap().drain(..).collect();
         let one = store.upload_part(&upload, 1, Bytes::from(vec![7; SMALLEST_PART])).await.unwrap();
@@ -281,7 +281,7 @@ async fn all_pages_of_uploads_can_be_listed() {
     for i in 0..1003 {
         // Several of a key, across the end of a page.
         let key = format!("+ {:04}", i / 4);
-        wanted.push(rig.store.create_upload(&key, &none).await.unwrap());
+        wanted.push(rig.store.create_upload(&key, &none).await.unwrap().upload);
     }
     let first = rig.store.uploads("+", None).await.unwrap();
     let next = first.next.expect("a second page");

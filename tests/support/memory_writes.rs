@@ -15,8 +15,8 @@ use expirefs::error::{Error, Result};
 use expirefs::expiry::format_http_date;
 use expirefs::store::Version;
 use expirefs::store::write::{
-    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Part, Tag, Upload, UploadsPage,
-    WriteStore, Written,
+    Condition, CopyHeaders, CopyRequest, Created, DeleteIf, NewHeaders, Part, Tag, Upload,
+    UploadsPage, WriteStore, Written,
 };
 use tokio::sync::Semaphore;
 
@@ -161,8 +161,10 @@ impl Memory {
         self.writes.uploads.lock().unwrap().len()
     }
 
-    pub fn upload_ids(&self) -> Vec<String> {
-        self.writes.uploads.lock().unwrap().keys().cloned().collect()
+    /// Their ids and keys.
+    pub fn upload_ids(&self) -> Vec<(String, String)> {
+        let uploads = self.writes.uploads.lock().unwrap();
+        uploads.iter().map(|(id, ongoing)| (id.clone(), ongoing.key.clone())).collect()
     }
 
     /// The store loses its uploads.
@@ -313,7 +315,7 @@ impl WriteStore for Memory {
         .await
     }
 
-    async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Upload> {
+    async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Created> {
         self.change(Change::Create, key, || {
             let mut ids = self.writes.ids.lock().unwrap();
             *ids += 1;
@@ -326,7 +328,7 @@ impl WriteStore for Memory {
             };
             self.writes.uploads.lock().unwrap().insert(upload.id.clone(), ongoing);
             self.note(Changed::Began(upload.clone()));
-            Ok(upload)
+            Ok(Created { upload, perhaps_others: false })
         })
         .await
     }

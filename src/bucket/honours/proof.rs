@@ -372,7 +372,7 @@ impl Scratch {
     }
 
     async fn upload(&self, key: &str) -> Result<Ready, Not> {
-        let upload = self.store().create_upload(key, &headers()).await?;
+        let upload = self.store().create_upload(key, &headers()).await?.upload;
         self.made().uploads.push(upload.clone());
         let _permit = self.bodies.acquire().await;
         let part = self.store().upload_part(&upload, 1, CONTENT).await?;
