@@ -143,11 +143,11 @@ impl Fs {
         };
         // A writer meanwhile: if its last handle is closed now, it is settled under its new name.
         let draft = writing.overlay.draft(&source);
-        let is_gone = match draft.filter(|draft| writing.overlay.open(&draft.pending)) {
-            Some(draft) => {
-                let pending = draft.pending.clone();
+        let opened = draft.and_then(|draft| Some((writing.overlay.open(&draft.pending)?, draft)));
+        let is_gone = match opened {
+            Some((pending, draft)) => {
                 let renamed = self.rename_pending(draft, &source, &target, replace).await;
-                if pending.closed() {
+                if pending.close() {
                     let parent = if renamed.is_ok() { to.0 } else { from.0 };
                     let ino = self.inodes.pending(parent, &pending);
                     self.complete(ino, &pending, pid).await;

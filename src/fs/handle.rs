@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::body::{Reader, State};
 use crate::error::{Error, Result};
 use crate::fs::inode::{File, Opened};
-use crate::pending::Pending;
+use crate::pending::OpenPending;
 
 /// A handle counts as being read for this long after a read: programs compute between two.
 const IN_USE: Duration = Duration::from_secs(1);
@@ -41,8 +41,7 @@ pub struct WriteHandle {
     pub pid: u32,
     /// The process of that thread, if known.
     pub process: Option<u32>,
-    pub pending: Arc<Pending>,
-    pub writes: bool,
+    pub pending: OpenPending,
 }
 
 impl Handle {
@@ -69,7 +68,7 @@ impl Handle {
     fn is_in_use(&self) -> bool {
         match self {
             Handle::Read(handle) => handle.is_in_use(),
-            Handle::Write(handle) => handle.writes,
+            Handle::Write(handle) => handle.pending.writes(),
         }
     }
 
@@ -216,14 +215,15 @@ mod tests {
     use super::*;
     use crate::fs::inode::{Inodes, ROOT};
     use crate::name::Prefix;
-    use crate::pending::Wanted;
+    use crate::pending::{Access, Pending, Wanted};
 
     #[tokio::test(start_paused = true)]
     async fn write_handle_rejects_reads_and_is_in_use_until_closed() {
         let (inodes, handles) = (Inodes::new(Prefix::default()), Handles::default());
         let pending = Pending::create(&crate::pending::tests::writer(), "d/f", Wanted::Any);
         let ino = inodes.pending(ROOT, &pending);
-        let handle = WriteHandle { ino, pid: 1, process: None, pending, writes: true };
+        let pending = OpenPending::new(pending, Access::Write);
+        let handle = WriteHandle { ino, pid: 1, process: None, pending };
         let number = handles.open(Handle::Write(handle));
         let handle = handles.get(number).unwrap();
         assert_eq!(handle.reading().map(|handle| handle.ino), Err(Error::BadHandle));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::inode::File;
 use crate::name::Prefix;
-use crate::pending::Pending;
+use crate::pending::{Access, OpenPending, Pending};
 
 /// A pending file under its name.
 #[derive(Clone, Debug)]
@@ -48,14 +48,11 @@ impl Overlay {
 
     /// Opens a pending file for writing, if it has its name still: what was settled is opened as the
     /// version that it has become.
-    pub fn open(&self, pending: &Arc<Pending>) -> bool {
+    pub fn open(&self, pending: &Arc<Pending>) -> Option<OpenPending> {
         let names = self.names();
         let draft = names.drafts.get(&pending.key());
-        let has_it = draft.is_some_and(|draft| Arc::ptr_eq(&draft.pending, pending));
-        if has_it {
-            pending.opened();
-        }
-        has_it
+        let it = draft.filter(|draft| Arc::ptr_eq(&draft.pending, pending))?;
+        Some(OpenPending::new(it.pending.clone(), Access::Write))
     }
 
     /// Takes a name out, if this pending file has it and nobody writes to it.

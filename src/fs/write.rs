@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::expiry::{Presence, Touch};
 use crate::glob::Globs;
 use crate::name::{self, Prefix};
-use crate::pending::{Closing, Pending, Wanted, Writer};
+use crate::pending::{Access, Closing, OpenPending, Pending, Wanted, Writer};
 use crate::process;
 use crate::store::Object;
 
@@ -152,14 +152,12 @@ impl Fs {
         writes: bool,
         pid: u32,
     ) -> Result<u64> {
-        match writes {
-            true if !self.writing()?.overlay.open(pending) => return Err(Error::Stale),
-            true => {}
-            false => pending.opened_for_reading(),
-        }
+        let pending = match writes {
+            true => self.writing()?.overlay.open(pending).ok_or(Error::Stale)?,
+            false => OpenPending::new(pending.clone(), Access::Read),
+        };
         let process = if writes { process::of_thread(pid) } else { None };
-        let pending = pending.clone();
-        let handle = WriteHandle { ino, pid, process, pending, writes };
+        let handle = WriteHandle { ino, pid, process, pending };
         Ok(self.handles.open(Handle::Write(handle)))
     }
 
@@ -216,7 +214,7 @@ impl Fs {
     /// [`Fs::send_parts`].
     pub fn try_write(&self, fh: u64, offset: u64, bytes: &[u8]) -> Option<Result<bool>> {
         let handle = self.handles.get(fh).ok()?;
-        let handle = handle.writing().filter(|handle| handle.writes)?;
+        let handle = handle.writing().filter(|handle| handle.pending.writes())?;
         let wrote = handle.pending.try_write(offset, bytes)?;
         Some(self.wrote(handle, offset, bytes.len(), wrote))
     }
@@ -224,7 +222,8 @@ impl Fs {
     /// Writes bytes at an offset. Returns the same.
     pub async fn write(&self, fh: u64, offset: u64, bytes: Bytes) -> Result<bool> {
         let handle = self.handles.get(fh)?;
-        let handle = handle.writing().filter(|handle| handle.writes).ok_or(Error::BadHandle)?;
+        let handle =
+            handle.writing().filter(|handle| handle.pending.writes()).ok_or(Error::BadHandle)?;
         let wrote = handle.pending.write(offset, &bytes).await;
         self.wrote(handle, offset, bytes.len(), wrote)
     }
@@ -265,7 +264,9 @@ impl Fs {
     /// Of the commit, or the first failure of the file.
     pub async fn flush(&self, fh: u64, pid: u32) -> Result<()> {
         let handle = self.handles.get(fh)?;
-        let Some(handle) = handle.writing().filter(|handle| handle.writes) else { return Ok(()) };
+        let Some(handle) = handle.writing().filter(|handle| handle.pending.writes()) else {
+            return Ok(());
+        };
         // A forked child has duplicates of all descriptors and closes them when it ends.
         let is_opener = pid == handle.pid
             || handle.process.is_none()
@@ -383,10 +384,10 @@ impl Fs {
     pub async fn release(&self, fh: u64) -> Result<()> {
         let _working = self.handles.opening();
         let handle = self.handles.close(fh)?;
-        match handle.writing() {
-            Some(handle) if !handle.writes => handle.pending.closed_for_reading(),
-            Some(handle) if handle.pending.closed() => self.finish(handle).await,
-            _ => {}
+        if let Some(handle) = handle.writing()
+            && handle.pending.close()
+        {
+            self.finish(handle).await;
         }
         Ok(())
     }
@@ -423,7 +424,8 @@ impl Fs {
     /// Reserves room: extends a shorter file with zeros.
     pub async fn fallocate(&self, fh: u64, offset: u64, length: u64, mode: i32) -> Result<()> {
         let handle = self.handles.get(fh)?;
-        let handle = handle.writing().filter(|handle| handle.writes).ok_or(Error::BadHandle)?;
+        let handle =
+            handle.writing().filter(|handle| handle.pending.writes()).ok_or(Error::BadHandle)?;
         match mode {
             0 => {
                 let end = offset.checked_add(length).ok_or(Error::TooLarge { most: u64::MAX })?;

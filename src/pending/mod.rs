@@ -9,6 +9,7 @@ mod commit;
 mod committing;
 mod content;
 pub mod journal;
+mod open;
 mod spool;
 mod upload;
 mod writer;
@@ -25,6 +26,8 @@ pub use commit::{Renamed, Wanted};
 pub use committing::CommittedAs;
 use content::Content;
 pub use content::Room;
+use open::Counts;
+pub use open::{Access, OpenPending};
 pub use spool::Spool;
 use upload::Ongoing;
 pub use writer::{Commits, Rules, Writer};
@@ -58,10 +61,7 @@ pub struct Pending {
     /// Distinguishes pending files of one key.
     pub serial: u64,
     key: Mutex<Arc<str>>,
-    /// Open handles that may write.
-    handles: AtomicUsize,
-    /// Those that only read.
-    readers: AtomicUsize,
+    counts: Counts,
     /// Bytes, including those of sent parts.
     size: AtomicU64,
     /// Seconds since 1970 of the last change, by the store's clock.
@@ -137,8 +137,7 @@ impl Pending {
         let pending = Pending {
             writer: writer.clone(),
             serial: writer.serial(),
-            handles: AtomicUsize::new(0),
-            readers: AtomicUsize::new(0),
+            counts: Counts::default(),
             key: Mutex::new(key.into()),
             size: AtomicU64::new(content.size()),
             modified: AtomicU64::new(0),
@@ -168,34 +167,6 @@ impl Pending {
     /// Bytes so far.
     pub fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
-    }
-
-    /// Records that a handle that may write was opened.
-    pub fn opened(&self) {
-        self.handles.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Records that one was closed. Returns whether it was the last.
-    pub fn closed(&self) -> bool {
-        self.handles.fetch_sub(1, Ordering::SeqCst) == 1
-    }
-
-    pub fn has_writers(&self) -> bool {
-        self.handles.load(Ordering::SeqCst) > 0
-    }
-
-    /// A handle that only reads was opened.
-    pub fn opened_for_reading(&self) {
-        self.readers.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// One was closed.
-    pub fn closed_for_reading(&self) {
-        self.readers.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    pub fn has_readers(&self) -> bool {
-        self.readers.load(Ordering::SeqCst) > 0
     }
 
     pub fn has_failed(&self) -> bool {

@@ -57,7 +57,7 @@ impl WritingStatus {
         let opener = |key: &str| {
             let of_key = |handle: &&crate::fs::handle::WriteHandle| &*handle.pending.key() == key;
             let writing = handles.iter().filter_map(|(_, handle)| handle.writing());
-            writing.filter(|handle| handle.writes).find(of_key).map(|handle| handle.pid)
+            writing.filter(|handle| handle.pending.writes()).find(of_key).map(|handle| handle.pid)
         };
         let pending = writing.overlay.drafts().into_iter().map(|draft| {
             let (pending, key) = (&draft.pending, draft.pending.key());
