@@ -183,13 +183,19 @@ impl Fs {
         if pending.has_left().await {
             self.commit(&pending, Closing::Now).await?;
         }
-        let is_gone = match pending.commit_as(target, replace.wanted()).await {
+        // With its key, before anything else is waited for.
+        let renamed = || {
+            writing.overlay.remove(source, &pending);
+            writing.overlay.insert(Draft { pending: pending.clone(), origin: None });
+        };
+        match pending.commit_as(target, replace.wanted()).await {
             Ok(CommittedAs::Anew { object, before }) => {
+                renamed();
                 self.committed(&pending, object).await;
                 // What was under the old name goes.
                 match before.or(origin) {
-                    Some(object) => self.delete_source(object.version).await,
-                    None => true,
+                    Some(object) => Ok(self.delete_source(object.version).await),
+                    None => Ok(true),
                 }
             }
             // Nothing has changed since it was committed: a rename in the store. What is written
@@ -199,22 +205,20 @@ impl Fs {
                 let (object, is_gone) = self.move_object(&object, target, replace).await?;
                 self.catalog.wrote(object.clone(), bytes::Bytes::new());
                 held.moved(object);
-                is_gone
+                renamed();
+                Ok(is_gone)
             }
             // It is still there under its old name.
             Err(Error::Exists) => {
                 self.catalog.forget(target);
-                return Err(Error::Exists);
+                Err(Error::Exists)
             }
             Err(error) => {
                 self.commit_failed(&pending);
-                writing.overlay.remove(source, &pending);
-                return Err(error);
+                self.catalog.forget(target);
+                Err(error)
             }
-        };
-        writing.overlay.remove(source, &pending);
-        writing.overlay.insert(Draft { pending, origin: None });
-        Ok(is_gone)
+        }
     }
 
     /// Returns whether nothing is left under the old name.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::MutexGuard;
 
 use super::commit::Commit;
 use super::{Closing, Held, Inner, Pending, Wanted};
@@ -45,25 +46,22 @@ impl Pending {
     /// # Errors
     /// Those of [`Pending::commit`].
     pub async fn commit_as(&self, key: &str, wanted: Wanted) -> Result<CommittedAs<'_>> {
-        let mut inner = self.inner.lock().await;
+        let inner = self.inner.lock().await;
         self.sound(&inner)?;
         let before = inner.committed.clone();
         if !inner.is_due(Closing::Now) {
             return Ok(CommittedAs::Unchanged { before, held: Held { pending: self, inner } });
         }
-        let (old_key, old_wanted) = (self.key(), std::mem::replace(&mut inner.wanted, wanted));
-        self.set_key(key);
-        if inner.upload.as_ref().is_some_and(|upload| &*upload.upload().key != key) {
-            self.abandon(&mut inner);
-        }
-        match self.commit_locked(&mut inner).await {
-            Ok(object) => Ok(CommittedAs::Anew { object, before }),
+        let mut renaming = Renaming::new(self, inner, key, wanted);
+        match self.commit_locked(&mut renaming.inner).await {
+            Ok(object) => {
+                renaming.old = None;
+                Ok(CommittedAs::Anew { object, before })
+            }
             // A new name that exists does no harm to the file under its old one.
             Err(Error::Exists) => {
-                self.set_key(&old_key);
-                inner.wanted = old_wanted;
-                inner.failed = None;
-                self.show(&inner);
+                renaming.inner.failed = None;
+                self.show(&renaming.inner);
                 Err(Error::Exists)
             }
             Err(error) => Err(error),
@@ -134,6 +132,45 @@ impl Pending {
                 async move { writer.store.put(key, headers, bytes, &condition).await }
             })
             .await
+    }
+}
+
+/// A file that is committed under a new key. It gets its old one back if that fails or is cancelled.
+struct Renaming<'a> {
+    pending: &'a Pending,
+    inner: MutexGuard<'a, Inner>,
+    /// None: it is committed.
+    old: Option<(Arc<str>, Wanted)>,
+}
+
+impl<'a> Renaming<'a> {
+    fn new(
+        pending: &'a Pending,
+        mut inner: MutexGuard<'a, Inner>,
+        key: &str,
+        wanted: Wanted,
+    ) -> Renaming<'a> {
+        let old = (pending.key(), std::mem::replace(&mut inner.wanted, wanted));
+        let mut renaming = Renaming { pending, inner, old: Some(old) };
+        renaming.set_key(key);
+        renaming
+    }
+
+    /// An upload is of one key.
+    fn set_key(&mut self, key: &str) {
+        self.pending.set_key(key);
+        if self.inner.upload.as_ref().is_some_and(|upload| *upload.upload().key != *key) {
+            self.pending.abandon(&mut self.inner);
+        }
+    }
+}
+
+impl Drop for Renaming<'_> {
+    fn drop(&mut self) {
+        if let Some((key, wanted)) = self.old.take() {
+            self.inner.wanted = wanted;
+            self.set_key(&key);
+        }
     }
 }
 

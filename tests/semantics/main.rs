@@ -13,6 +13,7 @@ mod probes;
 mod ranges;
 mod scattered;
 mod walks;
+mod write_cancelled;
 mod write_model;
 mod write_races;
 mod writing;
@@ -422,7 +423,7 @@ impl Rig {
     }
 
     /// The kernel forgets all that it was told of, and what is pending is given back.
-    pub async fn must_be_written(&self) {
+    pub async fn must_have_given_back(&self) {
         let told = std::mem::take(&mut *self.told.lock().unwrap());
         told.iter().for_each(|(ino, count)| self.fs.forget(*ino, *count));
         let writer = self.writer();
@@ -435,6 +436,11 @@ impl Rig {
             thread::sleep(SECOND / 1000);
         }
         assert_eq!(used(), 0, "spool");
+    }
+
+    /// The same, and no upload is left.
+    pub async fn must_be_written(&self) {
+        self.must_have_given_back().await;
         assert_eq!(self.store.uploads(), 0, "uploads");
     }
 
