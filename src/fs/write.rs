@@ -313,10 +313,9 @@ impl Fs {
 
     /// Records a version that this mount has written: the next open gets it (rule W15).
     pub(super) async fn committed(&self, pending: &Pending, object: Object) {
-        // Unlinked or renamed since: what has done that knows better.
-        if let Some(first) = pending.first(&object, self.settings.probe.size).await {
-            self.catalog.wrote(object, first);
-        }
+        // Not if it was unlinked or renamed since: what has done that knows better.
+        let wrote = |first| _ = self.catalog.wrote(object.clone(), first);
+        pending.note(&object, self.settings.probe.size, wrote).await;
     }
 
     /// The last write handle of a pending file was closed: commits remaining changes, and makes its

@@ -310,17 +310,18 @@ impl Pending {
         }
     }
 
-    /// The first bytes of an object that it was committed as: all of them where they are at most
-    /// `most`, in memory and unchanged since, else none. `None` where its name has another by now, or
-    /// none.
-    pub async fn first(&self, of: &Object, most: u64) -> Option<Bytes> {
+    /// Notes an object that it was committed as, with its first bytes: all of them where they are at
+    /// most `most`, in memory and unchanged since, else none. Not where its name has another by now, or
+    /// none: neither changes before this is noted.
+    pub async fn note(&self, object: &Object, most: u64, note: impl FnOnce(Bytes)) {
         let inner = self.inner.lock().await;
-        if inner.unlinked || inner.committed.as_ref() != Some(of) {
-            return None;
+        if inner.unlinked || inner.committed.as_ref() != Some(object) {
+            return;
         }
         let size = inner.content.size();
         let small = !inner.dirty && size <= most;
-        Some(small.then(|| inner.content.read(0, size).ok()?.ok()).flatten().unwrap_or_default())
+        let first = small.then(|| inner.content.read(0, size).ok()?.ok()).flatten();
+        note(first.unwrap_or_default());
     }
 
     /// The object of its last commit, if nothing has changed since.
@@ -491,6 +492,29 @@ pub(crate) mod tests {
         let room = Room { part: 64 << 10, memory: Ledger::new(Unit::Kib, 1024, true), spool: None };
         let bodies = Ledger::new(Unit::Body, 4, true);
         Writer::new(bucket, store, Honours::ALL, rules, room, bodies, None)
+    }
+
+    #[tokio::test]
+    async fn no_unlink_comes_between_a_commit_and_its_note() {
+        let pending = Pending::create(&writer(), "d/f", Wanted::Any);
+        let version = Version {
+            key: "d/f".into(),
+            etag: "e".into(),
+            last_modified: SystemTime::UNIX_EPOCH,
+            slack: Duration::ZERO,
+            size: 0,
+        };
+        let object = Object { version, headers: Default::default() };
+        pending.hold().await.moved(object.clone());
+        let mut noted = 0;
+        let note = |_| {
+            assert!(pending.inner.try_lock().is_err(), "it can be unlinked now");
+            noted += 1;
+        };
+        pending.note(&object, 0, note).await;
+        assert_eq!(noted, 1);
+        pending.unlink().await;
+        pending.note(&object, 0, |_| panic!("it has no name")).await;
     }
 
     #[tokio::test]
