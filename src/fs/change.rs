@@ -51,7 +51,7 @@ impl Fs {
     pub async fn unlink(&self, parent: u64, name: &OsStr) -> Result<()> {
         let writing = self.writing()?;
         let key = self.new_key(parent, name)?;
-        if let Some(Draft { pending, origin }) = writing.overlay.take(&key) {
+        if let Some(Draft { pending, origin, .. }) = writing.overlay.take(&key) {
             pending.keep_base().await;
             let in_store = pending.unlink().await.map(|object| object.version);
             let in_store = in_store.or_else(|| origin.map(|file| (*file.version).clone()));
@@ -177,7 +177,7 @@ impl Fs {
         replace: Replace,
     ) -> Result<bool> {
         let writing = self.writing()?;
-        let Draft { pending, origin } = draft;
+        let Draft { pending, origin, number } = draft;
         let origin = origin.map(|file| file.object());
         // What was sent under the old name and is kept nowhere else is committed there first.
         if pending.has_left().await {
@@ -186,7 +186,7 @@ impl Fs {
         // With its key, before anything else is waited for.
         let renamed = || {
             writing.overlay.remove(source, &pending);
-            writing.overlay.insert(Draft { pending: pending.clone(), origin: None });
+            writing.overlay.insert(Draft { pending: pending.clone(), origin: None, number });
         };
         match pending.commit_as(target, replace.wanted()).await {
             Ok(CommittedAs::Anew { object, before }) => {

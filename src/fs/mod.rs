@@ -177,7 +177,7 @@ impl Fs {
             }
             (_, Known::File { version, expiry, about }) => {
                 let (ino, file) = self.inodes.file(parent, version, *expiry, about.as_ref());
-                Ok(Lookup::Found(file_attr(ino, &file, ttl)))
+                Ok(Lookup::Found(self.file_attr(ino, &file, ttl)))
             }
         }
     }
@@ -197,9 +197,15 @@ impl Fs {
                 if !file.kernel.is_open() {
                     self.must_be_live(file.expiry)?;
                 }
-                Ok(file_attr(ino, &file, kernel_ttl(self.catalog.lifetime(file.expiry))))
+                let ttl = kernel_ttl(self.catalog.lifetime(file.expiry));
+                Ok(self.file_attr(ino, &file, ttl))
             }
-            Node::Pending(pending) => Ok(self.pending_attr(ino, &pending)),
+            Node::Pending(pending) => {
+                let draft = self.draft(&pending.key());
+                let draft = draft.filter(|draft| Arc::ptr_eq(&draft.pending, &pending));
+                let number = draft.and_then(|draft| draft.number).unwrap_or(ino);
+                Ok(self.pending_attr(number, &pending))
+            }
         }
     }
 
@@ -448,6 +454,14 @@ impl Fs {
         }
     }
 
+    fn file_attr(&self, ino: u64, file: &File, ttl: Duration) -> Attr {
+        let (size, mtime) = (file.version.size, file.version.last_modified);
+        // The inode of an edit that is about to begin: its number changes then.
+        let changes = self.is_writable() && self.inodes.superseded(&file.version).is_some();
+        let ttl = if changes { Duration::ZERO } else { ttl };
+        Attr { ino, kind: Kind::File, size, mtime, ttl }
+    }
+
     /// A pending file changes by writes of this mount only.
     fn pending_attr(&self, ino: u64, pending: &Pending) -> Attr {
         let (size, mtime) = (pending.size(), pending.modified());
@@ -462,9 +476,4 @@ impl Fs {
 
 fn kernel_ttl(ttl: Duration) -> Duration {
     ttl.saturating_sub(KERNEL_TICK).min(KERNEL_TRUST)
-}
-
-fn file_attr(ino: u64, file: &File, ttl: Duration) -> Attr {
-    let (size, mtime) = (file.version.size, file.version.last_modified);
-    Attr { ino, kind: Kind::File, size, mtime, ttl }
 }

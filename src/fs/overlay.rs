@@ -15,6 +15,9 @@ pub struct Draft {
     pub pending: Arc<Pending>,
     /// The version that it edits or replaces, if this mount knew one.
     pub origin: Option<Arc<File>>,
+    /// The inode number of that version, if its readers keep its inode: an open file that is edited in
+    /// place has the number of the one that is read, as nginx compares them.
+    pub number: Option<u64>,
 }
 
 /// See the module.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::listing::{self, DirEntry, Listing, What};
 use super::overlay::Shown;
-use super::{Attr, Fs, Kind, file_attr, inode::UNKNOWN, kernel_ttl};
+use super::{Attr, Fs, Kind, inode::UNKNOWN, kernel_ttl};
 use crate::catalog::{Fact, Known};
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -208,7 +208,7 @@ impl Fs {
                 (Presence::Live { .. }, Known::File { version, expiry, about }) if plus => {
                     let (ino, file) = self.inodes.file(parent, version, *expiry, about.as_ref());
                     let ttl = kernel_ttl(self.catalog.ttl(fact));
-                    (ino, Kind::File, Some(file_attr(ino, &file, ttl)))
+                    (ino, Kind::File, Some(self.file_attr(ino, &file, ttl)))
                 }
                 (_, Known::File { version, .. }) => {
                     (self.inodes.number_of_file(version), Kind::File, None)

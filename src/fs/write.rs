@@ -127,7 +127,7 @@ impl Fs {
                 }
                 let wanted = if mode.exclusive { Wanted::New } else { Wanted::Any };
                 let pending = Pending::create(&writing.writer, &key, wanted);
-                let draft = Draft { pending, origin: None };
+                let draft = Draft { pending, origin: None, number: None };
                 writing.overlay.insert(draft.clone());
                 draft
             }
@@ -206,7 +206,8 @@ impl Fs {
             false => Pending::edit(writer, &file.version),
         };
         self.inodes.rebind(ino, Node::Pending(pending.clone()));
-        writing.overlay.insert(Draft { pending: pending.clone(), origin: Some(file) });
+        let number = self.inodes.superseded(&file.version);
+        writing.overlay.insert(Draft { pending: pending.clone(), origin: Some(file), number });
         Ok(pending)
     }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
@@ -340,6 +340,24 @@ fn readers_that_have_the_old_version_open_keep_it() {
         Ok(()) => assert_same_bytes("the first version", &rest, &old[2 * MIB..]),
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
     }
+}
+
+/// As nginx checks that what it is about to change is what it has read.
+#[test]
+fn an_edit_has_the_inode_number_of_what_is_read_until_it_is_committed() {
+    let (store, mount) = alone();
+    store.put("f", "old");
+    let number = |file: &File| file.metadata().expect("fstat").ino();
+    let reader = File::open(mount.path("f")).expect("open");
+    let edit = OpenOptions::new().read(true).write(true).open(mount.path("f")).expect("open");
+    assert_eq!(number(&edit), number(&reader));
+    edit.write_all_at(b"new", 0).expect("write");
+    assert_eq!(number(&edit), number(&reader));
+    assert_eq!(fs::metadata(mount.path("f")).expect("stat").ino(), number(&reader));
+    drop(edit);
+    let replaced = File::open(mount.path("f")).expect("open");
+    assert_ne!(number(&replaced), number(&reader), "another version");
+    assert_eq!(fs::read_to_string(mount.path("f")).expect("read"), "new");
 }
 
 /// Each commit is whole: of two writers at one time the later one wins, and no byte of the other.

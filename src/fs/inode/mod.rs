@@ -215,6 +215,19 @@ impl Inodes {
         self.table().number(self.hash_of_file(version), same)
     }
 
+    /// The number under which readers have this version open, if an edit gets another inode.
+    pub fn superseded(&self, version: &Version) -> Option<u64> {
+        let same = |node: &Node| match node {
+            Node::File(file) if *file.version == *version => {
+                file.kernel.is_superseded().then_some(())
+            }
+            _ => None,
+        };
+        let table = self.table();
+        let home = table.home(self.hash_of_file(version));
+        table.find(home, same).map(|(ino, ())| ino)
+    }
+
     /// The number of a version that the kernel knows.
     pub fn known_number_of_file(&self, version: &Version) -> Option<u64> {
         let same = |node: &Node| {
