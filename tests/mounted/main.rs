@@ -38,6 +38,7 @@ mod tree;
 mod users;
 mod versions;
 mod writing;
+mod writing_caches;
 mod writing_ends;
 mod writing_faults;
 mod writing_names;

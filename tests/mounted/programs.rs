@@ -2,10 +2,8 @@
 //! with the same files.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
@@ -13,9 +11,9 @@ use tempfile::TempDir;
 
 use crate::support::content::{KIB, MIB, content};
 use crate::support::mount::Mount;
+use crate::support::nginx::Nginx;
 use crate::support::s3_server::{Bucket, http_date, object, seaweedfs};
 use crate::support::tools::{attempt, shell};
-use crate::support::wait::eventually;
 
 /// Makes the files that the programs read.
 const MAKE: &str = r#"
@@ -135,68 +133,6 @@ fn cmp_rsync_and_tail_read_every_byte() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "2999998\n2999999\n3000000\n");
 }
 
-/// An nginx that serves a mount.
-struct Nginx {
-    process: Child,
-    port: u16,
-    _folder: TempDir,
-}
-
-impl Nginx {
-    fn serve(root: &Path) -> Nginx {
-        let folder = tempfile::tempdir().expect("a folder");
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().unwrap().port();
-        let at = folder.path().display();
-        let config = format!(
-            "daemon off; user root; worker_processes 2; pid {at}/pid; error_log {at}/error.log;
-             events {{ worker_connections 256; }}
-             http {{
-                access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy;
-                fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
-                server {{ listen 127.0.0.1:{port}; root {}; sendfile on; }}
-             }}",
-            root.display()
-        );
-        let path = folder.path().join("nginx.conf");
-        fs::write(&path, config).expect("its configuration");
-        let nginx = ["/usr/sbin/nginx", "nginx"].map(PathBuf::from).into_iter();
-        let program = nginx.clone().find(|path| path.exists()).unwrap_or("nginx".into());
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "TERM"])
-            .arg(program)
-            .arg("-e")
-            .arg(folder.path().join("early"));
-        command.arg("-c").arg(path).stdin(Stdio::null());
-        let process = command.spawn().expect("nginx");
-        eventually(Duration::from_secs(20), || {
-            TcpStream::connect(("127.0.0.1", port)).map_err(|e| format!("nginx: {e}"))
-        });
-        Nginx { process, port, _folder: folder }
-    }
-
-    /// The status and the body that a GET of this path gets.
-    fn get(&self, path: &str) -> (u16, Vec<u8>) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("nginx");
-        let request = format!("GET /{path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("ask nginx");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("its answer");
-        let head = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a head") + 4;
-        let status = String::from_utf8_lossy(&answer[9..12]).parse().expect("a status");
-        (status, answer.split_off(head))
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        use nix::sys::signal::{Signal, kill};
-        let pid = nix::unistd::Pid::from_raw(self.process.id() as i32);
-        let _ = kill(pid, Signal::SIGTERM);
-        let _ = self.process.wait();
-    }
-}
-
 /// nginx under load serves live objects to their last byte, and 404 for expired ones from their
 /// expiry on; there are no other responses.
 #[test]
@@ -218,7 +154,7 @@ fn nginx_serves_the_mount_while_objects_expire() {
         (format!("p{i}"), upload)
     }));
     let mount = bucket.mounting().with("--metadata-ttl 60s").start();
-    let nginx = Nginx::serve(mount.dir());
+    let nginx = Nginx::start("", &format!("root {}; sendfile on;", mount.dir().display()));
     let script = tempfile::NamedTempFile::new().expect("a file");
     let lua = r#"
         local i = 0
@@ -236,7 +172,7 @@ fn nginx_serves_the_mount_while_objects_expire() {
             print("RESULT", bad + e.connect + e.read + e.write + e.timeout, good)
         end"#;
     fs::write(script.path(), lua).expect("a script for wrk");
-    let url = format!("http://127.0.0.1:{}/", nginx.port);
+    let url = format!("http://127.0.0.1:{}/", nginx.port());
     let mut wrk = Command::new("wrk");
     wrk.args(["-t2", "-c16", &format!("-d{LOAD}s"), "-s"]).arg(script.path()).arg(url);
     let mut wrk = wrk.stdout(Stdio::piped()).spawn().expect("wrk");

@@ -4,6 +4,7 @@ pub mod content;
 pub mod dir_stream;
 pub mod embedded;
 pub mod mount;
+pub mod nginx;
 pub mod process;
 pub mod proxy;
 pub mod s3_server;
