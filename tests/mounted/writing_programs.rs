@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use crate::support::mount::Mount;
 use crate::support::s3_server::seaweedfs;
@@ -106,4 +107,71 @@ with open("header", "wb") as file:
     assert!(header.len() == 9_000_000 && header.starts_with(b"HEAD\0"));
     shell(mount.dir(), "echo a > log; for i in 1 2 3; do echo b >> log; done");
     assert_eq!(fs::read_to_string(other.dir().join("log")).expect("read"), "a\nb\nb\nb\n");
+}
+
+/// Its writer goes back to the start of a file for the size of the frames, and reads the file again to
+/// move its index there (`faststart`).
+#[test]
+fn ffmpeg_rewrites_the_header_of_its_file() {
+    let bucket = seaweedfs().bucket("ffmpeg");
+    let mount = bucket.mounting().writable().with("--part-size 5MiB").start();
+    let other = bucket.mounting().with("--metadata-ttl 0s").start();
+    let encode = "ffmpeg -nostdin -v error -f lavfi -i testsrc2=size=1280x720:rate=25:duration=10 \
+                  -c:v mpeg4 -threads 1 -qscale:v 1 -bitexact";
+    for (name, flags) in [("plain.mp4", "0"), ("fast.mp4", "faststart")] {
+        shell(mount.dir(), &format!("{encode} -movflags {flags} {name}"));
+        let size = fs::metadata(other.path(name)).expect("stat").len();
+        assert!(size > 10 << 20, "{size} bytes: less than two parts");
+        let local = tempfile::tempdir().expect("a folder");
+        shell(local.path(), &format!("{encode} -movflags {flags} {name}"));
+        same(&local.path().join(name), &other.path(name));
+        let probe =
+            "ffprobe -v error -count_frames -show_entries stream=nb_read_frames -of csv=p=0";
+        assert_eq!(shell(other.dir(), &format!("{probe} {name}")).trim(), "250");
+    }
+}
+
+/// With the same result as in a local folder.
+#[test]
+fn a_shell_redirects_appends_and_moves_as_in_a_local_folder() {
+    let bucket = seaweedfs().bucket("shell");
+    let mount = bucket.mounting().writable().start();
+    let other = bucket.mounting().with("--metadata-ttl 0s").start();
+    let script = r#"
+        { echo one; (echo two); } > out; echo three >> out; seq 3 | tee -a out > tee
+        : > empty; echo > emptied; : > emptied; mkdir d e; mv out d/moved; mv d/moved e/; cp e/moved copy
+        echo x > copy; mv -n copy e/moved; mv copy e/moved; echo y >> e/moved
+        out=$(mktemp -d); mv e "$out/"; echo back >> "$out/e/moved"; mv "$out/e" f; rmdir "$out" d
+        exec 3> held; echo 1 >&3; echo 2 >&3; exec 3>&-
+        head -c 9000000 /dev/zero > large; echo end >> large; truncate -s 8500000 large
+        sed -i s/t/T/ tee; sort -o tee tee; printf %s abc | dd of=f/moved bs=1 seek=1 conv=notrunc status=none
+    "#;
+    let local = tempfile::tempdir().expect("a folder");
+    shell(local.path(), script);
+    shell(mount.dir(), script);
+    same(local.path(), other.dir());
+}
+
+/// Ten rounds in which both mounts write the same names at once, by a plain write and by a rename.
+#[test]
+fn of_names_that_two_mounts_write_at_once_each_is_the_whole_of_one() {
+    let bucket = seaweedfs().bucket("both");
+    let mounts = [(); 2].map(|()| bucket.mounting().writable().with("--metadata-ttl 0s").start());
+    let other = bucket.mounting().with("--metadata-ttl 0s").start();
+    let script = |who: &str| {
+        format!(
+            "for i in $(seq 10); do for size in 10 3000000; do
+                 head -c $size /dev/zero | tr '\\0' {who} > plain$i.$size
+                 head -c $size /dev/zero | tr '\\0' {who} > {who}.tmp && mv {who}.tmp renamed$i.$size
+             done; done"
+        )
+    };
+    let [one, two] = ["a", "b"].map(script);
+    thread::scope(|scope| {
+        scope.spawn(|| shell(mounts[0].dir(), &one));
+        scope.spawn(|| shell(mounts[1].dir(), &two));
+    });
+    let check = "ls | wc -l; for f in *; do [ $(stat -c %s $f) = ${f#*.} ] || echo size $f
+                     grep -qxE 'a+|b+' $f || echo mixed $f; done";
+    assert_eq!(shell(other.dir(), check), "40\n");
 }
