@@ -33,6 +33,7 @@ mod refusals;
 mod requests;
 mod saturation;
 mod scattered;
+mod suites;
 mod terminal;
 mod tree;
 mod users;

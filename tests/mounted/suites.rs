@@ -1,0 +1,75 @@
+//! Test suites for file systems in general, on a mount. `scripts/pinned` installs them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::support::s3_server::seaweedfs;
+use crate::support::tools::{attempt, shell};
+
+/// The path of the program that has the name of its suite.
+fn suite(name: &str) -> PathBuf {
+    let pinned = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/pinned");
+    let output = Command::new(pinned).arg(name).output().expect(pinned);
+    assert!(output.status.success(), "{pinned} {name}: {output:?}");
+    let folder = String::from_utf8(output.stdout).expect("a path");
+    Path::new(folder.trim()).join(name)
+}
+
+/// What fsx does, in these shares. Not with it: punch_hole, which a mount refuses.
+const OPERATIONS: &str = "
+    [opsize]
+    max = 600000
+    [weights]
+    close_open = 2
+    invalidate = 1
+    mapread = 4
+    mapwrite = 4
+    read = 5
+    write = 10
+    truncate = 3
+    fsync = 1
+    fdatasync = 1
+    posix_fallocate = 1
+    sendfile = 1
+    posix_fadvise = 1
+    copy_file_range = 2
+";
+
+/// Runs fsx, which compares each read with what it has written, on a file of up to this size, with
+/// parts of 5 MiB; another mount then reads the same file.
+fn fsx(size: u32, operations: u32, seeds: std::ops::Range<u32>) {
+    let fsx = suite("fsx");
+    let bucket = seaweedfs().bucket("fsx");
+    let mount = bucket.mounting().writable().with("--part-size 5MiB").living(LONG).start();
+    let other = bucket.mounting().with("--metadata-ttl 0s").living(LONG).start();
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("fsx.toml"), format!("flen = {size}\n{OPERATIONS}"))
+        .expect("write");
+    for seed in seeds {
+        let file = mount.path(format!("seed{seed}"));
+        let run = format!(
+            "timeout 200 {} -f fsx.toml -S {seed} -N {operations} -P . {} 2>&1",
+            fsx.display(),
+            file.display()
+        );
+        let output = attempt(folder.path(), &run);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "seed {seed}: {said}");
+        shell(mount.dir(), &format!("cmp seed{seed} {}/seed{seed}", other.dir().display()));
+    }
+}
+
+/// How long a mount may live here.
+const LONG: Duration = Duration::from_secs(500);
+
+#[test]
+fn fsx_finds_no_fault_in_a_file_of_one_part() {
+    fsx(4_000_000, 600, 1..4);
+}
+
+#[test]
+fn fsx_finds_no_fault_in_a_file_of_several_parts() {
+    fsx(16_000_000, 250, 4..6);
+}
