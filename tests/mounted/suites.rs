@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
+
+use nix::unistd::Uid;
 
 use crate::support::s3_server::seaweedfs;
 use crate::support::tools::{attempt, shell};
@@ -72,4 +75,49 @@ fn fsx_finds_no_fault_in_a_file_of_one_part() {
 #[test]
 fn fsx_finds_no_fault_in_a_file_of_several_parts() {
     fsx(16_000_000, 250, 4..6);
+}
+
+/// The cases of pjdfstest, and how many of them it skips: those of features that the list turns off, for
+/// mounts that become read-only, and for the greatest link count.
+const CASES: [u32; 2] = [398, 21];
+
+/// tests/pjdfstest.toml has what fails, with the reasons.
+#[test]
+fn pjdfstest_finds_what_is_listed_and_nothing_else() {
+    assert!(Uid::effective().is_root(), "pjdfstest changes users: run this as root");
+    let program = suite("pjdfstest");
+    let list = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pjdfstest.toml");
+    let bucket = seaweedfs().bucket("pjdfstest");
+    let mount = bucket.mounting().writable().with("--allow-other").living(LONG).start();
+    let elsewhere = tempfile::tempdir().expect("a folder of another file system");
+    // Mostly they sleep until a file would get another time: so all at the same time.
+    let shares = [
+        "link::",
+        "open:: posix_fallocate:: utimensat::",
+        "rename:: rmdir:: mkdir::",
+        "chmod:: chown:: truncate:: mkfifo:: mknod::",
+    ];
+    let run = |patterns: &'static str| {
+        let run = format!(
+            "NO_COLOR=1 timeout 300 {} -c {list} -p $(mktemp -d -p .) -s {} {patterns} 2>&1",
+            program.display(),
+            elsewhere.path().display()
+        );
+        let output = attempt(mount.dir(), &run);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+        let summary = said.lines().find(|line| line.starts_with("Summary: ")).expect("a summary");
+        let count = |what: &str| {
+            let before = summary.split(what).next().and_then(|text| text.trim().rsplit(' ').next());
+            before.and_then(|number| number.parse::<u32>().ok()).expect("a number")
+        };
+        [count(" total"), count(" skipped")]
+    };
+    let run = &run;
+    let counts = thread::scope(|scope| {
+        let runs = shares.map(|patterns| scope.spawn(move || run(patterns)));
+        runs.map(|run| run.join().expect("a run of pjdfstest"))
+    });
+    let sum = |at: usize| counts.iter().map(|counts| counts[at]).sum::<u32>();
+    assert_eq!([sum(0), sum(1)], CASES, "cases, and skipped ones");
 }
