@@ -48,6 +48,14 @@ pub struct OpenMode {
     pub exclusive: bool,
 }
 
+impl OpenMode {
+    /// Whether open(2) itself or the handle may change a file that exists: its close may have
+    /// something to commit.
+    pub fn changes(self) -> bool {
+        self.writes || self.truncate
+    }
+}
+
 impl Writing {
     pub fn is_staged(&self, key: &str) -> bool {
         self.stage.matches(self.writer.path(key))
@@ -136,7 +144,8 @@ impl Fs {
             draft.pending.empty().await?;
         }
         let ino = self.inodes.pending(parent, &draft.pending);
-        let handle = self.open_pending(ino, &draft.pending, mode.writes, pid);
+        // One that only reads commits the new file, too (flock(1) opens with O_RDONLY | O_CREAT).
+        let handle = self.open_pending(ino, &draft.pending, true, pid);
         let handle = handle.inspect_err(|_| self.inodes.forget(ino, 1))?;
         Ok((self.pending_attr(ino, &draft.pending), handle))
     }
@@ -149,14 +158,14 @@ impl Fs {
         &self,
         ino: u64,
         pending: &Arc<Pending>,
-        writes: bool,
+        changes: bool,
         pid: u32,
     ) -> Result<u64> {
-        let pending = match writes {
+        let pending = match changes {
             true => self.writing()?.overlay.open(pending).ok_or(Error::Stale)?,
             false => OpenPending::new(pending.clone(), Access::Read),
         };
-        let process = if writes { process::of_thread(pid) } else { None };
+        let process = if changes { process::of_thread(pid) } else { None };
         let handle = WriteHandle { ino, pid, process, pending };
         Ok(self.handles.open(Handle::Write(handle)))
     }
@@ -179,11 +188,11 @@ impl Fs {
                 if mode.truncate {
                     pending.empty().await?;
                 }
-                self.open_pending(ino, &pending, mode.writes, pid)
+                self.open_pending(ino, &pending, mode.changes(), pid)
             }
             Node::File(file) => {
                 let pending = self.edit(ino, file, mode.truncate).await?;
-                self.open_pending(ino, &pending, mode.writes, pid)
+                self.open_pending(ino, &pending, mode.changes(), pid)
             }
         }
     }

@@ -167,7 +167,7 @@ impl Filesystem for Fuse {
         let span = debug_span!("open", ino = ino.0, key = fs.key_of(ino.0), pid);
         self.run(span, async move {
             let mode = open_mode(flags.0);
-            let opened = match mode.writes || mode.truncate {
+            let opened = match mode.changes() {
                 true => fs.open_for_writing(ino.0, mode, pid).await.map(|it| (it, WRITTEN)),
                 false => fs.open(ino.0, pid).await.map(|it| (it, OPENED)),
             };

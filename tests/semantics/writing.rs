@@ -7,6 +7,7 @@ use std::time::Duration;
 use expirefs::bucket::honours::Honours;
 use expirefs::error::Error;
 use expirefs::expiry::{Touch, Ttl, format_http_date};
+use expirefs::fs::OpenMode;
 use expirefs::fs::attributes::NewAttr;
 use expirefs::fs::change::Replace;
 use expirefs::pending::journal::Journal;
@@ -93,6 +94,25 @@ async fn a_file_that_was_only_created_or_emptied_is_committed_at_its_last_close(
     assert_eq!(holding(&rig, "b").unwrap(), b"full");
     rig.fs.release(file.fh).await.unwrap();
     assert_eq!(holding(&rig, "b").unwrap(), b"");
+}
+
+/// As flock(1) opens its lock file, and as `O_RDONLY | O_TRUNC` empties a file on Linux.
+#[tokio::test(start_paused = true)]
+async fn a_handle_that_only_reads_commits_the_file_that_its_open_has_made_or_emptied() {
+    let rig = rig();
+    let (parent, name) = rig.place("a").await;
+    let mode = OpenMode { writes: false, truncate: false, exclusive: false };
+    let (attr, fh) = rig.fs.create(parent, name, mode, this_process()).await.unwrap();
+    rig.close(Write { ino: attr.ino, fh }).await.unwrap();
+    assert_eq!(holding(&rig, "a").unwrap(), b"");
+    rig.make("b", b"full").await.unwrap();
+    let ino = rig.ino("b").await;
+    let mode = OpenMode { truncate: true, ..mode };
+    let fh = rig.fs.open_for_writing(ino, mode, this_process()).await.unwrap();
+    rig.close(Write { ino, fh }).await.unwrap();
+    assert_eq!(holding(&rig, "b").unwrap(), b"");
+    rig.fs.forget(attr.ino, 1);
+    rig.must_be_written().await;
 }
 
 #[tokio::test(start_paused = true)]
