@@ -358,6 +358,7 @@ impl Fs {
             error!(key = %pending.key(), program = process::described(pid),
                 "a file was closed, and could not be committed: {failed}");
         }
+        pending.discard_failed().await;
         self.settle(ino, pending).await;
     }
 

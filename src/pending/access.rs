@@ -173,9 +173,11 @@ impl Pending {
     /// Up to `size` bytes from an offset on; fewer at the end of the file only.
     ///
     /// # Errors
-    /// `NotInOrder` if they were sent and are not kept here; those of reading the base.
+    /// `NotInOrder` if they were sent and are not kept here; those of reading the base; the first
+    /// failure of the file, whose bytes are gone.
     pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
         let mut inner = self.inner.lock().await;
+        self.sound(&inner)?;
         let size = u64::from(size).min(inner.content.size().saturating_sub(offset));
         let mut read: Vec<Bytes> = Vec::new();
         let mut done = 0;

@@ -207,7 +207,10 @@ impl Pending {
     }
 
     fn show(&self, inner: &Inner) {
-        self.size.store(inner.content.size(), Ordering::Relaxed);
+        // One that has failed stays as long as the kernel knows it to be.
+        if inner.failed.is_none() {
+            self.size.store(inner.content.size(), Ordering::Relaxed);
+        }
         let mut shown = self.shown();
         shown.dirty = inner.dirty;
         shown.failed = inner.failed.clone();
@@ -290,8 +293,21 @@ impl Pending {
             inner.failed.get_or_insert_with(|| error.clone());
             self.abandon(inner);
             self.show(inner);
+            // Others need its room. A rename to a name that exists fails alone, and not its file.
+            if error != Error::Exists {
+                inner.content = Content::empty(self.writer.room.clone());
+            }
         }
         error
+    }
+
+    /// Frees the room of a file that has failed: nobody gets its bytes any more, but the kernel may
+    /// know its inode for long.
+    pub async fn discard_failed(&self) {
+        let mut inner = self.inner.lock().await;
+        if inner.failed.is_some() {
+            inner.content = Content::empty(self.writer.room.clone());
+        }
     }
 
     /// Abandons uncommitted changes: all later operations fail.

@@ -1,18 +1,17 @@
 //! `--index FILE`: cached expiry headers outlive the mount, and whatever state the file is in,
 //! listings are right.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::support::embedded::Embedded;
-use crate::support::mount::{Mount, Setup, detach};
-use crate::support::tools::{attempt, shell};
+use crate::support::mount::{Mount, Setup};
+use crate::support::tmpfs::Tmpfs;
+use crate::support::tools::shell;
 use crate::support::wait::eventually;
 use crate::support::{FUTURE, PAST};
 
@@ -57,8 +56,13 @@ impl Place {
 
     /// The names of the files in it, in order.
     fn names(&self) -> Vec<String> {
-        shell(self.0.path(), "ls -A").lines().map(str::to_owned).collect()
+        names(self.0.path())
     }
+}
+
+/// The names of the files in a folder, in order.
+fn names(folder: &Path) -> Vec<String> {
+    shell(folder, "ls -A").lines().map(str::to_owned).collect()
 }
 
 fn with_index(store: &Embedded, file: &Path) -> Setup {
@@ -262,43 +266,10 @@ fn only_one_of_two_concurrent_mounts_uses_the_index() {
     assert_eq!(place.names(), ["index"]);
 }
 
-/// A tmpfs on its own folder; mounting it needs root.
-struct Tmpfs(Place);
-
-impl Tmpfs {
-    fn new(size: &str) -> Tmpfs {
-        let tmpfs = Tmpfs(Place::new());
-        tmpfs.mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
-        tmpfs
-    }
-
-    fn remount(&self, how: &str) {
-        self.mount(&["-o", &format!("remount,{how}")]);
-    }
-
-    /// Fills all free pages; returns the file that does so.
-    fn fill_up(&self) -> PathBuf {
-        attempt(self.0.0.path(), "cat /dev/zero > ballast");
-        self.0.0.path().join("ballast")
-    }
-
-    fn mount(&self, args: &[&str]) {
-        let args = args.iter().map(OsStr::new).chain([self.0.0.path().as_os_str()]);
-        let output = Command::new("mount").args(args).output().expect("mount(8)");
-        assert!(output.status.success(), "mount(8) as root: {output:?}");
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        detach(self.0.0.path());
-    }
-}
-
 #[test]
 fn a_file_that_is_read_only_is_left_alone() {
     let (store, tmpfs) = (bucket(), Tmpfs::new("16m"));
-    let file = tmpfs.0.file();
+    let file = tmpfs.path().join("index");
     tmpfs.remount("ro");
     goes_on_without(&store, &file, &["Read-only"]);
     tmpfs.remount("rw");
@@ -307,14 +278,14 @@ fn a_file_that_is_read_only_is_left_alone() {
     tmpfs.remount("ro");
     goes_on_without(&store, &file, &["Read-only"]);
     assert!(fs::read(&file).expect("the index") == bytes, "it was changed");
-    assert_eq!(tmpfs.0.names(), ["index"]);
+    assert_eq!(names(tmpfs.path()), ["index"]);
 }
 
 /// No room for a new index: no file is left behind, and it works once there is room.
 #[test]
 fn a_full_disk_affects_only_the_index() {
     let (store, tmpfs) = (bucket(), Tmpfs::new("1m"));
-    let file = tmpfs.0.file();
+    let file = tmpfs.path().join("index");
     let ballast = tmpfs.fill_up();
     goes_on_without(&store, &file, &["No space left"]);
     fs::remove_file(ballast).expect("room again");
@@ -329,7 +300,7 @@ fn a_full_disk_affects_only_the_index() {
 fn a_disk_that_fills_up_breaks_no_listing() {
     const MORE: usize = 3_000;
     let (store, tmpfs) = (bucket(), Tmpfs::new("64m"));
-    let file = tmpfs.0.file();
+    let file = tmpfs.path().join("index");
     learn(&store, &file);
     let mount = with_index(&store, &file).start();
     (0..MORE).for_each(|i| store.put_expiring(&format!("more/{i:04}"), "x", FUTURE));

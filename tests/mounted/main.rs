@@ -43,4 +43,5 @@ mod writing_caches;
 mod writing_ends;
 mod writing_faults;
 mod writing_names;
+mod writing_outages;
 mod writing_programs;

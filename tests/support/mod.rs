@@ -11,6 +11,7 @@ pub mod s3_server;
 pub mod sdk;
 pub mod stuck;
 pub mod tls;
+pub mod tmpfs;
 pub mod tools;
 pub mod wait;
 
