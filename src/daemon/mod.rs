@@ -146,12 +146,19 @@ impl Mounted {
     /// # Errors
     /// In words for the operator, if it stays mounted.
     pub async fn unmount(mut self, hurry: impl Future<Output = ()>) -> Result<(), String> {
-        if !self.ended.is_terminated() {
-            tokio::select! {
-                () = self.fs.shut_down(DRAIN) => {}
-                () = hurry => {}
-                _ = &mut self.ended => {}
+        let (fs, ended) = (&self.fs, &mut self.ended);
+        let drained = async {
+            if !ended.is_terminated() {
+                tokio::select! {
+                    () = fs.shut_down(DRAIN) => return,
+                    _ = &mut *ended => {}
+                }
             }
+            fs.finish_up().await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = hurry => {}
         }
         let entry = self.entry.clone();
         let detached = tokio::task::spawn_blocking(move || mounts::detach(&entry)).await;

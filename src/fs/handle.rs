@@ -111,7 +111,7 @@ pub struct Handles<T> {
     // Held for one access to the table, never while waiting or while a handle is dropped.
     table: Mutex<HashMap<u64, Arc<T>>>,
     last: AtomicU64,
-    /// Opens in flight.
+    /// Opens, closes and renames in flight.
     opening: AtomicUsize,
     /// A handle was closed, or an open has ended.
     closed: Notify,
@@ -154,6 +154,19 @@ impl<T> Handles<T> {
 
     pub fn get(&self, number: u64) -> Result<Arc<T>> {
         self.table().get(&number).cloned().ok_or(Error::BadHandle)
+    }
+
+    /// Waits until no open, close or rename is in flight.
+    pub async fn until_none_opening(&self) {
+        loop {
+            let ended = self.closed.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if self.opening.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Removes a handle from the table; dropping it releases what its open acquired.

@@ -17,10 +17,10 @@ mod write;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::body::{Accounts, Patience, Reader};
 use crate::bucket::Bucket;
@@ -105,7 +105,7 @@ pub struct Fs {
     /// None of a read-only mount.
     writing: Option<Writing>,
     page_memory: Arc<listing::PageMemory>,
-    shutting_down: AtomicBool,
+    shutting_down: watch::Sender<bool>,
     mounted_at: SystemTime,
 }
 
@@ -137,7 +137,7 @@ impl Fs {
             directories: Handles::default(),
             writing,
             page_memory: Arc::default(),
-            shutting_down: AtomicBool::new(false),
+            shutting_down: watch::Sender::new(false),
         }
     }
 
@@ -233,7 +233,7 @@ impl Fs {
     fn begin_open(&self) -> Result<Opening<'_, Handle>> {
         // Counted before the flag is read, so that shutting down waits for it or it is refused.
         let opening = self.handles.opening();
-        match self.shutting_down.load(Ordering::SeqCst) {
+        match *self.shutting_down.borrow() {
             true => Err(Error::ShuttingDown),
             false => Ok(opening),
         }
@@ -358,8 +358,16 @@ impl Fs {
     /// Refuses opens from now on, and waits up to `patience` for opens in flight and for the
     /// handles that are being read. A handle without a read in the last second is not waited for.
     pub async fn shut_down(&self, patience: Duration) {
-        self.shutting_down.store(true, Ordering::SeqCst);
+        self.shutting_down.send_replace(true);
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
+        self.commit_staged().await;
+    }
+
+    /// The kernel has ended its connection: finishes what it began before, such as the commit of a file
+    /// that was closed just now. What it had still open is not committed.
+    pub async fn finish_up(&self) {
+        self.shutting_down.send_replace(true);
+        self.handles.until_none_opening().await;
         self.commit_staged().await;
     }
 

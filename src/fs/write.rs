@@ -335,7 +335,9 @@ impl Fs {
         let (ino, pending) = (handle.ino, &handle.pending);
         let key = pending.key();
         if writing.is_staged(&key) && pending.is_due(Closing::Now).await == Ok(true) {
-            tokio::time::sleep(STAGED).await;
+            let mut leaving = self.shutting_down.subscribe();
+            let left = leaving.wait_for(|leaving| *leaving);
+            _ = tokio::time::timeout(STAGED, left).await.map(drop);
             // It was renamed or opened meanwhile, or another file has taken its name.
             if pending.key() != key
                 || pending.has_writers()

@@ -45,3 +45,4 @@ mod writing_faults;
 mod writing_names;
 mod writing_outages;
 mod writing_programs;
+mod writing_unmount;
