@@ -43,7 +43,7 @@ use status::Status;
 /// How long an unmount waits for reads in flight.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How long the kernel may take to end the session once no handle is open.
+/// How long the kernel may take to end the session once no handle is open, and to send what is mapped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A mount that is being served.
@@ -53,6 +53,7 @@ pub struct Mounted {
     answers: Arc<Answers>,
     /// Ready when the kernel has ended the session.
     ended: oneshot::Receiver<()>,
+    pages: PageCache,
     control: Option<Server>,
     _chores: Chores,
 }
@@ -115,7 +116,8 @@ impl Mounted {
             chores.report_idle_bodies(fs.clone(), after);
         }
         chores.audit_descriptors(fs.clone());
-        Ok(Mounted { fs, entry, answers, ended, control: control.ok(), _chores: chores })
+        let control = control.ok();
+        Ok(Mounted { fs, entry, answers, ended, pages, control, _chores: chores })
     }
 
     pub fn status(&self) -> Status {
@@ -146,11 +148,16 @@ impl Mounted {
     /// # Errors
     /// In words for the operator, if it stays mounted.
     pub async fn unmount(mut self, hurry: impl Future<Output = ()>) -> Result<(), String> {
-        let (fs, ended) = (&self.fs, &mut self.ended);
+        let (fs, pages, ended) = (&self.fs, &self.pages, &mut self.ended);
+        let shut_down = async {
+            fs.shut_down(DRAIN).await;
+            pages.write_back(fs.inodes_open_for_writing(), FAREWELL).await;
+            fs.commit_closed().await;
+        };
         let drained = async {
             if !ended.is_terminated() {
                 tokio::select! {
-                    () = fs.shut_down(DRAIN) => return,
+                    () = shut_down => return,
                     _ = &mut *ended => {}
                 }
             }

@@ -360,7 +360,6 @@ impl Fs {
     pub async fn shut_down(&self, patience: Duration) {
         self.shutting_down.send_replace(true);
         let _ = tokio::time::timeout(patience, self.handles.until_unused()).await;
-        self.commit_staged().await;
     }
 
     /// The kernel has ended its connection: finishes what it began before, such as the commit of a file
@@ -368,7 +367,7 @@ impl Fs {
     pub async fn finish_up(&self) {
         self.shutting_down.send_replace(true);
         self.handles.until_none_opening().await;
-        self.commit_staged().await;
+        self.commit_closed().await;
     }
 
     /// The open handles, by number.

@@ -1,5 +1,6 @@
 //! Writing files: create, open for writing, write, truncate, and when a commit is made (rule W3).
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -451,9 +452,18 @@ impl Fs {
         }
     }
 
+    /// The inodes of the files that programs have open for writing.
+    pub fn inodes_open_for_writing(&self) -> Vec<u64> {
+        let handles = self.open_handles();
+        let writing = handles.iter().filter_map(|(_, handle)| handle.writing());
+        let inodes: BTreeSet<u64> =
+            writing.filter(|it| it.pending.writes()).map(|it| it.ino).collect();
+        inodes.into_iter().collect()
+    }
+
     /// Commits files that wait for a rename, and logs files that are still open (rule W14). For
     /// unmounting.
-    pub(super) async fn commit_staged(&self) {
+    pub async fn commit_closed(&self) {
         let Some(writing) = &self.writing else { return };
         for Draft { pending, .. } in writing.overlay.drafts() {
             let key = pending.key();

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fuser::{INodeNo, Notifier};
 use tokio::sync::Semaphore;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Threads that store pages at the same time: each may block in the kernel until a read ends.
 const STORES: usize = 4;
@@ -30,6 +31,23 @@ impl PageCache {
     pub fn reached_by(&self, notifier: Notifier) {
         // Called once per mount.
         let _ = self.notifier.set(notifier);
+    }
+
+    /// Makes the kernel send the pages of these files that a program has written through a mapping, and
+    /// that it has not sent yet. Gives up after `patience`.
+    ///
+    /// FUSE_NOTIFY_INVAL_INODE returns after the WRITE requests of dirty pages were answered.
+    pub async fn write_back(&self, inodes: Vec<u64>, patience: Duration) {
+        let Some(notifier) = self.notifier.get().cloned() else { return };
+        let sent = tokio::task::spawn_blocking(move || {
+            for ino in inodes {
+                // The kernel may have forgotten it.
+                _ = notifier.inval_inode(INodeNo(ino), 0, 0);
+            }
+        });
+        if tokio::time::timeout(patience, sent).await.is_err() {
+            warn!("the kernel has not sent all pages of mapped files within {patience:?}");
+        }
     }
 
     /// Stores bytes of a file in it. Returns whether that succeeded.

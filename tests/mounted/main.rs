@@ -42,6 +42,7 @@ mod writing;
 mod writing_caches;
 mod writing_ends;
 mod writing_faults;
+mod writing_mapped;
 mod writing_names;
 mod writing_outages;
 mod writing_programs;

@@ -174,6 +174,7 @@ async fn cancelled(setup: Setup, operation: Operation, n: usize) -> bool {
     assert!(told == Ok(()) || is_stale, "{at}: {told:?}");
     // A file whose release was dropped is committed when the mount ends.
     rig.fs.shut_down(Duration::from_secs(1)).await;
+    rig.fs.commit_closed().await;
 
     let found = ["a", "b"].map(|key| rig.store.content(key).map(|bytes| bytes.to_vec()));
     let sizes = found.each_ref().map(|it| it.as_ref().map(Vec::len));
