@@ -189,7 +189,9 @@ impl Pending {
         loop {
             tries += 1;
             let committed = self.commit_upload(inner, key).await;
-            if committed == Err(Error::NotFound)
+            // Without a condition on its source, a copy of a part of it may be refused otherwise, such
+            // as for its range.
+            if matches!(committed, Err(Error::NotFound | Error::Refused(_)))
                 && let Some(version) = inner.content.edited()
                 && !self.writer.has(&version).await
             {

@@ -46,4 +46,5 @@ mod writing_mapped;
 mod writing_names;
 mod writing_outages;
 mod writing_programs;
+mod writing_stores;
 mod writing_unmount;

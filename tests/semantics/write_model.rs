@@ -683,12 +683,16 @@ proptest! {
 
     #[test]
     fn what_a_program_is_told_is_what_the_store_holds_at_each_request(
-        renames in any::<bool>(),
+        honours in select(vec![
+            Honours::ALL,
+            Honours { rename: false, ..Honours::ALL },
+            Honours { put_if_absent: true, put_if_match: true, ..Honours::NONE },
+            Honours::NONE,
+        ]),
         ttl in select(vec![Ttl::Never, Ttl::For(3600 * SECOND), Ttl::For(3600 * SECOND)]),
         fates in fates(),
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        let honours = Honours { rename: renames, ..Honours::ALL };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all().start_paused(true).build().unwrap();
         runtime.block_on(any_program(honours, ttl, fates, steps));

@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use expirefs::embedded::{Handle, Object, Requests, Server};
+use expirefs::embedded::{Handle, Mutation, Object, Personality, Requests, Server};
 use expirefs::expiry::http_date;
 
 use super::{Endpoint, block_on};
@@ -72,6 +72,21 @@ impl Embedded {
     /// Multipart uploads that are neither complete nor aborted.
     pub fn uploads(&self) -> usize {
         self.handle.uploads(Self::BUCKET)
+    }
+
+    /// Deviates from S3 in this way from now on.
+    pub fn behave_as(&self, personality: Personality) {
+        self.handle.behave_as(personality);
+    }
+
+    /// Keeps a log of all changes from now on.
+    pub fn keep_mutations(&self) {
+        self.handle.keep_mutations();
+    }
+
+    /// The changes so far, if they are kept.
+    pub fn mutations(&self) -> Vec<Mutation> {
+        self.handle.mutations(Self::BUCKET)
     }
 
     /// The HTTP requests so far.
