@@ -106,13 +106,16 @@ impl Pending {
         if inner.content.base(0).is_some() {
             self.fetch(inner, 0).await?;
         }
-        let bytes = match inner.content.count() {
-            0 => Bytes::new(),
+        // As for a part: first the permit, then the memory, so that no two wait for each other.
+        let _body = self.writer.body().await?;
+        let loaded = match inner.content.count() {
+            0 => None,
             _ => {
                 let (_, source) = inner.content.send(0)?;
-                self.load(source).await?
+                Some(self.load(source).await?)
             }
         };
+        let bytes = loaded.as_ref().map_or_else(Bytes::new, |loaded| loaded.bytes.clone());
         let expires = self.expires_of(inner);
         let headers = self.writer.headers(&key, expires);
         let honours = &self.writer.honours;
@@ -124,7 +127,6 @@ impl Pending {
             wanted: &inner.wanted,
             honoured: (honours.put_if_absent, honours.put_if_match),
         };
-        let _body = self.writer.body().await?;
         let writer = &self.writer;
         writer
             .commit(&commit, |condition| {

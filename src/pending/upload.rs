@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::sync::SemaphorePermit;
 use tokio::task::JoinSet;
 use tracing::{Instrument, warn};
 
 use super::commit::Commit;
-use super::content::Source;
+use super::content::{Sealed, Source};
 use super::{Inner, Pending, blocking};
 use crate::error::{Error, Result};
 use crate::store::write::{NewHeaders, Part, SMALLEST_PART, Upload};
@@ -148,8 +149,8 @@ impl Pending {
                         writer.store.copy_part(&upload, number, &version, range).await
                     }
                     source => {
-                        let bytes = load(&writer, source).await?;
-                        writer.store.upload_part(&upload, number, bytes).await
+                        let loaded = load(&writer, source).await?;
+                        writer.store.upload_part(&upload, number, loaded.bytes.clone()).await
                     }
                 }
             };
@@ -284,7 +285,7 @@ impl Pending {
     }
 
     /// The bytes of a part, or of a whole small file.
-    pub(super) async fn load(&self, source: Source) -> Result<Bytes> {
+    pub(super) async fn load(&self, source: Source) -> Result<Loaded<'_>> {
         load(&self.writer, source).await
     }
 }
@@ -309,29 +310,39 @@ fn note(
     }
 }
 
-async fn load(writer: &super::Writer, source: Source) -> Result<Bytes> {
-    match source {
-        Source::Bytes(sealed, length) if sealed.bytes.len() == length => Ok(sealed.bytes),
+/// Bytes that are in memory to be sent, for as long as this lives.
+pub(super) struct Loaded<'a> {
+    pub bytes: Bytes,
+    /// One of these accounts for them.
+    _sealed: Option<Sealed>,
+    _turn: Option<SemaphorePermit<'a>>,
+}
+
+async fn load(writer: &super::Writer, source: Source) -> Result<Loaded<'_>> {
+    let source = match source {
+        Source::Bytes(sealed, length) if sealed.bytes.len() == length => {
+            let bytes = sealed.bytes.clone();
+            return Ok(Loaded { bytes, _sealed: Some(sealed), _turn: None });
+        }
+        other => other,
+    };
+    let turn = writer.loads.acquire().await.ok();
+    let bytes = match source {
         Source::Bytes(sealed, length) => {
             let mut bytes = BytesMut::from(&sealed.bytes[..]);
             bytes.resize(length, 0);
-            Ok(bytes.freeze())
+            bytes.freeze()
         }
-        Source::Zeros(length) => {
-            let _turn = writer.loads.acquire().await;
-            Ok(BytesMut::zeroed(length).freeze())
-        }
+        Source::Zeros(length) => BytesMut::zeroed(length).freeze(),
         Source::Spooled(extent, length) => {
-            let _turn = writer.loads.acquire().await;
             blocking(move || {
                 let mut bytes = BytesMut::zeroed(length);
                 extent.read(0, &mut bytes)?;
                 Ok(bytes.freeze())
             })
-            .await
+            .await?
         }
         Source::Base(version, range) => {
-            let _turn = writer.loads.acquire().await;
             let length = (range.end - range.start) as usize;
             let mut bytes = BytesMut::with_capacity(length);
             let got = writer.store.get(&version, range).await;
@@ -339,9 +350,10 @@ async fn load(writer: &super::Writer, source: Source) -> Result<Bytes> {
             while bytes.len() < length {
                 bytes.extend_from_slice(&next(&mut content, writer.rules.timeout).await?);
             }
-            Ok(bytes.freeze())
+            bytes.freeze()
         }
-    }
+    };
+    Ok(Loaded { bytes, _sealed: None, _turn: turn })
 }
 
 /// What a request for the version that is edited says where that was deleted.

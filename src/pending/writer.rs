@@ -24,8 +24,9 @@ use crate::metrics::Counter;
 use crate::name::Prefix;
 use crate::store::write::{Created, NewHeaders, Upload, WriteStore};
 
-/// Parts of the spool that are read into memory concurrently, to be sent. Not part of
-/// `--buffer-memory`, since a commit must not wait for memory that other pending files hold.
+/// The minimum of parts that are in memory only to be sent, most of them from the spool; the maximum is
+/// half of what `--buffer-memory` has for pending files. Not part of that, since a commit must not wait
+/// for memory that other pending files hold.
 const LOADS: usize = 2;
 
 /// The rules for written files.
@@ -85,6 +86,7 @@ impl Writer {
         bodies: Arc<Ledger>,
         journal: Option<Journal>,
     ) -> Arc<Writer> {
+        let loads = ((room.memory.cap() << 10) / room.part as usize / 2).max(LOADS);
         Arc::new(Writer {
             bucket,
             store,
@@ -94,7 +96,7 @@ impl Writer {
             bodies,
             commits: Commits::default(),
             journal,
-            loads: Semaphore::new(LOADS),
+            loads: Semaphore::new(loads),
             serials: AtomicU64::new(0),
             random: random(),
             nonces: AtomicU64::new(0),

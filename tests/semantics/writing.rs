@@ -18,7 +18,7 @@ use proptest::test_runner::RngAlgorithm;
 use tokio::sync::Semaphore;
 
 use super::memory::writes::{Change, Changed, Fate};
-use super::{MakeWriting, PART, Rig, SECOND, Write, expires, pattern, start, this_process};
+use super::{Make, MakeWriting, PART, Rig, SECOND, Write, expires, pattern, start, this_process};
 
 /// One that has everything but RenameObject, as AWS for general purpose buckets.
 const NO_RENAME: Honours = Honours { rename: false, ..Honours::ALL };
@@ -224,6 +224,45 @@ async fn a_part_in_a_full_spool_comes_back_into_memory() {
     tokio::time::timeout(60 * SECOND, written).await.expect("an end").unwrap();
     rig.close(small).await.unwrap();
     assert_eq!(holding(&rig, "small").unwrap(), [[1; 900], [2; 900]].concat());
+    rig.must_be_written().await;
+}
+
+/// However many files are written, of what lies in the spool little is in memory to be sent.
+#[tokio::test(start_paused = true)]
+async fn parts_that_are_being_sent_are_bounded_in_memory() {
+    const MEMORY: usize = 4;
+    let writing = MakeWriting { memory: MEMORY * PART, ..MakeWriting::default() };
+    let rig = Make { cap: 100, writing: Some(writing), ..Make::default() }.rig();
+    let gate = Arc::new(Semaphore::new(0));
+    rig.store.decide({
+        let gate = gate.clone();
+        move |change, _| match change {
+            Change::Part => Fate::Waits(gate.clone()),
+            _ => Fate::Well,
+        }
+    });
+    let mut files = Vec::new();
+    for i in 0..8 {
+        let name = format!("f{i}");
+        let file = rig.create(&name, false).await.unwrap();
+        for (n, piece) in pattern(i, 3 * PART).chunks(PART).enumerate() {
+            rig.write(file, (n * PART) as u64, piece).await.unwrap();
+        }
+        files.push((name, file));
+    }
+    // All that can be sent now are, and those of the spool were read by threads.
+    let mut under_way = 0;
+    for _ in 0..100 {
+        tokio::time::sleep(SECOND / 100).await;
+        under_way = rig.store.count_of(Change::Part);
+    }
+    // Half as many again come from the spool.
+    assert!((1..=MEMORY + MEMORY / 2).contains(&under_way), "{under_way} parts");
+    gate.add_permits(1000);
+    for (i, (name, file)) in files.into_iter().enumerate() {
+        rig.close(file).await.unwrap();
+        assert!(holding(&rig, &name).unwrap() == pattern(i as u8, 3 * PART));
+    }
     rig.must_be_written().await;
 }
 
