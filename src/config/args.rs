@@ -318,6 +318,13 @@ pub struct WriteArgs {
     /// size is kept in --buffer-memory and is one PUT [default: 8MiB]
     #[arg(long, value_name = "SIZE", value_parser = values::part_size)]
     pub part_size: Option<ByteSize>,
+    #[command(flatten)]
+    pub objects: NewObjectArgs,
+}
+
+/// What new objects are stored with.
+#[derive(Debug, Args)]
+pub struct NewObjectArgs {
     /// Storage class of written files; what is only renamed or given a new end keeps its own
     /// [default: STANDARD]
     #[arg(long, value_name = "CLASS", value_parser = values::storage_class)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 
-use super::args::WriteArgs;
+use super::args::{NewObjectArgs, WriteArgs};
 use crate::expiry::{Touch, TtlRules};
 use crate::glob::Globs;
 use crate::store::write::{NewObjects, Sse};
@@ -72,9 +72,6 @@ impl Writing {
         if size < part && !args.no_spool {
             return Err(format!("--spool-size {size} is less than a part, {part} (--part-size)"));
         }
-        if args.sse_kms_key_id.is_some() && !matches!(args.sse, Some(Sse::Kms | Sse::KmsDsse)) {
-            return Err("--sse-kms-key-id needs --sse aws:kms or aws:kms:dsse".to_owned());
-        }
         let dir = args.spool.unwrap_or_else(|| SPOOL.into());
         let place = SpoolPlace { dir: dir.clone(), size: size.as_u64() };
         Ok(Some(Writing {
@@ -85,14 +82,22 @@ impl Writing {
             strict_attributes: args.strict_attributes,
             stage: Globs::new(args.stage),
             part_size: part.as_u64(),
-            storage_class: args.storage_class,
-            new_objects: NewObjects {
-                sse: args.sse,
-                sse_kms_key_id: args.sse_kms_key_id,
-                acl: args.acl,
-            },
-            content_type_by_name: !args.no_content_type_by_name,
+            new_objects: args.objects.new_objects()?,
+            content_type_by_name: !args.objects.no_content_type_by_name,
+            storage_class: args.objects.storage_class,
         }))
+    }
+}
+
+impl NewObjectArgs {
+    /// # Errors
+    /// What is wrong with the arguments taken together, in one line.
+    pub fn new_objects(&self) -> Result<NewObjects, String> {
+        if self.sse_kms_key_id.is_some() && !matches!(self.sse, Some(Sse::Kms | Sse::KmsDsse)) {
+            return Err("--sse-kms-key-id needs --sse aws:kms or aws:kms:dsse".to_owned());
+        }
+        let (sse_kms_key_id, acl) = (self.sse_kms_key_id.clone(), self.acl.clone());
+        Ok(NewObjects { sse: self.sse, sse_kms_key_id, acl })
     }
 }
 
@@ -110,13 +115,16 @@ fn first_of(args: &WriteArgs) -> Option<&'static str> {
         strict_attributes,
         stage,
         part_size,
+        objects,
+    } = args;
+    let NewObjectArgs {
         storage_class,
         sse,
         sse_kms_key_id,
         acl,
         content_type_by_name,
         no_content_type_by_name,
-    } = args;
+    } = objects;
     let given = [
         ("--ttl", ttl.is_some()),
         ("--ttl-rule", !ttl_rules.is_empty()),
