@@ -47,4 +47,5 @@ pub mod s3;
 pub mod shown;
 pub mod store;
 mod sync;
+pub mod transfer;
 pub mod xattr;

@@ -7,26 +7,27 @@
 #[expect(clippy::disallowed_methods, reason = "the demo uses the wall clock")]
 mod demo;
 mod explain;
+mod get;
 mod log;
 mod ls;
 mod mount;
+mod object;
+mod put;
+mod rm;
 mod signals;
 mod status;
+mod ttl;
 mod umount;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::runtime::Builder;
 
 use crate::bucket::Bucket;
-use crate::clock::Clock;
 use crate::config::Query;
 use crate::config::args::{Cli, Command};
-use crate::daemon;
-use crate::metrics::Metrics;
 use crate::output::say;
-use crate::s3::{BRIEF_OUTAGE, QUIET, S3};
+use crate::s3::QUIET;
 
 /// Runs a command, and prints the error if it fails.
 pub fn run(cli: Cli) -> ExitCode {
@@ -36,6 +37,10 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Ls(args) => ls::run(*args),
         Command::Explain(args) => explain::run(*args),
+        Command::Put(args) => put::run(*args),
+        Command::Get(args) => get::run(*args),
+        Command::Rm(args) => rm::run(*args),
+        Command::Ttl(args) => ttl::run(*args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
     });
@@ -47,12 +52,7 @@ pub fn run(cli: Cli) -> ExitCode {
 
 /// A bucket without a mount.
 async fn bucket(query: &Query) -> Result<Bucket, String> {
-    let clock = Arc::new(if query.local_clock { Clock::local() } else { Clock::server() });
-    let budget = daemon::budget_without_mount(query.metadata_concurrency)?;
-    let metrics = Arc::new(Metrics::default());
-    let site = query.endpoint.clone().locate().await?;
-    let store = S3::new(&site, &budget, query.timeout, clock.clone(), metrics).await?;
-    Ok(Bucket { store: Arc::new(store.with_outage(BRIEF_OUTAGE)), clock, policy: query.policy })
+    Ok(object::At::new(query).await?.bucket())
 }
 
 /// Runs `work` to its end, on this many threads. Does not wait for system calls that still block

@@ -1,7 +1,7 @@
 //! The command line as typed. The parent module validates it.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
@@ -44,6 +44,14 @@ pub enum Command {
     /// Explain why an object is visible or not: its headers, their meaning, both clocks, the
     /// verdict
     Explain(Box<ExplainArgs>),
+    /// Store a file, or standard input, as an object with an expiry
+    Put(Box<PutArgs>),
+    /// Fetch an object that has not expired, into a file or to standard output
+    Get(Box<GetArgs>),
+    /// Delete objects that have not expired, each only if it is still the one that was found
+    Rm(Box<RmArgs>),
+    /// Set how long files of a mount, or objects, live from now on
+    Ttl(Box<TtlArgs>),
     /// Mount a bucket served by this process, to try expirefs without S3
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -106,6 +114,94 @@ pub struct ExplainArgs {
     pub object: ObjectArgs,
 }
 
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("end").required(true))]
+pub struct PutArgs {
+    /// The file, or - for standard input
+    pub file: PathBuf,
+    /// s3://BUCKET/KEY; a KEY that ends with a slash gets the name of the file
+    #[arg(value_name = "s3://BUCKET/KEY")]
+    pub url: String,
+    /// How long the object lives, counted from when it is stored; never: no expiry
+    #[arg(long, value_name = "D|never", group = "end", value_parser = values::ttl)]
+    pub ttl: Option<Ttl>,
+    /// When it expires: a date such as 2026-11-25T20:00:00Z
+    #[arg(long, value_name = "DATE", group = "end", value_parser = values::date)]
+    pub expires: Option<SystemTime>,
+    /// Fail if a live object has this key; an expired one is replaced
+    #[arg(long)]
+    pub if_absent: bool,
+    /// Print the object as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten, next_help_heading = "New object")]
+    pub objects: NewObjectArgs,
+    #[command(flatten)]
+    pub object: ObjectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// The object
+    #[arg(value_name = "s3://BUCKET/KEY")]
+    pub url: String,
+    /// The file, which is replaced once the object is complete; a directory, for a file with the name
+    /// of the object; or - for standard output
+    pub file: PathBuf,
+    /// Count an object that expires within this time as expired
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = values::duration)]
+    pub if_live_for: Duration,
+    /// Print the object as one JSON object; with FILE only
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub object: ObjectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// The objects
+    #[arg(value_name = "s3://BUCKET/KEY", required = true)]
+    pub urls: Vec<String>,
+    /// Print one JSON object for each
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub object: ObjectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TtlArgs {
+    /// Files in a writable mount, or s3://BUCKET/KEY, and then the time to live: a duration such as
+    /// 2h, or never
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<String>,
+    /// How long they live, counted from now; never: no expiry
+    #[arg(value_name = "D|never", value_parser = values::ttl)]
+    pub ttl: Ttl,
+    /// Print one JSON object for each
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// For s3://BUCKET/KEY only: a mount uses its own options
+    #[command(flatten)]
+    pub object: ObjectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Print nothing but errors
+    #[arg(long, short, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
 #[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -145,7 +241,7 @@ pub struct MountArgs {
 }
 
 /// Options for requests and expiry without a mount.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ObjectArgs {
     #[command(flatten, next_help_heading = "Store")]
     pub store: StoreArgs,
@@ -159,7 +255,7 @@ pub struct ObjectArgs {
     pub timeout: Duration,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct StoreArgs {
     /// S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI,
     /// by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]
@@ -212,7 +308,7 @@ impl ExpiryArgs {
 }
 
 /// What decides when an object expires.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct RuleArgs {
     /// How to treat an Expires that is not a date, or a max-age that is not a number
     #[arg(long, value_name = "WHAT", default_value = "expired")]

@@ -164,6 +164,20 @@ impl Query {
     }
 }
 
+impl Query {
+    /// The same, of one object.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn of_object(url: &str, args: ObjectArgs) -> Result<Query, String> {
+        let query = Query::new(url, args)?;
+        match url.starts_with("s3://") && !query.key.is_empty() && !query.key.ends_with('/') {
+            true => Ok(query),
+            false => Err(format!("{url:?} names no object: expected s3://BUCKET/KEY")),
+        }
+    }
+}
+
 impl RuleArgs {
     fn policy(&self) -> Result<Policy, String> {
         let of_headers = [

@@ -1,6 +1,6 @@
 //! The values of options: how each kind is parsed, and the error for a wrong one.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use clap::ValueEnum;
@@ -76,6 +76,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         }
         Err(_) => Err("expected a duration such as 90s, 10m or 1h30m".to_owned()),
     }
+}
+
+/// A date with a time, in whole seconds: rounded up, so that nothing expires early.
+pub fn date(text: &str) -> Result<SystemTime, String> {
+    let at = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "expected a date such as 2026-11-25T20:00:00Z".to_owned())?;
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
 pub fn nonzero_duration(text: &str) -> Result<Duration, String> {

@@ -39,14 +39,14 @@ pub fn budget(config: &Config) -> Result<Budget, String> {
     Ok(budget)
 }
 
-/// The same for a command without a mount.
+/// The same for a command without a mount, which has so many bodies open.
 ///
 /// # Errors
 /// In words for the operator.
-pub fn budget_without_mount(metadata: usize) -> Result<Budget, String> {
+pub fn budget_without_mount(bodies: usize, metadata: usize) -> Result<Budget, String> {
     let limit = fd_budget::descriptor_limit(false);
     let limit = limit.map_err(|e| format!("the limit of file descriptors: {e}"))?;
-    Budget::plan(limit, 3, Some(1), metadata).map_err(|e| e.to_string())
+    Budget::plan(limit, 3, Some(bodies), metadata).map_err(|e| e.to_string())
 }
 
 /// The store of the bucket, which has answered one request.

@@ -25,6 +25,7 @@ mod lifecycle;
 mod listings;
 mod memory;
 mod names;
+mod objects;
 mod post_mortem;
 mod programs;
 mod read_only;

@@ -214,11 +214,15 @@ impl Setup {
 impl Endpoint {
     /// `expirefs COMMAND URL` with further arguments, for a bucket of this server; not yet run.
     pub fn expirefs(&self, command: &str, url: &str, args: &[&str]) -> Command {
+        self.typed(&[&[command, url], args].concat())
+    }
+
+    /// `expirefs` with these arguments, for buckets of this server; not yet run.
+    pub fn typed(&self, args: &[&str]) -> Command {
         let mut expirefs = Command::new(BINARY);
-        expirefs.args([command, url]).stdin(Stdio::null());
+        expirefs.args(args).stdin(Stdio::null());
         environment(&mut expirefs, Path::new("/dev/null"));
         self.reached_by(&mut expirefs);
-        expirefs.args(args);
         expirefs
     }
 

@@ -1,0 +1,228 @@
+//! What the commands for single objects share: the bucket without a mount, the outcome for each
+//! object, and the exit status that follows from all of them.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::body::{Ledger, Unit};
+use crate::bucket::Bucket;
+use crate::bucket::honours::Honours;
+use crate::clock::Clock;
+use crate::config::Query;
+use crate::daemon;
+use crate::error::Error;
+use crate::expiry::{Ttl, TtlRules};
+use crate::metrics::Metrics;
+use crate::name::Prefix;
+use crate::output::{Reader, print, print_json, say};
+use crate::pending::journal::Journal;
+use crate::pending::{Room, Rules, Writer};
+use crate::s3::{BRIEF_OUTAGE, S3};
+use crate::store::Object;
+use crate::store::write::NewObjects;
+
+/// Requests with content in flight: parts of one object.
+const BODIES: usize = 4;
+
+/// Exit statuses beside 0 (done), 1 (failed) and 2 (usage).
+const PARTLY: u8 = 3;
+const ABSENT: u8 = 4;
+
+/// A bucket without a mount.
+pub struct At {
+    pub identity: String,
+    store: S3,
+    clock: Arc<Clock>,
+    query: Query,
+}
+
+/// How a new object is written.
+pub struct Making {
+    pub ttl: Ttl,
+    pub content_type_by_name: bool,
+    pub storage_class: Option<String>,
+    pub new_objects: NewObjects,
+    /// Bytes of a part.
+    pub part: u64,
+    pub journal: Option<Journal>,
+}
+
+impl At {
+    /// Sends nothing.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    pub async fn new(query: &Query) -> Result<At, String> {
+        let clock = Arc::new(if query.local_clock { Clock::local() } else { Clock::server() });
+        let budget = daemon::budget_without_mount(BODIES, query.metadata_concurrency)?;
+        let site = query.endpoint.clone().locate().await?;
+        let metrics = Arc::new(Metrics::default());
+        let store = S3::new(&site, &budget, query.timeout, clock.clone(), metrics).await?;
+        let store = store.with_outage(BRIEF_OUTAGE);
+        Ok(At { identity: site.identity(), store, clock, query: query.clone() })
+    }
+
+    pub fn bucket(&self) -> Bucket {
+        let (store, clock) = (Arc::new(self.store.clone()), self.clock.clone());
+        Bucket { store, clock, policy: self.query.policy }
+    }
+
+    /// What writes to it. Conditions are sent, whether the store honours them or not: a command asks
+    /// for an object before it changes it, and a proof as that of a mount would cost more than the
+    /// change.
+    pub fn writer(&self, making: Making) -> Arc<Writer> {
+        let Making { ttl, content_type_by_name, storage_class, new_objects, part, journal } =
+            making;
+        let store = Arc::new(self.store.with_new_objects(new_objects));
+        let rules = Rules {
+            prefix: Prefix::default(),
+            ttl: TtlRules::new(Vec::new(), ttl),
+            content_type_by_name,
+            storage_class,
+            timeout: self.query.timeout,
+        };
+        // The parts in flight, and one that is being filled.
+        let memory = (BODIES + 1) * (part >> 10) as usize;
+        let room = Room { part, memory: Ledger::new(Unit::Kib, memory, true), spool: None };
+        let bodies = Ledger::new(Unit::Body, BODIES, true);
+        let honours = Honours { rename: false, ..Honours::ALL };
+        Writer::new(self.bucket(), store, honours, rules, room, bodies, journal)
+    }
+
+    /// One that changes what is there already.
+    pub fn changer(&self) -> Arc<Writer> {
+        self.writer(Making {
+            ttl: Ttl::Never,
+            content_type_by_name: false,
+            storage_class: None,
+            new_objects: NewObjects::default(),
+            part: 8 << 20,
+            journal: None,
+        })
+    }
+}
+
+/// What a command has done to an object. Field names are part of the interface.
+#[derive(Debug, Serialize)]
+pub struct Done<'a> {
+    /// As it was named.
+    pub path: &'a str,
+    pub done: &'static str,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// RFC 3339; none: it does not expire.
+    pub expires: Option<String>,
+}
+
+impl<'a> Done<'a> {
+    pub fn to(path: &'a str, done: &'static str, object: &Object, expires: Option<String>) -> Self {
+        let version = &object.version;
+        let etag = Some(version.etag.to_string()).filter(|etag| !etag.is_empty());
+        Done { path, done, size: Some(version.size), etag, expires }
+    }
+}
+
+/// How the results are shown.
+#[derive(Clone, Copy)]
+pub struct Form {
+    pub json: bool,
+    pub quiet: bool,
+}
+
+impl Form {
+    pub fn show(self, done: &Done<'_>) -> Result<Reader, String> {
+        if self.quiet {
+            return Ok(Reader::There);
+        }
+        if self.json {
+            return print_json(&serde_json::to_string(done).map_err(|e| e.to_string())?);
+        }
+        let expires = match &done.expires {
+            Some(at) => format!(", expires {at}"),
+            None if done.done == "deleted" => String::new(),
+            None => ", does not expire".to_owned(),
+        };
+        print(&format!("{} {}{expires}\n", done.done, done.path))
+    }
+}
+
+/// The outcomes of a command for several objects.
+#[derive(Default)]
+pub struct Outcomes {
+    done: usize,
+    absent: usize,
+    failed: usize,
+}
+
+impl Outcomes {
+    /// Counts an outcome, and says what went wrong. An absent object is said, too, since it was named.
+    pub fn note(&mut self, path: &str, outcome: Result<(), Error>) {
+        match outcome {
+            Ok(()) => self.done += 1,
+            Err(error) => {
+                say(&format!("expirefs: {path}: {error}"));
+                match error {
+                    Error::NotFound | Error::Expired => self.absent += 1,
+                    _ => self.failed += 1,
+                }
+            }
+        }
+    }
+
+    /// 0: all done. 4: all absent. 1: none done, and some failed. 3: some done.
+    pub fn status(&self) -> ExitCode {
+        match (self.done, self.absent, self.failed) {
+            (_, 0, 0) => ExitCode::SUCCESS,
+            (0, _, 0) => ExitCode::from(ABSENT),
+            (0, _, _) => ExitCode::FAILURE,
+            (_, _, _) => ExitCode::from(PARTLY),
+        }
+    }
+}
+
+/// How long a transfer runs before it shows its progress.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A progress bar on standard error, if that is a terminal.
+pub struct Progress {
+    bar: ProgressBar,
+    began: Instant,
+}
+
+impl Progress {
+    pub fn new() -> Progress {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}") {
+            bar.set_style(style);
+        }
+        Progress { bar, began: Instant::now() }
+    }
+
+    /// Its end is known: so many bytes.
+    pub fn of(&self, bytes: u64) {
+        self.bar.set_length(bytes);
+        let template = "{bytes} of {total_bytes} {wide_bar} {bytes_per_sec}, {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+    }
+
+    pub fn at(&self, bytes: u64) {
+        if self.bar.is_hidden() && self.began.elapsed() > SILENCE {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+        }
+        self.bar.set_position(bytes);
+    }
+
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
