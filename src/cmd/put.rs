@@ -81,7 +81,7 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
             () = signals.next() => Err(format!("{url}: not stored: a signal came first")),
         };
         progress.end();
-        writer.until_aborted().await;
+        writer.end().await;
         let object = stored?;
         let expires = object.headers.expires.as_deref();
         let expires = expires.and_then(|text| expiry::http_date(text, writer.bucket.clock.now()));

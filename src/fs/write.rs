@@ -479,7 +479,7 @@ impl Fs {
                 error!(%key, "a staged file could not be committed: {failed}");
             }
         }
-        writing.writer.until_aborted().await;
+        writing.writer.end().await;
     }
 
     /// The directory that a key lies in.

@@ -157,6 +157,15 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes the file, unless it has entries that have not ended: those are left to the next mount.
+    /// What is recorded afterwards gets a new file.
+    pub fn close(&self) {
+        let state = self.state();
+        if state.open.is_empty() {
+            state.own.remove();
+        }
+    }
+
     /// The entries of a key that have not ended.
     pub fn open_of(&self, key: &str) -> Vec<Entry> {
         self.state().open.iter().filter(|entry| entry.key() == key).cloned().collect()
@@ -217,12 +226,8 @@ impl Line {
 }
 
 impl Drop for Journal {
-    /// Uploads that have not ended are left to the next mount.
     fn drop(&mut self) {
-        let state = self.state();
-        if state.open.is_empty() {
-            state.own.remove();
-        }
+        self.close();
     }
 }
 
@@ -579,6 +584,19 @@ mod tests {
         journal.ended(&upload(0)).unwrap();
         let own = &journal.state().own;
         assert_eq!(own.file.metadata().unwrap().len(), own.header);
+    }
+
+    #[test]
+    fn a_closed_journal_leaves_no_file_and_can_be_written_to() {
+        let dir = dir();
+        let (journal, _) = open(&dir);
+        journal.close();
+        assert_eq!(files(&dir), Vec::<PathBuf>::new());
+        journal.began(&upload(1)).unwrap();
+        journal.close();
+        assert_eq!(files(&dir).len(), 1, "an upload is open");
+        drop(journal);
+        assert_eq!(open(&dir).1, uploads([1]));
     }
 
     #[test]

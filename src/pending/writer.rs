@@ -261,6 +261,15 @@ impl Writer {
         aborting.spawn_on(abort, &self.runtime);
     }
 
+    /// Waits for the uploads that are being aborted, and closes the journal. To be called at the end:
+    /// tasks and threads that still have this writer may never be ended in order.
+    pub async fn end(&self) {
+        self.until_aborted().await;
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
+    }
+
     /// Waits for the uploads that are being aborted.
     pub async fn until_aborted(&self) {
         let mut aborting =

@@ -15,7 +15,7 @@ use crate::store::Object;
 ///
 /// # Errors
 /// `Exists` if a live object must not be replaced; those of the source and of the store. An upload
-/// that has begun is aborted in the background: see [`Writer::until_aborted`].
+/// that has begun is aborted in the background: see [`Writer::end`].
 pub async fn put(
     writer: &Arc<Writer>,
     key: &str,

@@ -31,6 +31,24 @@ fn assert_ended_well(mount: &mut Mount) {
     mount.assert_nothing_left();
 }
 
+/// The journal of uploads is removed at the end, whatever of the daemon still runs then.
+#[test]
+fn an_unmounted_daemon_leaves_nothing_in_the_directory_of_its_spool() {
+    let store = Embedded::start();
+    let spool = tempfile::tempdir().expect("a folder");
+    let options = format!("--spool {}", spool.path().display());
+    for i in 0..20 {
+        let mut mount = store.mounting().writable().with(&options).start();
+        fs::write(mount.path("f"), content(i, 9 * MIB)).expect("write");
+        match i % 2 {
+            0 => mount.signal(Signal::SIGTERM),
+            _ => unmount(&mount, UNMOUNTS[0]),
+        }
+        assert_ended_well(&mut mount);
+        assert_eq!(fs::read_dir(spool.path()).expect("a folder").count(), 0, "at {i}");
+    }
+}
+
 /// What has no commit at its close is committed in the background: a file that was only created or
 /// emptied, one that waits for its rename, and one that another process has closed.
 #[test]
