@@ -287,7 +287,7 @@ fn run(cases: Vec<Case>, timeout: &str) {
 
 #[test]
 fn a_change_of_which_any_request_fails_once_is_made() {
-    run(Case::all(false), "30s");
+    run(Case::all(false), "90s");
 }
 
 #[test]
