@@ -247,6 +247,7 @@ impl Fs {
         wrote: Result<()>,
     ) -> Result<bool> {
         wrote.inspect_err(|error| self.tell_of_order(handle, offset, error))?;
+        handle.pending.writes_on();
         Ok(handle.pending.fills_part(offset, bytes))
     }
 
@@ -285,7 +286,9 @@ impl Fs {
         if !is_opener || self.writing()?.is_staged(&handle.pending.key()) {
             return handle.pending.check().await;
         }
-        self.commit(&handle.pending, Closing::Flush).await
+        self.commit(&handle.pending, Closing::Flush).await?;
+        handle.pending.flushed();
+        Ok(())
     }
 
     /// # Errors
@@ -411,7 +414,10 @@ impl Fs {
         let by_handle = fh.and_then(|fh| self.handles.get(fh).ok());
         let by_handle = by_handle.as_ref().and_then(|handle| handle.writing());
         let pending = match (by_handle, self.node(ino)?) {
-            (Some(handle), _) => handle.pending.clone(),
+            (Some(handle), _) => {
+                handle.pending.writes_on();
+                handle.pending.clone()
+            }
             (None, Node::Directory(_)) => return Err(Error::IsADirectory),
             (None, Node::Pending(pending)) => {
                 let draft = self.draft(&pending.key());
@@ -424,10 +430,11 @@ impl Fs {
             (None, Node::File(file)) => self.edit(ino, file, size == 0).await?,
         };
         let mut changed = pending.truncate(size).await;
+        // A handle that its process has closed may not be released yet.
+        if changed.is_ok() && !pending.is_being_written() {
+            changed = self.commit(&pending, Closing::Now).await;
+        }
         if !pending.has_writers() {
-            if changed.is_ok() {
-                changed = self.commit(&pending, Closing::Now).await;
-            }
             self.settle(ino, &pending).await;
         }
         changed?;

@@ -142,6 +142,27 @@ async fn truncating_by_path_commits_and_one_that_fails_leaves_the_file_as_it_was
 
 // The bytes.
 
+/// The kernel releases a handle some time after close(2) has returned.
+#[tokio::test(start_paused = true)]
+async fn truncating_by_path_commits_also_before_the_handle_of_a_closed_file_is_released() {
+    for content in [&b""[..], b"content"] {
+        let rig = rig();
+        let file = rig.create("a", false).await.unwrap();
+        rig.write(file, 0, content).await.unwrap();
+        rig.fs.truncate(file.ino, None, 60).await.unwrap();
+        assert_eq!(holding(&rig, "a"), None, "it is being written");
+        rig.fs.flush(file.fh, this_process()).await.unwrap();
+        rig.fs.truncate(file.ino, None, 50).await.unwrap();
+        assert_eq!(holding(&rig, "a").map(|bytes| bytes.len()), Some(50));
+        rig.write(file, 50, b"more").await.unwrap();
+        rig.fs.truncate(file.ino, None, 52).await.unwrap();
+        assert_eq!(holding(&rig, "a").map(|bytes| bytes.len()), Some(50), "it is written again");
+        rig.close(file).await.unwrap();
+        assert_eq!(holding(&rig, "a").map(|bytes| bytes.len()), Some(52));
+        rig.must_be_written().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn parts_leave_while_a_file_is_written_and_one_that_changes_is_sent_again() {
     let rig = rig();
