@@ -1,39 +1,49 @@
 //! `expirefs get`: an object that has not expired goes to a file or to standard output.
 
-use std::fs::Permissions;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 
+use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::{AsyncWrite, stdout};
 
-use super::object::{At, Done, Form, Outcomes, Progress};
+use super::object::{At, Done, Outcomes, Progress};
 use super::on_runtime;
 use super::signals::Signals;
 use crate::body::Accounts;
 use crate::config::Query;
 use crate::config::args::GetArgs;
-use crate::expiry::rfc3339;
 use crate::output::Reader;
+use crate::store::Object;
 use crate::transfer::{Failure, Get, get};
 
 /// Bytes of the window.
 const MEMORY: u64 = 16 << 20;
 
+/// Where the object goes.
+#[derive(PartialEq)]
+enum Target {
+    Stdout,
+    /// A device or a pipe, which is written to.
+    Stream(PathBuf),
+    /// It is replaced once the object is complete.
+    File(PathBuf),
+}
+
+type Sink = Pin<Box<dyn AsyncWrite + Send>>;
+
 pub fn run(args: GetArgs) -> Result<ExitCode, String> {
-    let GetArgs { url, file, if_live_for, json, output, object } = args;
-    let to_stdout = file.as_os_str() == "-";
-    if to_stdout && json {
+    let GetArgs { url, file, if_live_for, output, object } = args;
+    let query = Query::of_object(&url, object)?;
+    let failed = |error: io::Error| format!("{}: {error}", file.display());
+    let target = Target::of(&file, &query.key).map_err(failed)?;
+    if target == Target::Stdout && output.json {
         return Err("--json needs a FILE: standard output is for the object".to_owned());
     }
-    let query = Query::of_object(&url, object)?;
-    let file = match !to_stdout && file.is_dir() {
-        true => file.join(query.key.rsplit('/').next().unwrap_or_default()),
-        false => file,
-    };
-    let form = Form { json, quiet: output.quiet };
     on_runtime(1, async {
         let bucket = At::new(&query).await?.bucket();
         let accounts = Accounts::new(1, true, MEMORY);
@@ -43,21 +53,10 @@ pub fn run(args: GetArgs) -> Result<ExitCode, String> {
         // It is removed if it does not become the file.
         let mut temporary = None;
         let progress = Progress::new();
-        let open = |object: &crate::store::Object| {
+        let open = |object: &Object| {
             progress.of(object.version.size);
-            let sink: Pin<Box<dyn AsyncWrite + Send>> = match to_stdout {
-                true => Box::pin(stdout()),
-                false => {
-                    let directory = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-                    let made = tempfile::Builder::new()
-                        .prefix(".expirefs-")
-                        .permissions(Permissions::from_mode(0o666))
-                        .tempfile_in(directory.unwrap_or(Path::new(".")))?;
-                    let sink = File::from_std(made.reopen()?);
-                    temporary = Some(made);
-                    Box::pin(sink)
-                }
-            };
+            let (sink, made) = target.open()?;
+            temporary = made;
             Ok(sink)
         };
         let mut signals = Signals::new()?;
@@ -66,23 +65,63 @@ pub fn run(args: GetArgs) -> Result<ExitCode, String> {
             () = signals.next() => return Err(format!("{url}: a signal came first")),
         };
         progress.end();
-        let (object, _) = match got {
-            Ok(got) => got,
+        let object = match got {
+            Ok((object, _)) => object,
             Err(Failure::Store(error)) => {
                 let mut outcomes = Outcomes::default();
-                outcomes.note(&url, Err(error));
+                outcomes.add(output, &url, Err(error))?;
                 return Ok(outcomes.status());
             }
             // Its reader has seen enough, as `head` does.
-            Err(Failure::Stream(e)) if to_stdout && e.kind() == std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Stream(error))
+                if target == Target::Stdout && error.kind() == ErrorKind::BrokenPipe =>
+            {
                 return Ok(ExitCode::SUCCESS);
             }
-            Err(Failure::Stream(error)) => return Err(format!("{}: {error}", file.display())),
+            Err(Failure::Stream(error)) => return Err(failed(error)),
         };
-        let Some(temporary) = temporary else { return Ok(ExitCode::SUCCESS) };
-        temporary.persist(&file).map_err(|e| format!("{}: {}", file.display(), e.error))?;
-        let expires = bucket.judge(&object).judgement.expiry.instant().map(rfc3339);
-        let _: Reader = form.show(&Done::to(&url, "fetched", &object, expires))?;
+        if let (Target::File(path), Some(temporary)) = (&target, temporary) {
+            temporary.persist(path).map_err(|error| failed(error.error))?;
+        }
+        if target != Target::Stdout {
+            let _: Reader = output.show(&Done::of(&url, "fetched", &object, &bucket))?;
+        }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+impl Target {
+    fn of(file: &Path, key: &str) -> io::Result<Target> {
+        if file.as_os_str() == "-" {
+            return Ok(Target::Stdout);
+        }
+        let file = match file.is_dir() {
+            true => file.join(key.rsplit('/').next().unwrap_or_default()),
+            false => file.to_owned(),
+        };
+        match fs::metadata(&file) {
+            Ok(about) if about.is_file() => file.canonicalize().map(Target::File),
+            Ok(_) => Ok(Target::Stream(file)),
+            Err(_) => Ok(Target::File(file)),
+        }
+    }
+
+    fn open(&self) -> io::Result<(Sink, Option<NamedTempFile>)> {
+        match self {
+            Target::Stdout => Ok((Box::pin(stdout()), None)),
+            Target::Stream(path) => {
+                let file = OpenOptions::new().write(true).open(path)?;
+                Ok((Box::pin(File::from_std(file)), None))
+            }
+            Target::File(path) => {
+                let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+                let made = tempfile::Builder::new()
+                    .prefix(".expirefs-")
+                    .permissions(Permissions::from_mode(0o666))
+                    .tempfile_in(directory.unwrap_or(Path::new(".")))?;
+                let file = File::from_std(made.reopen()?);
+                Ok((Box::pin(file), Some(made)))
+            }
+        }
+    }
 }

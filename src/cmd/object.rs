@@ -1,6 +1,7 @@
 //! What the commands for single objects share: the bucket without a mount, the outcome for each
 //! object, and the exit status that follows from all of them.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,11 @@ use crate::body::{Ledger, Unit};
 use crate::bucket::Bucket;
 use crate::bucket::honours::Honours;
 use crate::clock::Clock;
-use crate::config::Query;
+use crate::config::args::OutputArgs;
+use crate::config::{PART, Query};
 use crate::daemon;
 use crate::error::Error;
-use crate::expiry::{Ttl, TtlRules};
+use crate::expiry::{Ttl, TtlRules, rfc3339};
 use crate::metrics::Metrics;
 use crate::name::Prefix;
 use crate::output::{Reader, print, print_json, say};
@@ -93,17 +95,32 @@ impl At {
         let honours = Honours { rename: false, ..Honours::ALL };
         Writer::new(self.bucket(), store, honours, rules, room, bodies, journal)
     }
+}
 
-    /// One that changes what is there already.
-    pub fn changer(&self) -> Arc<Writer> {
-        self.writer(Making {
+/// The buckets of objects that exist and are changed.
+#[derive(Default)]
+pub struct Buckets(BTreeMap<String, Arc<Writer>>);
+
+impl Buckets {
+    /// What writes to the bucket of this object.
+    ///
+    /// # Errors
+    /// In words for the operator.
+    pub async fn writer(&mut self, query: &Query) -> Result<Arc<Writer>, String> {
+        let name = &query.endpoint.bucket;
+        if let Some(writer) = self.0.get(name) {
+            return Ok(writer.clone());
+        }
+        let writer = At::new(query).await?.writer(Making {
             ttl: Ttl::Never,
             content_type_by_name: false,
             storage_class: None,
             new_objects: NewObjects::default(),
-            part: 8 << 20,
+            part: PART.as_u64(),
             journal: None,
-        })
+        });
+        self.0.insert(name.clone(), writer.clone());
+        Ok(writer)
     }
 }
 
@@ -123,21 +140,15 @@ pub struct Done<'a> {
 }
 
 impl<'a> Done<'a> {
-    pub fn to(path: &'a str, done: &'static str, object: &Object, expires: Option<String>) -> Self {
+    pub fn of(path: &'a str, done: &'static str, object: &Object, bucket: &Bucket) -> Done<'a> {
         let version = &object.version;
         let etag = Some(version.etag.to_string()).filter(|etag| !etag.is_empty());
+        let expires = bucket.judge(object).judgement.expiry.instant().map(rfc3339);
         Done { path, done, size: Some(version.size), etag, expires }
     }
 }
 
-/// How the results are shown.
-#[derive(Clone, Copy)]
-pub struct Form {
-    pub json: bool,
-    pub quiet: bool,
-}
-
-impl Form {
+impl OutputArgs {
     pub fn show(self, done: &Done<'_>) -> Result<Reader, String> {
         if self.quiet {
             return Ok(Reader::There);
@@ -163,10 +174,22 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Counts an outcome, and says what went wrong. An absent object is said, too, since it was named.
-    pub fn note(&mut self, path: &str, outcome: Result<(), Error>) {
+    /// Counts an outcome, and shows what was done, or says why it was not. An absent object is
+    /// reported, too, since it was named.
+    ///
+    /// # Errors
+    /// If it cannot be shown, in words for the operator.
+    pub fn add(
+        &mut self,
+        output: OutputArgs,
+        path: &str,
+        outcome: Result<Done<'_>, Error>,
+    ) -> Result<(), String> {
         match outcome {
-            Ok(()) => self.done += 1,
+            Ok(done) => {
+                let _: Reader = output.show(&done)?;
+                self.done += 1;
+            }
             Err(error) => {
                 say(&format!("expirefs: {path}: {error}"));
                 match error {
@@ -175,6 +198,7 @@ impl Outcomes {
                 }
             }
         }
+        Ok(())
     }
 
     /// 0: all done. 4: all absent. 1: none done, and some failed. 3: some done.

@@ -6,26 +6,18 @@ use std::process::ExitCode;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, stdin};
 
-use super::object::{At, Done, Form, Making, Progress};
+use super::object::{At, Done, Making, Progress};
 use super::{on_runtime, signals::Signals};
-use crate::config::Query;
 use crate::config::args::PutArgs;
-use crate::expiry::{self, Ttl, rfc3339};
+use crate::config::{PART, Query, SPOOL};
+use crate::expiry::Ttl;
 use crate::output::Reader;
-use crate::pending::journal::{Entry, Journal};
-use crate::pending::{End, Wanted};
+use crate::pending::journal::Journal;
+use crate::pending::{End, MOST_PARTS, Wanted};
 use crate::transfer::put;
 
-/// Where uploads in progress are recorded, as by a mount: its default.
-const JOURNAL: &str = "/var/tmp";
-
-/// The maximum number of parts of an upload (Amazon S3 user guide, "multipart upload limits").
-const MOST_PARTS: u64 = 10_000;
-
-const PART: u64 = 8 << 20;
-
 pub fn run(args: PutArgs) -> Result<ExitCode, String> {
-    let PutArgs { file, url, ttl, expires, if_absent, json, output, objects, object } = args;
+    let PutArgs { file, url, ttl, expires, if_absent, output, objects, object } = args;
     let name = file.to_str().filter(|name| *name != "-").map(Path::new);
     let name = name.and_then(Path::file_name).and_then(|name| name.to_str());
     let url = match (url.ends_with('/'), name) {
@@ -33,7 +25,6 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
         _ => url,
     };
     let query = Query::of_object(&url, object)?;
-    let form = Form { json, quiet: output.quiet };
     let new_objects = objects.new_objects()?;
     let wanted = if if_absent { Wanted::New } else { Wanted::Any };
     on_runtime(1, async {
@@ -50,11 +41,13 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
             }
         };
         let at = At::new(&query).await?;
-        let journal = Journal::open(Path::new(JOURNAL), &at.identity);
+        // As by a mount.
+        let journal = Journal::open(Path::new(SPOOL), &at.identity);
         let (journal, left) =
-            journal.map_err(|e| format!("no list of uploads can be made in {JOURNAL}: {e}"))?;
+            journal.map_err(|e| format!("no list of uploads can be made in {SPOOL}: {e}"))?;
         // Larger parts where more than the maximum would be needed.
-        let part = size.unwrap_or(0).div_ceil(MOST_PARTS).next_multiple_of(1 << 20).max(PART);
+        let part =
+            size.unwrap_or(0).div_ceil(MOST_PARTS).next_multiple_of(1 << 20).max(PART.as_u64());
         let writer = at.writer(Making {
             ttl: ttl.unwrap_or(Ttl::Never),
             content_type_by_name: !objects.no_content_type_by_name,
@@ -63,12 +56,7 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
             part,
             journal: Some(journal),
         });
-        for entry in left {
-            match entry {
-                Entry::Upload(upload) => writer.abort(upload),
-                Entry::Creation(creation) => writer.abort_created(creation),
-            }
-        }
+        writer.take_over(left);
         let mut signals = Signals::new()?;
         let progress = Progress::new();
         if let Some(size) = size {
@@ -82,10 +70,7 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
         };
         progress.end();
         writer.end().await;
-        let object = stored?;
-        let expires = object.headers.expires.as_deref();
-        let expires = expires.and_then(|text| expiry::http_date(text, writer.bucket.clock.now()));
-        let _: Reader = form.show(&Done::to(&url, "stored", &object, expires.map(rfc3339)))?;
+        let _: Reader = output.show(&Done::of(&url, "stored", &stored?, &writer.bucket))?;
         Ok(ExitCode::SUCCESS)
     })
 }

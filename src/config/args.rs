@@ -131,9 +131,6 @@ pub struct PutArgs {
     /// Fail if a live object has this key; an expired one is replaced
     #[arg(long)]
     pub if_absent: bool,
-    /// Print the object as one JSON object
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten, next_help_heading = "New object")]
@@ -153,9 +150,6 @@ pub struct GetArgs {
     /// Count an object that expires within this time as expired
     #[arg(long, value_name = "D", default_value = "0s", value_parser = values::duration)]
     pub if_live_for: Duration,
-    /// Print the object as one JSON object; with FILE only
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]
@@ -167,9 +161,6 @@ pub struct RmArgs {
     /// The objects
     #[arg(value_name = "s3://BUCKET/KEY", required = true)]
     pub urls: Vec<String>,
-    /// Print one JSON object for each
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]
@@ -185,9 +176,6 @@ pub struct TtlArgs {
     /// How long they live, counted from now; never: no expiry
     #[arg(value_name = "D|never", value_parser = values::ttl)]
     pub ttl: Ttl,
-    /// Print one JSON object for each
-    #[arg(long)]
-    pub json: bool,
     #[command(flatten)]
     pub output: OutputArgs,
     /// For s3://BUCKET/KEY only: a mount uses its own options
@@ -195,8 +183,12 @@ pub struct TtlArgs {
     pub object: ObjectArgs,
 }
 
-#[derive(Debug, Args)]
+/// What is shown of each object.
+#[derive(Clone, Copy, Debug, Args)]
 pub struct OutputArgs {
+    /// Print a JSON object for each object
+    #[arg(long)]
+    pub json: bool,
     /// Print nothing but errors
     #[arg(long, short, conflicts_with = "json")]
     pub quiet: bool,

@@ -24,7 +24,7 @@ use crate::name::Prefix;
 use crate::s3::Endpoint;
 use crate::store;
 use args::{ClockArg, MountArgs, ObjectArgs, RuleArgs, StoreArgs};
-pub use writing::{SpoolPlace, Writing};
+pub use writing::{PART, SPOOL, SpoolPlace, Writing};
 
 /// The configuration of a mount.
 #[derive(Clone, Debug)]
@@ -162,9 +162,7 @@ impl Query {
             metadata_concurrency: args.metadata_concurrency,
         })
     }
-}
 
-impl Query {
     /// The same, of one object.
     ///
     /// # Errors

@@ -38,9 +38,11 @@ pub struct SpoolPlace {
     pub size: u64,
 }
 
-const SPOOL: &str = "/var/tmp";
+/// The default directory of the spool and of the list of unfinished uploads.
+pub const SPOOL: &str = "/var/tmp";
 const SPOOL_SIZE: ByteSize = ByteSize::gib(10);
-const PART: ByteSize = ByteSize::mib(8);
+/// The default size of a part.
+pub const PART: ByteSize = ByteSize::mib(8);
 
 impl Writing {
     /// `None` for a read-only mount.

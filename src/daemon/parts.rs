@@ -19,7 +19,7 @@ use crate::fd_budget::{self, Budget};
 use crate::fs::{self, Overlay};
 use crate::metrics::Metrics;
 use crate::name::Prefix;
-use crate::pending::journal::{Entry, Journal};
+use crate::pending::journal::Journal;
 use crate::pending::{self, Room, Spool, Writer};
 use crate::s3::{BRIEF_OUTAGE, S3, Site};
 use crate::store::{ListRequest, Store, any_below};
@@ -151,15 +151,7 @@ pub async fn open_writing(
         accounts.bodies.clone(),
         Some(journal),
     );
-    for entry in left {
-        match entry {
-            Entry::Upload(upload) => {
-                info!(key = %upload.key, "an upload that a dead mount has left is aborted");
-                writer.abort(upload);
-            }
-            Entry::Creation(creation) => writer.abort_created(creation),
-        }
-    }
+    writer.take_over(left);
     Ok(Some(fs::Writing {
         writer,
         stage: rules.stage,

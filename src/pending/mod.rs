@@ -25,7 +25,7 @@ use tracing::debug;
 pub use commit::{Renamed, Wanted};
 pub use committing::CommittedAs;
 use content::Content;
-pub use content::Room;
+pub use content::{MOST_PARTS, Room};
 use open::Counts;
 pub use open::{Access, OpenPending};
 pub use spool::Spool;

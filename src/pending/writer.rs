@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::content::Room;
 use super::journal::{Creation, Entry, Journal};
@@ -259,6 +259,19 @@ impl Writer {
         let mut aborting = self.aborting.lock().unwrap_or_else(PoisonError::into_inner);
         while aborting.try_join_next().is_some() {}
         aborting.spawn_on(abort, &self.runtime);
+    }
+
+    /// Aborts in the background what the journal of a dead mount has.
+    pub fn take_over(self: &Arc<Self>, left: Vec<Entry>) {
+        for entry in left {
+            match entry {
+                Entry::Upload(upload) => {
+                    info!(key = %upload.key, "an upload that a dead mount has left is aborted");
+                    self.abort(upload);
+                }
+                Entry::Creation(creation) => self.abort_created(creation),
+            }
+        }
     }
 
     /// Waits for the uploads that are being aborted, and closes the journal. To be called at the end:

@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use expirefs::embedded::Object;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use serde_json::Value;
 
 use crate::support::content::{MIB, content};
@@ -132,6 +135,31 @@ fn an_expired_or_absent_object_is_not_got_and_nothing_is_written() {
     assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 0);
     printed(run(store.endpoint(), &["get", &url("short"), typed, "--if-live-for", "5s"]));
     assert_eq!(fs::read(&file).expect("read"), b"x");
+}
+
+/// As with cp(1): a device or pipe is written to, not replaced, and a link stays a link.
+#[test]
+fn get_replaces_regular_files_only() {
+    let store = Embedded::start();
+    store.put_expiring("f", "content", FUTURE);
+    let dir = tempfile::tempdir().expect("a folder");
+    let [pipe, link, target] = ["pipe", "link", "target"].map(|name| dir.path().join(name));
+    mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe");
+    let reader = thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::read(pipe)
+    });
+    let get = |to: &Path| {
+        printed(run(store.endpoint(), &["get", &url("f"), to.to_str().expect("text")]));
+    };
+    get(&pipe);
+    assert!(fs::metadata(&pipe).expect("it is there").file_type().is_fifo());
+    assert_eq!(reader.join().expect("a thread").expect("read"), b"content");
+    fs::write(&target, "old").expect("write");
+    symlink(&target, &link).expect("a link");
+    get(&link);
+    assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
+    assert_eq!(fs::read(&target).expect("read"), b"content");
 }
 
 #[test]

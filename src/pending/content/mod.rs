@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::store::{self, Version};
 
 /// The maximum number of parts of an upload (Amazon S3 user guide, "multipart upload limits").
-const MOST_PARTS: u64 = 10_000;
+pub const MOST_PARTS: u64 = 10_000;
 
 /// The minimum that is reserved for a part in memory. It doubles when the part grows.
 const LEAST: usize = 4 << 10;
