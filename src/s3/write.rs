@@ -58,12 +58,28 @@ enum Resend {
     IfNotMade,
 }
 
-impl Resend {
-    /// For a change that is idempotent except for its condition.
-    fn under(condition: &Condition) -> Resend {
+/// A change, and its tries so far.
+struct Sending {
+    resend: Resend,
+    /// A try without a clear answer may have made it.
+    unclear: AtomicBool,
+}
+
+impl Sending {
+    /// An idempotent change.
+    fn always() -> Sending {
+        Sending { resend: Resend::Always, unclear: AtomicBool::new(false) }
+    }
+
+    fn if_not_made() -> Sending {
+        Sending { resend: Resend::IfNotMade, unclear: AtomicBool::new(false) }
+    }
+
+    /// A change that is idempotent except for its condition.
+    fn under(condition: &Condition) -> Sending {
         match condition {
-            Condition::Any => Resend::Always,
-            Condition::Absent | Condition::Is(_) => Resend::IfNotMade,
+            Condition::Any => Sending::always(),
+            Condition::Absent | Condition::Is(_) => Sending::if_not_made(),
         }
     }
 }
@@ -106,61 +122,37 @@ impl S3 {
     }
 
     /// Sends a change without content, once it has a permit for metadata requests.
-    async fn change<T, F>(&self, resend: Resend, ask: impl Fn() -> F) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        self.change_noting(&AtomicBool::new(false), resend, ask).await
-    }
-
-    /// The same. Sets `unclear` if a try other than the one that succeeded may have made the change.
-    async fn change_noting<T, F>(
-        &self,
-        unclear: &AtomicBool,
-        resend: Resend,
-        ask: impl Fn() -> F,
-    ) -> Result<T>
+    async fn change<T, F>(&self, sending: &Sending, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
         let in_turn = || async {
             let _turn = self.gate.turn().await;
             let whole = Deadline::after(self.retry.timeout);
-            let by = match resend {
+            let by = match sending.resend {
                 // A try that gets no answer leaves time for one more, on another connection.
                 Resend::Always => whole.half(),
                 Resend::IfNotMade => whole,
             };
             within(by, ask()).await
         };
-        self.send_noting(unclear, resend, in_turn).await
+        self.send(sending, in_turn).await
     }
 
     /// Sends a change, and retries it if that is allowed and the failure may be temporary. The
     /// error is `Unclear` if any of the tries may have made the change.
-    async fn send<T, F>(&self, resend: Resend, ask: impl Fn() -> F) -> Result<T>
+    async fn send<T, F>(&self, sending: &Sending, ask: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
-        self.send_noting(&AtomicBool::new(false), resend, ask).await
-    }
-
-    async fn send_noting<T, F>(
-        &self,
-        unclear: &AtomicBool,
-        resend: Resend,
-        ask: impl Fn() -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
+        let Sending { resend, unclear } = sending;
         let tried = self.retry.run(|| async {
             let before = unclear.swap(true, Ordering::Relaxed);
             // At the timeout, this ends here.
             let answer = ask().await;
             match answer {
                 // Ends the tries.
-                Err(Error::Unclear(_)) if resend == Resend::IfNotMade => return Ok(answer),
+                Err(Error::Unclear(_)) if *resend == Resend::IfNotMade => return Ok(answer),
                 Err(Error::Unclear(_)) => {}
                 _ => unclear.store(before, Ordering::Relaxed),
             }
@@ -204,7 +196,7 @@ impl S3 {
             let (etag, modified) = copied.map(|it| (it.e_tag, it.last_modified)).unzip();
             written(etag.flatten().as_deref(), modified.flatten())
         };
-        self.change(Resend::under(request.condition), ask).await
+        self.change(&Sending::under(request.condition), ask).await
     }
 
     /// The headers of the source of a copy.
@@ -244,7 +236,7 @@ impl WriteStore for S3 {
             let out = put.send().await.map_err(|e| self.change_failure(e))?;
             written(out.e_tag.as_deref(), None)
         };
-        self.send(Resend::under(condition), ask).await
+        self.send(&Sending::under(condition), ask).await
     }
 
     async fn create_upload(&self, key: &str, headers: &NewHeaders) -> Result<Created> {
@@ -258,9 +250,9 @@ impl WriteStore for S3 {
             let id = out.upload_id.ok_or_else(|| says_too_little("an upload without an id"))?;
             Ok(Upload { key: key.into(), id })
         };
-        let unclear = AtomicBool::new(false);
-        let upload = self.change_noting(&unclear, Resend::Always, ask).await?;
-        Ok(Created { upload, perhaps_others: unclear.into_inner() })
+        let sending = Sending::always();
+        let upload = self.change(&sending, ask).await?;
+        Ok(Created { upload, perhaps_others: sending.unclear.into_inner() })
     }
 
     async fn upload_part(&self, upload: &Upload, number: u16, bytes: Bytes) -> Result<Part> {
@@ -277,7 +269,7 @@ impl WriteStore for S3 {
             let out = part.send().await.map_err(|e| self.change_failure(e))?;
             part_of(number, out.e_tag.as_deref())
         };
-        self.send(Resend::Always, ask).await
+        self.send(&Sending::always(), ask).await
     }
 
     async fn copy_part(
@@ -303,7 +295,7 @@ impl WriteStore for S3 {
             let out = copy.clone().send().await.map_err(|e| self.change_failure(e))?;
             part_of(number, out.copy_part_result.as_ref().and_then(|part| part.e_tag()))
         };
-        self.change(Resend::Always, ask).await
+        self.change(&Sending::always(), ask).await
     }
 
     async fn complete(
@@ -337,7 +329,7 @@ impl WriteStore for S3 {
             }
         };
         // A completed upload no longer exists.
-        self.change(Resend::IfNotMade, ask).await.flatten()
+        self.change(&Sending::if_not_made(), ask).await.flatten()
     }
 
     async fn abort(&self, upload: &Upload) -> Result<()> {
@@ -354,7 +346,7 @@ impl WriteStore for S3 {
                 Err(error) => Err(error),
             }
         };
-        self.change(Resend::Always, ask).await
+        self.change(&Sending::always(), ask).await
     }
 
     async fn uploads(&self, prefix: &str, after: Option<&Upload>) -> Result<UploadsPage> {
@@ -402,9 +394,9 @@ impl WriteStore for S3 {
         };
         let delete =
             delete.set_if_match(tag.map(|tag| self.if_match(&tag))).set_request_payer(self.payer());
-        let resend = match delete_if {
-            DeleteIf::Any => Resend::Always,
-            DeleteIf::Is(_) | DeleteIf::Version(_) => Resend::IfNotMade,
+        let sending = match delete_if {
+            DeleteIf::Any => Sending::always(),
+            DeleteIf::Is(_) | DeleteIf::Version(_) => Sending::if_not_made(),
         };
         let ask = || async {
             match delete.clone().send().await.map_err(|e| self.change_failure(e)) {
@@ -413,7 +405,7 @@ impl WriteStore for S3 {
                 Err(error) => Err(error),
             }
         };
-        self.change(resend, ask).await
+        self.change(&sending, ask).await
     }
 
     async fn rename(&self, source: &Version, key: &str, condition: &Condition) -> Result<()> {
@@ -432,7 +424,7 @@ impl WriteStore for S3 {
             rename.clone().send().await.map(|_| ()).map_err(|e| self.change_failure(e))
         };
         // Once it is made, the source no longer exists.
-        self.change(Resend::IfNotMade, ask).await
+        self.change(&Sending::if_not_made(), ask).await
     }
 }
 
