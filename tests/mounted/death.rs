@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, part};
-use crate::support::mount::{Mount, Setup, detach, is_mounted};
+use crate::support::mount::{Setup, detach, is_mounted};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::{self, end_of};
@@ -36,13 +36,6 @@ fn proxied(bucket: &Bucket) -> (Proxy, Setup) {
     let proxy = Proxy::start(bucket.endpoint(), |_| Fault::None);
     let setup = Setup::new(proxy.endpoint(), &bucket.name);
     (proxy, setup)
-}
-
-#[track_caller]
-fn assert_ended_well(mount: &mut Mount) {
-    let status = mount.ended();
-    assert_eq!(status.code(), Some(0), "{status}; it said {:#?}", mount.said());
-    mount.assert_nothing_left();
 }
 
 /// M3: after a signal while files are being read, these are read to their ends, and no more files
@@ -74,7 +67,7 @@ fn a_signal_under_load_lets_open_files_be_read_to_their_end() {
                 .collect();
             eventually(HANGS, || at_most("readers to come", 4, under_way.load(Ordering::SeqCst)));
             mount.signal(signal);
-            assert_ended_well(&mut mount);
+            mount.assert_ended_well();
             let errors = readers.into_iter().map(|reader| reader.join().expect("a reader"));
             errors.flatten().count()
         });
@@ -98,7 +91,7 @@ fn a_second_signal_does_not_wait_for_reads() {
             other => Err(format!("an open: {other:?}")),
         });
         mount.signal(second);
-        assert_ended_well(&mut mount);
+        mount.assert_ended_well();
         let took = start.elapsed();
         assert!(took < Duration::from_secs(5), "it waited for the read: {took:?}");
         assert!(!end_of(&mut reader).success(), "the reader cannot have got it all");
@@ -108,7 +101,7 @@ fn a_second_signal_does_not_wait_for_reads() {
     assert_eq!(fs::read_to_string(mount.path("small")).expect("read"), "small");
     mount.signal(Signal::SIGTERM);
     mount.signal(Signal::SIGINT);
-    assert_ended_well(&mut mount);
+    mount.assert_ended_well();
 }
 
 /// M3: a system call that hangs in a lookup or a listing keeps neither the mount nor the process
@@ -125,7 +118,7 @@ fn a_signal_while_requests_hang_ends_them() {
         let list = scope.spawn(|| fs::read_dir(&dir)?.collect::<Result<Vec<_>, _>>().map(drop));
         eventually(HANGS, || at_most("requests to come", 2, proxy.did("delay")));
         mount.signal(Signal::SIGTERM);
-        assert_ended_well(&mut mount);
+        mount.assert_ended_well();
         for hung in [stat, list] {
             hung.join().expect("a thread").expect_err("it cannot have been answered");
         }
@@ -191,7 +184,7 @@ fn a_lazy_unmount_ends_the_daemon_at_the_last_close() {
             assert_same_bytes("after umount -l", &bytes, &part(0, offset..offset + MIB));
         }
         drop(file);
-        assert_ended_well(&mut mount);
+        mount.assert_ended_well();
     }
 }
 

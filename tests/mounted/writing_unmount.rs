@@ -24,13 +24,6 @@ fn unmount(mount: &Mount, command: &str) {
     shell(mount.dir().parent().expect("a folder"), command);
 }
 
-#[track_caller]
-fn assert_ended_well(mount: &mut Mount) {
-    let status = mount.ended();
-    assert_eq!(status.code(), Some(0), "{status}; it said {:#?}", mount.said());
-    mount.assert_nothing_left();
-}
-
 /// The journal of uploads is removed at the end, whatever of the daemon still runs then.
 #[test]
 fn an_unmounted_daemon_leaves_nothing_in_the_directory_of_its_spool() {
@@ -44,7 +37,7 @@ fn an_unmounted_daemon_leaves_nothing_in_the_directory_of_its_spool() {
             0 => mount.signal(Signal::SIGTERM),
             _ => unmount(&mount, UNMOUNTS[0]),
         }
-        assert_ended_well(&mut mount);
+        mount.assert_ended_well();
         assert_eq!(fs::read_dir(spool.path()).expect("a folder").count(), 0, "at {i}");
     }
 }
@@ -85,7 +78,7 @@ else:
         });
         let folder = mount.dir().parent().expect("a folder").to_owned();
         shell(&folder, &format!("{script}{command}"));
-        assert_ended_well(&mut mount);
+        mount.assert_ended_well();
         let said = mount.said();
         for (key, want) in
             [("new", ""), ("emptied", ""), ("staged.tmp", "staged\n"), ("inherited", "inherited")]
@@ -117,7 +110,7 @@ fn a_lazy_unmount_lets_writers_finish() {
         added.write_all(b", and more").expect("write on");
         nix::unistd::close(large).expect("close");
         nix::unistd::close(added).expect("close");
-        assert_ended_well(&mut mount);
+        mount.assert_ended_well();
         assert_same_bytes(command, &store.body("large"), &content(1, 12 * MIB));
         assert_eq!(&store.body("old")[..], b"old and more, and more");
         assert_eq!(store.uploads(), 0);
@@ -177,7 +170,7 @@ fn what_a_program_was_told_to_be_written_is_there_after_a_signal_among_writers()
             closes.recv_timeout(HANGS).expect("a close");
         }
         mount.signal(signal);
-        assert_ended_well(&mut mount);
+        mount.assert_ended_well();
         proxy.behave();
         for (writer, may) in writers.into_iter().enumerate() {
             let may = may.join().expect("a writer");

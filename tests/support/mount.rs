@@ -372,6 +372,14 @@ impl Mount {
         status
     }
 
+    /// Waits until the daemon has ended: with status 0, and nothing of it is left.
+    #[track_caller]
+    pub fn assert_ended_well(&mut self) {
+        let status = self.ended();
+        assert_eq!(status.code(), Some(0), "{status}; it said {:#?}", self.said());
+        self.assert_nothing_left();
+    }
+
     /// Panics unless the mount, its processes and its socket are gone.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
