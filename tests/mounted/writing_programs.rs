@@ -58,6 +58,8 @@ fn archives_are_unpacked_and_trees_are_copied_whole() {
 fn rsync_sends_a_tree_once() {
     let (folder, mount, other) = mounted("rsync");
     let tree = folder.path().join("tree");
+    // A time that no commit has, whichever second it is made in.
+    shell(&tree, "find . -exec touch -d 2020-01-01 {} +");
     let rsync = |options: &str| {
         let rsync = format!("rsync -a {options} --stats {}/ r/", tree.display());
         let stats = shell(mount.dir(), &rsync);

@@ -245,6 +245,10 @@ impl World {
 
     fn read(&self, mount: &Mount, chance: &mut Chance) {
         let mut held = Vec::new();
+        // From the start on as many as later, so that what they need does not grow.
+        while held.len() < HELD && !self.over.load(Ordering::Relaxed) {
+            held.extend(self.open(mount, chance.below(KEYS)));
+        }
         while !self.over.load(Ordering::Relaxed) {
             let key = chance.below(KEYS + SHARED);
             match chance.below(10) {
