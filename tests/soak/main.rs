@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -209,8 +209,8 @@ impl World {
         writers: Vec<Writer<'_>>,
         length: Duration,
     ) -> (Vec<Sample>, Files) {
-        let started = Instant::now();
         let mut samples = Vec::new();
+        let holding = Barrier::new(READERS as usize + 1);
         let files = thread::scope(|scope| {
             scope.spawn(|| {
                 let mut chance = Chance(99);
@@ -220,11 +220,14 @@ impl World {
                 }
             });
             for reader in 0..READERS {
-                scope.spawn(move || self.read(mount, &mut Chance(1000 + reader)));
+                let holding = &holding;
+                scope.spawn(move || self.read(mount, &mut Chance(1000 + reader), holding));
             }
             let writers: Vec<_> =
                 writers.into_iter().map(|writer| scope.spawn(move || writer.run())).collect();
             let mut done_before = 0;
+            holding.wait();
+            let started = Instant::now();
             while started.elapsed() < length {
                 thread::sleep(Duration::from_secs(1)); // the period of the samples
                 samples.push(Sample::take(mount, started.elapsed()));
@@ -243,12 +246,13 @@ impl World {
         (samples, files)
     }
 
-    fn read(&self, mount: &Mount, chance: &mut Chance) {
+    fn read(&self, mount: &Mount, chance: &mut Chance, holding: &Barrier) {
         let mut held = Vec::new();
-        // From the start on as many as later, so that what they need does not grow.
-        while held.len() < HELD && !self.over.load(Ordering::Relaxed) {
+        // As many as later, so that what they need does not grow from the first sample to the last.
+        while held.len() < HELD {
             held.extend(self.open(mount, chance.below(KEYS)));
         }
+        holding.wait();
         while !self.over.load(Ordering::Relaxed) {
             let key = chance.below(KEYS + SHARED);
             match chance.below(10) {
