@@ -157,6 +157,21 @@ impl Error {
         }
     }
 
+    /// Whether a request for another object may well succeed.
+    pub fn concerns_one_object(&self) -> bool {
+        matches!(
+            self,
+            Error::Denied(_)
+                | Error::Refused(_)
+                | Error::Unconfirmed(_)
+                | Error::Protocol(_)
+                | Error::Store(_)
+                | Error::Throttled(_)
+                | Error::Conflict(_)
+                | Error::Unclear(_)
+        )
+    }
+
     /// The level at which it is logged: what happens on a healthy mount is not an error.
     pub fn level(&self) -> Level {
         match self {

@@ -46,6 +46,7 @@ pub mod process;
 pub mod s3;
 pub mod shown;
 pub mod store;
+pub mod sweep;
 mod sync;
 pub mod transfer;
 pub mod xattr;

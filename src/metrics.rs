@@ -58,6 +58,26 @@ impl Requests<Counter> {
     }
 }
 
+impl Requests<u64> {
+    pub fn sum(&self) -> u64 {
+        let Requests { get, head, list, put, copy, rename, delete, other, .. } = self;
+        get + head + list + put + copy + rename + delete + other + self.of_uploads()
+    }
+
+    /// US dollars by the list prices of S3 Standard in us-east-1: 0.005 for a thousand requests that
+    /// list or write, 0.0004 for a thousand that read; to delete is free.
+    pub fn usd(&self) -> f64 {
+        let Requests { get, head, list, put, copy, rename, abort_upload, other, .. } = self;
+        let dear = list + put + copy + rename + other + self.of_uploads() - abort_upload;
+        (dear as f64 * 0.005 + (get + head) as f64 * 0.0004) / 1000.0
+    }
+
+    fn of_uploads(&self) -> u64 {
+        let Requests { create_upload, upload_part, copy_part, .. } = self;
+        create_upload + upload_part + copy_part + self.complete_upload + self.abort_upload
+    }
+}
+
 /// The counters of one mount.
 #[derive(Debug, Default)]
 pub struct Metrics {

@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, future, stream};
 use serde::Serialize;
 
 use crate::bucket::{Bucket, Judged};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expiry::{Basis, Presence, rfc3339};
 use crate::shown::Shown;
 use crate::store::{Headers, ListRequest, Object, Pages, Version, head_of_listed};
@@ -104,14 +104,7 @@ impl Inventory {
                 Ok(Some(object)) => object,
                 Ok(None) => return Ok(None),
                 // An object whose HEAD fails does not hide the others.
-                Err(
-                    error @ (Error::Denied(_)
-                    | Error::Refused(_)
-                    | Error::Unconfirmed(_)
-                    | Error::Protocol(_)
-                    | Error::Store(_)
-                    | Error::Throttled(_)),
-                ) => {
+                Err(error) if error.concerns_one_object() => {
                     return Ok(Some(Item {
                         error: Some(error.to_string()),
                         ..Item::of(listed, State::Unknown)

@@ -12,6 +12,7 @@
 //! file cannot be used, the mount logs why and continues without it.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
@@ -20,6 +21,9 @@ use sha2::{Digest, Sha256};
 use super::index_file::IndexFile;
 use crate::expiry::{MAX_AGE, Term, Terms, seconds};
 use crate::store::Version;
+
+/// The age of a version that no other one can be equal to any more.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Memory per version: 16 bytes of id, 20 of parsed headers, the rest for lookup and eviction
 /// (`a_version_takes_as_many_bytes_as_the_documents_say`).
@@ -133,8 +137,16 @@ impl Index {
         Arc::new(Index { memory, file: file.map(Arc::new) })
     }
 
-    /// Caches the parsed headers of a version.
-    pub fn put(&self, version: &Version, terms: &Terms) {
+    /// Caches the parsed headers of a version that were received at `now`, by the store's clock.
+    /// Last-Modified has whole seconds: equal bytes uploaded again within one second with another
+    /// expiry would be the same version. So a young version is not cached.
+    pub fn learn(&self, version: &Version, terms: &Terms, now: SystemTime) {
+        if version.last_modified.checked_add(SETTLED).is_none_or(|at| at <= now) {
+            self.put(version, terms);
+        }
+    }
+
+    fn put(&self, version: &Version, terms: &Terms) {
         let (id, encoded) = (Id::of(version), encode(terms));
         if self.memory.peek(&id) != Some(encoded) {
             self.memory.insert(id, encoded);
@@ -187,7 +199,6 @@ impl Index {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use std::time::{Duration, SystemTime};
 
     pub fn version(n: usize) -> Version {
         let last_modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);

@@ -57,10 +57,6 @@ const TOLD: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// An OPEN within this time of its lookup's TTL belongs to the same open(2).
 const OPEN_AFTER_LOOKUP: Duration = Duration::from_secs(1);
 
-/// After this time no other object can get the same Last-Modified: two clocks, whole seconds. For
-/// the exception of multipart uploads see `index`.
-const SETTLED: Duration = Duration::from_secs(2);
-
 /// TTL of an object without an expiry under `--metadata-ttl=expiry`.
 const TRUST_WITHOUT_EXPIRY: Duration = Duration::from_secs(60);
 
@@ -200,11 +196,8 @@ impl Catalog {
         let Judged { at: now, terms, judgement, .. } = self.bucket.judge(&object);
         let Judgement { expiry, basis, unparsable, .. } = judgement;
         let Object { version, headers } = object;
-        // Last-Modified has whole seconds: equal bytes uploaded again within one second with
-        // another expiry would be the same version. So a young version is not indexed.
-        let settled = version.last_modified.checked_add(SETTLED).is_none_or(|at| at <= now);
-        if self.bucket.policy.needs_headers() && settled {
-            self.index.put(&version, &terms);
+        if self.bucket.policy.needs_headers() {
+            self.index.learn(&version, &terms, now);
         }
         let news = || self.is_news(format!("unparsable: {} of {}", version.etag, version.key));
         if unparsable && news() {

@@ -16,6 +16,7 @@ mod put;
 mod rm;
 mod signals;
 mod status;
+mod sweep;
 mod ttl;
 mod umount;
 
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Get(args) => get::run(*args),
         Command::Rm(args) => rm::run(*args),
         Command::Ttl(args) => ttl::run(*args),
+        Command::Sweep(args) => sweep::run(*args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => demo::run(args),
     });

@@ -26,18 +26,19 @@ use crate::pending::journal::Journal;
 use crate::pending::{Room, Rules, Writer};
 use crate::s3::{BRIEF_OUTAGE, S3};
 use crate::store::Object;
-use crate::store::write::NewObjects;
+use crate::store::write::{NewObjects, WriteStore};
 
 /// Requests with content in flight: parts of one object.
 const BODIES: usize = 4;
 
 /// Exit statuses beside 0 (done), 1 (failed) and 2 (usage).
-const PARTLY: u8 = 3;
+pub const PARTLY: u8 = 3;
 const ABSENT: u8 = 4;
 
 /// A bucket without a mount.
 pub struct At {
     pub identity: String,
+    pub metrics: Arc<Metrics>,
     store: S3,
     clock: Arc<Clock>,
     query: Query,
@@ -64,14 +65,18 @@ impl At {
         let budget = daemon::budget_without_mount(BODIES, query.metadata_concurrency)?;
         let site = query.endpoint.clone().locate().await?;
         let metrics = Arc::new(Metrics::default());
-        let store = S3::new(&site, &budget, query.timeout, clock.clone(), metrics).await?;
+        let store = S3::new(&site, &budget, query.timeout, clock.clone(), metrics.clone()).await?;
         let store = store.with_outage(BRIEF_OUTAGE);
-        Ok(At { identity: site.identity(), store, clock, query: query.clone() })
+        Ok(At { identity: site.identity(), metrics, store, clock, query: query.clone() })
     }
 
     pub fn bucket(&self) -> Bucket {
         let (store, clock) = (Arc::new(self.store.clone()), self.clock.clone());
         Bucket { store, clock, policy: self.query.policy }
+    }
+
+    pub fn write_store(&self) -> Arc<dyn WriteStore> {
+        Arc::new(self.store.clone())
     }
 
     /// What writes to it. Conditions are sent, whether the store honours them or not: a command asks

@@ -1,5 +1,6 @@
 //! The command line as typed. The parent module validates it.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -52,6 +53,8 @@ pub enum Command {
     Rm(Box<RmArgs>),
     /// Set how long files of a mount, or objects, live from now on
     Ttl(Box<TtlArgs>),
+    /// List what has expired, or delete it, each only if it was not renewed meanwhile
+    Sweep(Box<SweepArgs>),
     /// Mount a bucket served by this process, to try expirefs without S3
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -183,6 +186,67 @@ pub struct TtlArgs {
     pub object: ObjectArgs,
 }
 
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// s3://BUCKET, or s3://BUCKET/DIRECTORY: all keys below it
+    #[arg(value_name = "s3://BUCKET[/PREFIX]")]
+    pub url: String,
+    /// Delete what is due, instead of listing it
+    #[arg(long)]
+    pub delete: bool,
+    /// How long ago an object must have expired
+    #[arg(long, value_name = "D", default_value = "1h", value_parser = values::duration)]
+    pub grace: Duration,
+    /// Also delete objects whose expiry cannot be parsed, if they are older than --grace
+    #[arg(long)]
+    pub unparsable: bool,
+    /// Stop after so many deletions
+    #[arg(long, value_name = "N", requires = "delete")]
+    pub max_delete: Option<u64>,
+    /// A promise that saves requests: all objects have an expiry, at least MIN and at most MAX after
+    /// their Last-Modified
+    #[arg(long, value_names = ["MIN", "MAX"], num_args = 2, value_parser = values::duration)]
+    pub ttl_between: Option<Vec<Duration>>,
+    /// Also incomplete multipart uploads that were created longer ago than this
+    #[arg(long, value_name = "AGE", value_parser = values::nonzero_duration)]
+    pub uploads: Option<Duration>,
+    /// Requests per second, at most
+    #[arg(long, value_name = "N/s", value_parser = values::rate)]
+    pub rate: Option<NonZeroU32>,
+    /// Parts of the key space that are swept at the same time, as the listing divides it
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::shards)]
+    pub shards: usize,
+    /// Keep in this file what is left to sweep, and go on there after an interruption
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Keep expiry headers in this file, or use those of a mount: only new objects cost a HEAD
+    #[arg(long, value_name = "FILE")]
+    pub index: Option<PathBuf>,
+    /// Stay, and sweep again this long after the start of the last sweep
+    #[arg(long, value_name = "D", value_parser = values::nonzero_duration)]
+    pub interval: Option<Duration>,
+    /// Write the results of each sweep to this file, as OpenMetrics text
+    #[arg(long, value_name = "FILE")]
+    pub metrics: Option<PathBuf>,
+    /// Print the lifecycle rule that would do the same for nothing, if there is one, and on standard
+    /// error what it does otherwise
+    #[arg(long, conflicts_with_all = ["delete", "ttl_between", "state", "interval"])]
+    pub lifecycle_advice: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub object: ObjectArgs,
+}
+
+impl SweepArgs {
+    pub fn ttl_between(&self) -> Option<(Duration, Duration)> {
+        match self.ttl_between.as_deref() {
+            Some([least, most]) => Some((*least, *most)),
+            _ => None,
+        }
+    }
+}
+
 /// What is shown of each object.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct OutputArgs {
@@ -240,7 +304,13 @@ pub struct ObjectArgs {
     #[command(flatten, next_help_heading = "Expiry")]
     pub rules: RuleArgs,
     /// Maximum number of concurrent HEAD requests
-    #[arg(long, value_name = "N", default_value = "64", value_parser = values::concurrency)]
+    #[arg(
+        long,
+        visible_alias = "concurrency",
+        value_name = "N",
+        default_value = "64",
+        value_parser = values::concurrency
+    )]
     pub metadata_concurrency: usize,
     /// Timeout of a request to the store, including retries
     #[arg(long, value_name = "D", default_value = "30s", value_parser = values::nonzero_duration)]
@@ -324,9 +394,9 @@ pub struct RuleArgs {
         requires_if("list", "default_ttl")
     )]
     pub expires_from: Source,
-    /// Which clock decides
-    #[arg(long, value_name = "CLOCK", default_value = "server")]
-    pub clock: ClockArg,
+    /// Which clock decides [default: server]
+    #[arg(long, value_name = "CLOCK")]
+    pub clock: Option<ClockArg>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

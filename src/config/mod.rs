@@ -95,7 +95,7 @@ impl Config {
                 },
             },
             policy: expiry.rules.policy()?,
-            local_clock: expiry.rules.clock == ClockArg::Local,
+            local_clock: expiry.rules.clock == Some(ClockArg::Local),
             index: listing.index,
             index_memory: usize::try_from(listing.index_memory.as_u64()).unwrap_or(usize::MAX),
             metadata_concurrency: limits.metadata_concurrency,
@@ -142,6 +142,8 @@ pub struct Query {
     pub key: String,
     pub policy: Policy,
     pub local_clock: bool,
+    /// Whether `--clock` was given.
+    pub clock_is_given: bool,
     pub timeout: Duration,
     pub metadata_concurrency: usize,
 }
@@ -157,7 +159,8 @@ impl Query {
             key: key.to_owned(),
             endpoint: endpoint(bucket.to_owned(), args.store),
             policy: args.rules.policy()?,
-            local_clock: args.rules.clock == ClockArg::Local,
+            local_clock: args.rules.clock == Some(ClockArg::Local),
+            clock_is_given: args.rules.clock.is_some(),
             timeout: args.timeout,
             metadata_concurrency: args.metadata_concurrency,
         })

@@ -1,5 +1,6 @@
 //! The values of options: how each kind is parsed, and the error for a wrong one.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
@@ -124,6 +125,22 @@ pub fn positive(text: &str) -> Result<usize, String> {
 }
 
 /// Each has its own stack and buffer, and none of them waits for the store.
+/// Requests per second: `500` or `500/s`.
+pub fn rate(text: &str) -> Result<NonZeroU32, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    number.parse().map_err(|_| "expected requests per second, such as 500/s".to_owned())
+}
+
+/// Each of them lists, so a few are enough.
+pub fn shards(text: &str) -> Result<usize, String> {
+    let most = 64;
+    let number = positive(text)?;
+    match number <= most {
+        true => Ok(number),
+        false => Err(format!("expected a whole number from 1 to {most}")),
+    }
+}
+
 pub fn fuse_threads(text: &str) -> Result<usize, String> {
     at_most(text, 64)
 }

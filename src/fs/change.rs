@@ -371,7 +371,7 @@ impl Fs {
         let deleted = self.writing()?.writer.store.delete(prefix.as_str(), &DeleteIf::Any).await;
         self.catalog.removed(key);
         match deleted {
-            Ok(()) | Err(Error::NotFound) => Ok(()),
+            Ok(_) | Err(Error::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -216,7 +216,7 @@ impl Writer {
         };
         match self.store.delete(&version.key, &condition).await {
             // AWS answers 404 to If-Match for an absent key.
-            Ok(()) | Err(Error::NotFound) => Ok(()),
+            Ok(_) | Err(Error::NotFound) => Ok(()),
             Err(Error::Unclear(says)) => match self.find(&version.key).await?.beside(version) {
                 Beside::It => Err(Error::Unclear(says)),
                 Beside::Another => Err(Error::PreconditionFailed),

@@ -412,13 +412,13 @@ pub(crate) mod tests {
     use crate::expiry::{Policy, TtlRules};
     use crate::name::Prefix;
     use crate::store::write::{
-        Condition, CopyRequest, Created, DeleteIf, NewHeaders, Part, Upload, UploadsPage,
+        Condition, CopyRequest, Created, DeleteIf, Deleted, NewHeaders, Part, Upload, UploadsPage,
         WriteStore, Written,
     };
     use crate::store::{Content as Stream, ListRequest, Page, Store};
 
     /// A store that does nothing.
-    struct NoStore;
+    pub struct NoStore;
 
     fn nothing<T>() -> Result<T> {
         Err(Error::Unsupported("anything".to_owned()))
@@ -481,7 +481,7 @@ pub(crate) mod tests {
             nothing()
         }
 
-        async fn delete(&self, _: &str, _: &DeleteIf) -> Result<()> {
+        async fn delete(&self, _: &str, _: &DeleteIf) -> Result<Deleted> {
             nothing()
         }
 

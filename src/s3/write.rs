@@ -21,8 +21,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::store::Version;
 use crate::store::write::{
-    Condition, CopyHeaders, CopyRequest, Created, DeleteIf, NONCE, NewHeaders, NewObjects, Part,
-    Sse, Tag, Upload, UploadsPage, WriteStore, Written,
+    Condition, CopyHeaders, CopyRequest, Created, DeleteIf, Deleted, NONCE, NewHeaders, NewObjects,
+    Part, Sse, Tag, Upload, UploadsPage, WriteStore, Written,
 };
 
 /// Sets what all new objects have alike: PutObject, CreateMultipartUpload and CopyObject have builders
@@ -380,7 +380,7 @@ impl WriteStore for S3 {
         within(Deadline::after(self.retry.timeout), self.copy_object(request)).await
     }
 
-    async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<()> {
+    async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted> {
         let mut delete = self.changes.delete_object().bucket(&self.bucket).key(key);
         let tag = match delete_if {
             DeleteIf::Any => None,
@@ -400,8 +400,8 @@ impl WriteStore for S3 {
         };
         let ask = || async {
             match delete.clone().send().await.map_err(|e| self.change_failure(e)) {
-                Ok(_) => Ok(()),
-                Err(Error::NotFound) if *delete_if == DeleteIf::Any => Ok(()),
+                Ok(out) => Ok(Deleted { marker: out.delete_marker == Some(true) }),
+                Err(Error::NotFound) if *delete_if == DeleteIf::Any => Ok(Deleted::default()),
                 Err(error) => Err(error),
             }
         };

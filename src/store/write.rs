@@ -62,6 +62,13 @@ pub enum DeleteIf {
     Version(Version),
 }
 
+/// What a deletion has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Whether the versions of the object are kept, behind a delete marker (versioned buckets).
+    pub marker: bool,
+}
+
 /// The name of the metadata (`x-amz-meta-…`) by which a HEAD shows which request made an object: no two
 /// have the same value. Size, Expires and Last-Modified may be those of another version, and an ETag
 /// tells the bytes, not the writer. Copies have that of their source.
@@ -242,7 +249,7 @@ pub trait WriteStore: Store {
     async fn copy(&self, request: CopyRequest<'_>) -> Result<Written>;
 
     /// Removes an object. A missing object is no error, unless the request has a condition.
-    async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<()>;
+    async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted>;
 
     /// Gives an object another key, with all of its headers (RenameObject).
     ///

@@ -141,6 +141,15 @@ struct World {
     wrong: Mutex<Vec<String>>,
 }
 
+/// Ends all threads when it is dropped, also by a panic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Pseudo-random numbers (xorshift64).
 struct Chance(u64);
 
@@ -212,6 +221,7 @@ impl World {
         let mut samples = Vec::new();
         let holding = Barrier::new(READERS as usize + 1);
         let files = thread::scope(|scope| {
+            let over = Over(&self.over);
             scope.spawn(|| {
                 let mut chance = Chance(99);
                 while !self.over.load(Ordering::Relaxed) {
@@ -240,7 +250,7 @@ impl World {
                     done_before = done;
                 }
             }
-            self.over.store(true, Ordering::Relaxed);
+            drop(over);
             writers.into_iter().flat_map(|writer| writer.join().expect("a writer")).collect()
         });
         (samples, files)

@@ -72,7 +72,7 @@ async fn attempt(store: &S3, case: Case, holds: bool) -> Result<()> {
     store.put("k/source", none, new.clone(), any).await.unwrap();
     let absent = matches!(case, PutAbsent | CompleteAbsent | CopyAbsent | RenameAbsent);
     match absent && holds {
-        true => store.delete("k/target", &DeleteIf::Any).await.unwrap(),
+        true => _ = store.delete("k/target", &DeleteIf::Any).await.unwrap(),
         false => _ = store.put("k/target", none, Bytes::from("old"), any).await.unwrap(),
     }
     let other = Tag::new("0123456789abcdef0123456789abcdef").unwrap();
@@ -127,7 +127,7 @@ async fn attempt(store: &S3, case: Case, holds: bool) -> Result<()> {
                 (DeleteIs, Condition::Is(tag)) => DeleteIf::Is(tag),
                 _ => DeleteIf::Version(version),
             };
-            store.delete("k/target", &delete_if).await
+            store.delete("k/target", &delete_if).await.map(|_| ())
         }
         RenameSource | RenameAbsent | RenameIs => {
             store.rename(&source, "k/target", &on_target).await

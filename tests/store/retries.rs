@@ -91,7 +91,7 @@ impl Change {
                 let copy = CopyRequest { source, key: "new", headers, storage_class, condition };
                 store.copy(copy).await.map(|_| ())
             }
-            Change::Delete(delete_if) => store.delete("old", delete_if).await,
+            Change::Delete(delete_if) => store.delete("old", delete_if).await.map(|_| ()),
             Change::Rename => store.rename(source, "new", &Condition::Any).await,
         }
     }

@@ -10,8 +10,8 @@ use expirefs::expiry::format_http_date;
 use expirefs::s3::S3;
 use expirefs::store::Store;
 use expirefs::store::write::{
-    Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, NewObjects, SMALLEST_PART, Sse, Tag,
-    Upload, UploadsPage, WriteStore,
+    Condition, CopyHeaders, CopyRequest, DeleteIf, Deleted, NewHeaders, NewObjects, SMALLEST_PART,
+    Sse, Tag, Upload, UploadsPage, WriteStore,
 };
 use expirefs::store::{Object, Version};
 use hyper::header::HeaderMap;
@@ -128,7 +128,7 @@ pub async fn keeps_the_contract(store: &dyn WriteStore) {
 
     // Deletes.
     for key in ["w/f", "w/f", "w/large", "w/copy %2B"] {
-        assert_eq!(store.delete(key, &DeleteIf::Any).await, Ok(()));
+        assert_eq!(store.delete(key, &DeleteIf::Any).await, Ok(Deleted::default()));
         assert!(is_absent(store, key).await, "{key}");
     }
     assert_eq!(Tag::new(""), None);

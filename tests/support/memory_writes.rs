@@ -15,7 +15,7 @@ use expirefs::error::{Error, Result};
 use expirefs::expiry::format_http_date;
 use expirefs::store::Version;
 use expirefs::store::write::{
-    Condition, CopyHeaders, CopyRequest, Created, DeleteIf, NewHeaders, Part, Tag, Upload,
+    Condition, CopyHeaders, CopyRequest, Created, DeleteIf, Deleted, NewHeaders, Part, Tag, Upload,
     UploadsPage, WriteStore, Written,
 };
 use tokio::sync::Semaphore;
@@ -432,7 +432,7 @@ impl WriteStore for Memory {
         .await
     }
 
-    async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<()> {
+    async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted> {
         self.change(Change::Delete, key, || {
             let honours = self.honours();
             match delete_if {
@@ -450,7 +450,7 @@ impl WriteStore for Memory {
                 }
             }
             self.remove(key);
-            Ok(())
+            Ok(Deleted::default())
         })
         .await
     }

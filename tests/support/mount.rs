@@ -282,6 +282,23 @@ pub struct Mount {
     place: Place,
 }
 
+/// No command waits so long for a daemon.
+const CONTROL_HANGS: Duration = Duration::from_secs(90);
+
+/// In which system calls the threads of a process are (proc_pid_stack(5)).
+fn stacks_of(process: u32) -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|e| format!("({e})\n"));
+    let mut all = format!("process {process}: {}", read(&format!("/proc/{process}/comm")));
+    for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+        let at = thread.path();
+        let status = read(&format!("{}/status", at.display()));
+        let state = status.lines().filter(|line| line.starts_with("State:"));
+        all += &format!("{} {}\n", at.display(), state.collect::<String>());
+        all += &read(&format!("{}/stack", at.display()));
+    }
+    all
+}
+
 impl Mount {
     /// What request counters have grown by during an action.
     pub fn grown<T>(&self, names: &[&str], action: impl FnOnce() -> T) -> Vec<i64> {
@@ -324,8 +341,21 @@ impl Mount {
 
     /// Runs `expirefs COMMAND PATH` with further arguments.
     pub fn control_at(&self, command: &str, path: &Path, args: &[&str]) -> Output {
-        let output = self.control_command(command, path, args).output();
-        output.unwrap_or_else(|e| panic!("{BINARY}: {e}"))
+        let mut expirefs = self.control_command(command, path, args);
+        let child = expirefs.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.unwrap_or_else(|e| panic!("{BINARY}: {e}"));
+        let (id, (done, output)) = (child.id(), mpsc::channel());
+        thread::spawn(move || done.send(child.wait_with_output()));
+        match output.recv_timeout(CONTROL_HANGS) {
+            Ok(output) => output.unwrap_or_else(|e| panic!("{BINARY}: {e}")),
+            Err(_) => {
+                let stuck: String = [id, self.daemon.child.id(), std::process::id()]
+                    .into_iter()
+                    .map(stacks_of)
+                    .collect();
+                panic!("expirefs {command} takes longer than {CONTROL_HANGS:?}\n{stuck}");
+            }
+        }
     }
 
     /// The same, not yet run.

@@ -281,8 +281,10 @@ impl Scratch {
 
     async fn delete_if_match(&self) -> Result<Spelling, Not> {
         let Object { key, tag } = &self.object(CONTENT).await?;
-        self.matching(tag, |store, tag| async move { store.delete(key, &DeleteIf::Is(tag)).await })
-            .await
+        self.matching(tag, |store, tag| async move {
+            store.delete(key, &DeleteIf::Is(tag)).await.map(|_| ())
+        })
+        .await
     }
 
     /// If RenameObject is treated as a PUT, either the wrong ETag of the source is ignored, or the

@@ -1,0 +1,557 @@
+//! Sweeping a bucket: what has expired is listed, or deleted (rules S1 to S3).
+//!
+//! Workers go through ranges of the key space. Each lists its keys, gets the headers of those that
+//! the listing, the index or a promise of the operator does not decide, and deletes what is due.
+//! Owns the decision what is due, and that nothing else is deleted. Knows nothing of mounts.
+
+mod advice;
+mod ranges;
+mod removal;
+mod state;
+mod totals;
+mod verdict;
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::{StreamExt, future, stream};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub use advice::Advice;
+use ranges::Work;
+pub use ranges::{Range, Ranges};
+pub use removal::Guard;
+use removal::{Due, Removal, Removed};
+pub use state::State;
+pub use totals::{Summary, Totals};
+use verdict::ByAge;
+pub use verdict::{Kept, Rules, Verdict};
+
+use crate::bucket::Bucket;
+use crate::catalog::index::Index;
+use crate::error::{Error, Result};
+use crate::expiry::{Basis, Terms, rfc3339};
+use crate::store::write::{Upload, WriteStore};
+use crate::store::{ListRequest, PAGE, Page, Pages, Version, head_of_listed};
+
+/// Objects after which the state is saved: so many are judged again after a crash, and those in flight.
+const SAVE_AFTER: usize = 100;
+
+/// What to sweep, and how.
+pub struct Sweep {
+    pub store: Arc<dyn WriteStore>,
+    pub bucket: Bucket,
+    /// Empty, or a directory: it ends in `/`.
+    pub prefix: String,
+    pub rules: Rules,
+    /// Otherwise what is due is only listed.
+    pub delete: bool,
+    /// The most objects to delete.
+    pub most: Option<u64>,
+    /// Incomplete uploads are swept too, if they are older than this.
+    pub uploads: Option<Duration>,
+    /// Requests per second.
+    pub rate: Option<NonZeroU32>,
+    /// Objects in flight in each range.
+    pub concurrency: usize,
+    pub shards: usize,
+    /// Known headers of versions.
+    pub index: Option<Arc<Index>>,
+}
+
+/// An object that is due, or an upload that is old, and what became of it. Field names are part of the
+/// interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Item {
+    pub key: String,
+    pub outcome: Outcome,
+    /// When it expired (RFC 3339); `None` if no instant is known.
+    pub instant: Option<String>,
+    pub decided_by: Option<Basis>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// For an upload: when it was created.
+    pub last_modified: Option<String>,
+    pub upload_id: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Due,
+    Deleted,
+    Renewed,
+    Gone,
+    Failed,
+}
+
+impl Item {
+    fn of(key: &str) -> Item {
+        Item {
+            key: key.to_owned(),
+            outcome: Outcome::Due,
+            instant: None,
+            decided_by: None,
+            size: None,
+            last_modified: None,
+            upload_id: None,
+            error: None,
+        }
+    }
+}
+
+/// What was done with an object.
+enum Treated {
+    /// It is not due.
+    Kept,
+    Due(Box<Item>),
+    /// The sweep ends before it.
+    Stopped(Option<Box<Item>>),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Due => "due",
+            Outcome::Deleted => "deleted",
+            Outcome::Renewed => "renewed",
+            Outcome::Gone => "gone",
+            Outcome::Failed => "failed",
+        })
+    }
+}
+
+/// How a sweep has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Complete,
+    /// So many objects were deleted.
+    AtMost(u64),
+    /// By [`Stop::stop`].
+    Stopped,
+    Failed(Error),
+    /// The state file cannot be written, in words for the operator.
+    NoState(String),
+}
+
+/// Ends a sweep: objects in flight are done, and no more are begun.
+#[derive(Debug, Default)]
+pub struct Stop(Mutex<Option<Ended>>);
+
+impl Stop {
+    pub fn stop(&self) {
+        self.because(Ended::Stopped);
+    }
+
+    /// The first reason counts.
+    fn because(&self, why: Ended) {
+        self.why().get_or_insert(why);
+    }
+
+    fn is_set(&self) -> bool {
+        self.why().is_some()
+    }
+
+    fn why(&self) -> MutexGuard<'_, Option<Ended>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A sweep in progress.
+pub struct Sweeping {
+    sweep: Sweep,
+    removal: Removal,
+    pace: Option<DefaultDirectRateLimiter>,
+    ranges: Arc<Ranges>,
+    state: Option<Mutex<State>>,
+    stop: Arc<Stop>,
+    totals: Mutex<Totals>,
+    /// Objects deleted, or about to be.
+    begun: AtomicU64,
+    items: mpsc::Sender<Item>,
+}
+
+impl Sweeping {
+    /// Prepares a sweep of these ranges. What is due is sent to `items`; if nobody receives them any
+    /// more, the sweep stops.
+    pub fn new(
+        sweep: Sweep,
+        ranges: Vec<Range>,
+        state: Option<State>,
+        stop: Arc<Stop>,
+        items: mpsc::Sender<Item>,
+    ) -> Arc<Sweeping> {
+        let removal = Removal::new(sweep.store.clone(), sweep.bucket.clone(), sweep.rules);
+        Arc::new(Sweeping {
+            removal,
+            pace: sweep.rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+            sweep,
+            ranges: Ranges::new(ranges),
+            state: state.map(Mutex::new),
+            stop,
+            totals: Mutex::default(),
+            begun: AtomicU64::new(0),
+            items,
+        })
+    }
+
+    /// Counts so far.
+    pub fn totals(&self) -> Totals {
+        self.count().clone()
+    }
+
+    /// How exactly deletions are limited, if that is known by now.
+    pub async fn guard(&self) -> Option<Guard> {
+        self.removal.guard().await
+    }
+
+    /// Sweeps until all is done, or it is stopped.
+    pub async fn run(self: &Arc<Self>) -> Ended {
+        let mut workers = JoinSet::new();
+        for _ in 0..self.sweep.shards {
+            let this = self.clone();
+            workers.spawn(async move {
+                if let Err(error) = this.work().await {
+                    this.stop.because(Ended::Failed(error));
+                }
+            });
+        }
+        while let Some(ended) = workers.join_next().await {
+            if let Err(panicked) = ended {
+                self.stop.because(Ended::Failed(Error::Defect(panicked.to_string())));
+            }
+        }
+        if let Some(age) = self.sweep.uploads
+            && !self.stop.is_set()
+            && let Err(error) = self.sweep_uploads(age).await
+        {
+            self.stop.because(Ended::Failed(error));
+        }
+        self.save();
+        let ended = self.stop.why().clone().unwrap_or(Ended::Complete);
+        match &self.state {
+            Some(state) if ended == Ended::Complete => {
+                let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.remove().map_or_else(Ended::NoState, |()| Ended::Complete)
+            }
+            _ => ended,
+        }
+    }
+
+    /// Sweeps ranges until there is none left, and none to share.
+    async fn work(&self) -> Result<()> {
+        while !self.stop.is_set() {
+            match self.ranges.take() {
+                Some(work) => self.sweep_range(work).await?,
+                None if self.sweep.shards == 1 => break,
+                None => match self.ranges.split(PAGE, |range, n| self.nth_key(range, n)).await? {
+                    true => {}
+                    false => break,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// The n-th key of a range, if it has so many.
+    async fn nth_key(&self, range: Range, n: u16) -> Result<Option<String>> {
+        self.turn().await;
+        let start_after = Some(range.after.as_str()).filter(|after| !after.is_empty());
+        let request = ListRequest { start_after, max_keys: n, ..self.listing() };
+        let Page { objects, .. } = self.sweep.bucket.store.list(request).await?;
+        let last = objects.get(usize::from(n) - 1).map(|version| version.key.to_string());
+        Ok(last.filter(|last| range.contains(last)))
+    }
+
+    fn listing(&self) -> ListRequest<'_> {
+        ListRequest { recursive: true, ..ListRequest::level(&self.sweep.prefix) }
+    }
+
+    async fn sweep_range(&self, work: Work) -> Result<()> {
+        let start = work.after();
+        let start_after = Some(start.as_str()).filter(|start| !start.is_empty());
+        let mut pages =
+            Pages::new(&*self.sweep.bucket.store, ListRequest { start_after, ..self.listing() });
+        self.turn().await;
+        let mut page = pages.next().await?;
+        let mut before = start.clone();
+        while let Some(Page { objects, undecodable, .. }) = page {
+            let mut last =
+                objects.last().map_or(before.as_str(), |version| &version.key).to_owned();
+            if !objects.is_sorted_by(|a, b| a.key < b.key)
+                || objects.first().is_some_and(|first| *first.key <= *before)
+            {
+                if self.sweep.shards > 1 || self.state.is_some() {
+                    return Err(Error::Protocol(
+                        "a listing that is not in the order of keys, without which neither --shards \
+                         nor --state can be used"
+                            .into(),
+                    ));
+                }
+                last = String::new();
+            }
+            let range = work.begin(&last);
+            let ours = |version: &Version| last.is_empty() || range.contains(&version.key);
+            if range.upto.as_deref() == Some(&last) {
+                for key in undecodable {
+                    self.count().listed += 1;
+                    self.count().failed += 1;
+                    let why = "the key is not UTF-8; it is shown as it was sent".to_owned();
+                    let (outcome, error) = (Outcome::Failed, Some(why));
+                    self.show(Item { outcome, error, ..Item::of(&key) }).await;
+                }
+            }
+            let objects: Vec<Version> = objects.into_iter().filter(ours).collect();
+            let next = async {
+                match !last.is_empty() && work.ends_by(&last) {
+                    true => Ok(None),
+                    false => {
+                        self.turn().await;
+                        pages.next().await
+                    }
+                }
+            };
+            let (swept, next) = future::join(self.sweep_page(&work, objects), next).await;
+            if !swept {
+                return Ok(());
+            }
+            if let Some(upto) = &range.upto {
+                work.done(upto);
+            }
+            self.save();
+            page = next?;
+            before = last;
+        }
+        work.end();
+        Ok(())
+    }
+
+    /// Returns whether it was not stopped.
+    async fn sweep_page(&self, work: &Work, versions: Vec<Version>) -> bool {
+        self.count().listed += versions.len() as u64;
+        let known = match &self.sweep.index {
+            Some(index) => index.known(&versions.iter().collect::<Vec<_>>()).await,
+            None => vec![None; versions.len()],
+        };
+        let mut treated = stream::iter(versions.into_iter().zip(known))
+            .map(|(version, terms)| async move {
+                let key = version.key.clone();
+                (key, self.treat(version, terms).await)
+            })
+            .buffered(self.sweep.concurrency);
+        let (mut stopped, mut unsaved) = (false, 0);
+        // To the end also if it is stopped: what is in flight is done.
+        while let Some((key, treated)) = treated.next().await {
+            let item = match treated {
+                Treated::Kept => None,
+                Treated::Due(item) => Some(item),
+                Treated::Stopped(item) => {
+                    stopped = true;
+                    item
+                }
+            };
+            if let Some(item) = item {
+                self.show(*item).await;
+            }
+            if !stopped {
+                work.done(&key);
+                unsaved += 1;
+                if unsaved == SAVE_AFTER {
+                    unsaved = 0;
+                    self.save();
+                }
+            }
+        }
+        !stopped
+    }
+
+    /// Judges an object, and deletes it if it is due.
+    async fn treat(&self, listed: Version, known: Option<Terms>) -> Treated {
+        if self.stop.is_set() {
+            return Treated::Stopped(None);
+        }
+        let Sweep { bucket, rules, .. } = &self.sweep;
+        let now = bucket.clock.now();
+        let by_age = rules.by_age(&listed, now);
+        if by_age == ByAge::Young {
+            self.count().kept(Kept::Live);
+            return Treated::Kept;
+        }
+        let (version, judged, fresh) = match (by_age, known) {
+            (ByAge::Old, None) => (listed, None, false),
+            (_, Some(terms)) => {
+                let judged = bucket.judge_by(terms, &listed, now);
+                (listed, Some(judged), false)
+            }
+            (_, None) if !bucket.policy.needs_headers() => {
+                let judged = bucket.judge_by(Terms::default(), &listed, now);
+                (listed, Some(judged), false)
+            }
+            (_, None) => {
+                self.turn().await;
+                let object = match head_of_listed(&*bucket.store, &listed.key).await {
+                    Ok(Some(object)) => object,
+                    Ok(None) => {
+                        self.count().gone += 1;
+                        return Treated::Kept;
+                    }
+                    Err(error) => {
+                        self.count().failed += 1;
+                        return self.failed(Item::of(&listed.key), error);
+                    }
+                };
+                let judged = bucket.judge(&object);
+                if let Some(index) = &self.sweep.index {
+                    index.learn(&object.version, &judged.terms, judged.at);
+                }
+                (object.version, Some(judged), true)
+            }
+        };
+        if let Some(judged) = &judged {
+            self.count().judged(judged, &version);
+            let modified = version.last_modified;
+            if let Verdict::Kept(why) = rules.verdict(&judged.judgement, modified, judged.at) {
+                self.count().kept(why);
+                return Treated::Kept;
+            }
+        }
+        let judgement = judged.map(|judged| judged.judgement);
+        let item = Item {
+            instant: judgement.and_then(|it| it.expiry.instant()).map(rfc3339),
+            decided_by: judgement.map(|judgement| judgement.basis),
+            size: Some(version.size),
+            last_modified: Some(rfc3339(version.last_modified)),
+            ..Item::of(&version.key)
+        };
+        self.due(item, version, fresh).await
+    }
+
+    async fn due(&self, item: Item, version: Version, fresh: bool) -> Treated {
+        let size = version.size;
+        if !self.sweep.delete {
+            self.count().due(size);
+            return Treated::Due(Box::new(item));
+        }
+        if let Some(most) = self.sweep.most
+            && self.begun.fetch_add(1, Ordering::Relaxed) >= most
+        {
+            self.stop.because(Ended::AtMost(most));
+            return Treated::Stopped(None);
+        }
+        self.count().due(size);
+        self.turn().await;
+        let removed = self.removal.remove(Due { version, fresh }).await;
+        self.count().removed(&removed, size);
+        let outcome = match removed {
+            Removed::Deleted { .. } => Outcome::Deleted,
+            Removed::Renewed => Outcome::Renewed,
+            Removed::Gone => Outcome::Gone,
+            Removed::Failed(error) => return self.failed(item, error),
+        };
+        if outcome != Outcome::Deleted {
+            // It does not count as one of the most.
+            self.begun.fetch_sub(1, Ordering::Relaxed);
+        }
+        Treated::Due(Box::new(Item { outcome, ..item }))
+    }
+
+    /// An object that failed. A failure that concerns others too ends the sweep before it.
+    fn failed(&self, item: Item, error: Error) -> Treated {
+        let item =
+            Box::new(Item { outcome: Outcome::Failed, error: Some(error.to_string()), ..item });
+        match error.concerns_one_object() {
+            true => Treated::Due(item),
+            false => {
+                self.stop.because(Ended::Failed(error));
+                Treated::Stopped(Some(item))
+            }
+        }
+    }
+
+    async fn sweep_uploads(&self, age: Duration) -> Result<()> {
+        let mut after = None;
+        loop {
+            self.turn().await;
+            let page = self.sweep.store.uploads(&self.sweep.prefix, after.as_ref()).await?;
+            let now = self.sweep.bucket.clock.now();
+            for (upload, created) in page.uploads {
+                if self.stop.is_set() {
+                    return Ok(());
+                }
+                if now.duration_since(created).is_ok_and(|since| since >= age) {
+                    self.sweep_upload(upload, created).await;
+                }
+            }
+            match page.next {
+                Some(next) if after.as_ref() == Some(&next) => {
+                    return Err(Error::Protocol("a list of uploads that does not go on".into()));
+                }
+                Some(next) => after = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn sweep_upload(&self, upload: Upload, created: SystemTime) {
+        self.count().old_uploads += 1;
+        let aborted = match self.sweep.delete {
+            false => None,
+            true => {
+                self.turn().await;
+                Some(self.sweep.store.abort(&upload).await)
+            }
+        };
+        let (outcome, error) = match aborted {
+            None => (Outcome::Due, None),
+            Some(Ok(())) => (Outcome::Deleted, None),
+            Some(Err(error)) => (Outcome::Failed, Some(error.to_string())),
+        };
+        match outcome {
+            Outcome::Deleted => self.count().aborted_uploads += 1,
+            Outcome::Failed => self.count().failed += 1,
+            _ => {}
+        }
+        let item = Item {
+            outcome,
+            last_modified: Some(rfc3339(created)),
+            upload_id: Some(upload.id),
+            error,
+            ..Item::of(&upload.key)
+        };
+        self.show(item).await;
+    }
+
+    async fn show(&self, item: Item) {
+        if self.items.send(item).await.is_err() {
+            self.stop.stop();
+        }
+    }
+
+    /// Waits until another request may be sent (`--rate`).
+    async fn turn(&self) {
+        if let Some(pace) = &self.pace {
+            pace.until_ready().await;
+        }
+    }
+
+    /// Saves what is left.
+    fn save(&self) {
+        let Some(state) = &self.state else { return };
+        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = state.save(self.ranges.left()) {
+            self.stop.because(Ended::NoState(error));
+        }
+    }
+
+    fn count(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
