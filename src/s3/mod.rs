@@ -6,6 +6,7 @@
 //! socket to close. A second client with a few sockets serves the hosts of credentials. Knows
 //! nothing of expiry rules, paths or the mount.
 
+mod checksum;
 mod document;
 mod etag;
 mod failure;
@@ -33,8 +34,9 @@ use aws_sdk_s3::config::{
     RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{EncodingType, RequestPayer};
+use aws_sdk_s3::types::{ChecksumMode, EncodingType, RequestPayer};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
@@ -44,7 +46,7 @@ use crate::fd_budget::Budget;
 use crate::metrics::Metrics;
 use crate::store::write::NONCE;
 use crate::store::write::NewObjects;
-use crate::store::{Content, Headers, ListRequest, Object, Page, Store, Version};
+use crate::store::{Checksum, Content, Headers, ListRequest, Object, Page, Store, Version};
 use etag::Etags;
 use failure::{archived, not_the_store};
 use gate::Gate;
@@ -212,9 +214,16 @@ impl S3 {
 
     /// The headers of an object. The caller holds a permit of the gate.
     async fn headers(&self, key: &str) -> Result<Object> {
+        self.object(key, self.ask_head(key, None).await?)
+    }
+
+    async fn ask_head(&self, key: &str, mode: Option<ChecksumMode>) -> Result<HeadObjectOutput> {
         let head = self.client.head_object().bucket(&self.bucket).key(key);
-        let out = head.set_request_payer(self.payer()).send().await;
-        let out = out.map_err(|e| self.head_failure(e))?;
+        let head = head.set_checksum_mode(mode).set_request_payer(self.payer());
+        head.send().await.map_err(|e| self.head_failure(e))
+    }
+
+    fn object(&self, key: &str, out: HeadObjectOutput) -> Result<Object> {
         let size = length(out.content_length)?;
         self.etags.note(key, out.e_tag.as_deref());
         let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
@@ -285,6 +294,15 @@ impl S3 {
 impl Store for S3 {
     async fn head(&self, key: &str) -> Result<Object> {
         self.metadata(|| self.headers(key)).await
+    }
+
+    async fn head_with_checksum(&self, key: &str) -> Result<(Object, Option<Checksum>)> {
+        let ask = || async {
+            let out = self.ask_head(key, Some(ChecksumMode::Enabled)).await?;
+            let checksum = checksum::of_whole_object(&out);
+            Ok((self.object(key, out)?, checksum))
+        };
+        self.metadata(ask).await
     }
 
     async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)> {

@@ -4,6 +4,7 @@
 //! end. Knows nothing of any protocol, of when an object expires, or of the file system.
 
 mod absence;
+mod checksum;
 mod pages;
 
 pub mod write;
@@ -19,6 +20,7 @@ use futures_util::stream::BoxStream;
 use crate::error::Result;
 use crate::expiry::Stamps;
 pub use absence::{any_below, head_of_listed, settle};
+pub use checksum::{Algorithm, Checksum, Sum};
 pub use pages::{Guard, Pages};
 
 /// One version of one object. If ETag or Last-Modified differ, it is another version.
@@ -143,6 +145,11 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound` only if the store itself reports it; `Unconfirmed` if something else may have
     /// sent the 404.
     async fn head(&self, key: &str) -> Result<Object>;
+
+    /// The same, with the checksum of the whole object, if the store has one.
+    async fn head_with_checksum(&self, key: &str) -> Result<(Object, Option<Checksum>)> {
+        Ok((self.head(key).await?, None))
+    }
 
     /// The same, with up to `most` first bytes of the object.
     async fn probe(&self, key: &str, most: u64) -> Result<(Object, Bytes)>;

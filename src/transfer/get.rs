@@ -12,7 +12,7 @@ use crate::body::{Accounts, Patience, Reader};
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
 use crate::expiry::Presence;
-use crate::store::Object;
+use crate::store::{Checksum, Object, Sum};
 
 /// What to get.
 pub struct Get<'a> {
@@ -29,14 +29,15 @@ pub struct Get<'a> {
 ///
 /// # Errors
 /// `NotFound`, `Expired`, without a call of `open`; those of the store and of the stream, after which
-/// the stream has a part of the object.
+/// the stream has a part of the object, or other bytes: `Protocol`, if they do not have the checksum
+/// that the store has of the object.
 pub async fn get<S: AsyncWrite + Unpin>(
     wanted: &Get<'_>,
     open: impl FnOnce(&Object) -> io::Result<S>,
     mut moved: impl FnMut(u64),
 ) -> std::result::Result<(Object, S), Failure> {
     let Get { bucket, accounts, key, timeout, .. } = *wanted;
-    let object = bucket.store.head(key).await?;
+    let (object, checksum) = bucket.store.head_with_checksum(key).await?;
     wanted.must_live(&object)?;
     let (version, size) = (Arc::new(object.version.clone()), object.version.size);
     let patience = Patience { open_wait: timeout, timeout };
@@ -47,17 +48,23 @@ pub async fn get<S: AsyncWrite + Unpin>(
         wanted.must_live(&object)?;
     }
     let mut stream = open(&object)?;
+    // Over all responses: one that broke and was resumed has no checksum of its own.
+    let mut sum = checksum.map(Checksum::verify);
     let mut at = 0;
     while at < size {
         let bytes = reader.read(at, PIECE as u32).await?;
         if bytes.is_empty() {
             return Err(Error::Protocol(format!("{at} bytes of an object of {size}")).into());
         }
+        if let Some(sum) = &mut sum {
+            sum.add(&bytes);
+        }
         stream.write_all(&bytes).await?;
         at += bytes.len() as u64;
         moved(at);
     }
     stream.flush().await?;
+    sum.map_or(Ok(()), Sum::end)?;
     Ok((object, stream))
 }
 

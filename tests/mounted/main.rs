@@ -10,6 +10,7 @@ mod support;
 mod absence;
 mod attributes;
 mod cap;
+mod checksums;
 mod claims;
 mod control;
 mod crowds;

@@ -24,17 +24,17 @@ use crate::support::{Endpoint, FUTURE, PAST};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn url(key: &str) -> String {
+pub fn url(key: &str) -> String {
     format!("s3://{}/{key}", Embedded::BUCKET)
 }
 
-fn run(endpoint: &Endpoint, args: &[&str]) -> Output {
+pub fn run(endpoint: &Endpoint, args: &[&str]) -> Output {
     endpoint.typed(args).output().expect("it runs")
 }
 
 /// What it prints; it must succeed.
 #[track_caller]
-fn printed(output: Output) -> String {
+pub fn printed(output: Output) -> String {
     let Output { status, stdout, stderr } = output;
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(status.success() && stderr.is_empty(), "{status}: {stderr}");
@@ -43,7 +43,7 @@ fn printed(output: Output) -> String {
 
 /// The line that it fails with, and its status.
 #[track_caller]
-fn refused(output: Output) -> (i32, String) {
+pub fn refused(output: Output) -> (i32, String) {
     let Output { status, stdout, stderr } = output;
     assert!(stdout.is_empty(), "{}", String::from_utf8_lossy(&stdout));
     let stderr = String::from_utf8(stderr).expect("text");

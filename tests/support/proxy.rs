@@ -101,6 +101,8 @@ pub enum Fault {
     /// Half closed after this many bytes of the body, or after all of it: nothing more is sent, and
     /// the socket stays until the client closes it.
     HalfClose(u64),
+    /// This byte of the body has one bit changed.
+    Flip(u64),
     /// Stalls for ever after this many bytes of the body.
     Stall(u64),
     /// One byte a second after this many bytes of the body.
@@ -127,6 +129,7 @@ impl Fault {
             Fault::Truncate(_) => "truncate",
             Fault::Cut(_) => "cut",
             Fault::HalfClose(_) => "half-close",
+            Fault::Flip(_) => "flip",
             Fault::Stall(_) => "stall",
             Fault::Dribble(_) => "dribble",
             Fault::Delay(_) => "delay",

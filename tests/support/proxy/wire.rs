@@ -194,6 +194,15 @@ impl Sides<'_> {
             Some(bytes) => Box::new(&bytes[..]),
             None => Box::new(server),
         };
+        if let Fault::Flip(at) = fault
+            && at < length
+        {
+            copy(&mut body, &mut self.client, at).await?;
+            self.client.write_all(&[body.read_u8().await? ^ 1]).await?;
+            copy(&mut body, &mut self.client, length - at - 1).await?;
+            self.shared.note(name);
+            return Ok(!answer.closes());
+        }
         copy(&mut body, &mut self.client, before).await?;
         if after == 0 && !matches!(fault, Fault::HalfClose(_) if !bodiless) {
             return Ok(!answer.closes());
