@@ -4,18 +4,18 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{bucket, on_runtime};
+use super::{Failed, bucket, on_runtime};
 use crate::bucket::explain::{Explanation, explain};
 use crate::config::Query;
-use crate::config::args::ExplainArgs;
+use crate::config::args::{ExplainArgs, OutputArgs};
 use crate::daemon::client::{self, Failure};
 use crate::output::{Reader, print, print_json};
 
-pub fn run(args: ExplainArgs) -> Result<ExitCode, String> {
+pub fn run(args: ExplainArgs) -> Result<ExitCode, Failed> {
     let path = &args.path;
     let explanation = match path.starts_with("s3://") {
         true => {
-            let query = Query::new(path, args.object)?;
+            let query = Query::new(path, args.object).map_err(Failed::Usage)?;
             on_runtime(1, explain_object(query))?
         }
         false => {
@@ -28,9 +28,12 @@ pub fn run(args: ExplainArgs) -> Result<ExitCode, String> {
             })?
         }
     };
-    let _: Reader = match args.json {
-        true => print_json(&serde_json::to_string(&explanation).map_err(|e| e.to_string())?)?,
-        false => print(&explanation.to_string())?,
+    let _: Reader = match args.output {
+        OutputArgs { quiet: true, .. } => Reader::There,
+        OutputArgs { json: true, .. } => {
+            print_json(&serde_json::to_string(&explanation).map_err(|e| e.to_string())?)?
+        }
+        OutputArgs { .. } => print(&explanation.to_string())?,
     };
     Ok(ExitCode::from(explanation.exit_status()))
 }

@@ -12,8 +12,8 @@ use tokio::fs::File;
 use tokio::io::{AsyncWrite, stdout};
 
 use super::object::{At, Done, Outcomes, Progress};
-use super::on_runtime;
 use super::signals::Signals;
+use super::{Failed, on_runtime};
 use crate::body::Accounts;
 use crate::config::Query;
 use crate::config::args::GetArgs;
@@ -36,15 +36,16 @@ enum Target {
 
 type Sink = Pin<Box<dyn AsyncWrite + Send>>;
 
-pub fn run(args: GetArgs) -> Result<ExitCode, String> {
+pub fn run(args: GetArgs) -> Result<ExitCode, Failed> {
     let GetArgs { url, file, if_live_for, output, object } = args;
-    let query = Query::of_object(&url, object)?;
+    let query = Query::of_object(&url, object).map_err(Failed::Usage)?;
     let failed = |error: io::Error| format!("{}: {error}", file.display());
     let target = Target::of(&file, &query.key).map_err(failed)?;
     if target == Target::Stdout && output.json {
-        return Err("--json needs a FILE: standard output is for the object".to_owned());
+        let why = "--json needs a FILE: standard output is for the object";
+        return Err(Failed::Usage(why.to_owned()));
     }
-    on_runtime(1, async {
+    let done = on_runtime(1, async {
         let bucket = At::new(&query).await?.bucket();
         let accounts = Accounts::new(1, true, MEMORY);
         let (live_for, timeout) = (if_live_for, query.timeout);
@@ -52,7 +53,7 @@ pub fn run(args: GetArgs) -> Result<ExitCode, String> {
             Get { bucket: &bucket, accounts: &accounts, key: &query.key, live_for, timeout };
         // It is removed if it does not become the file.
         let mut temporary = None;
-        let progress = Progress::new();
+        let progress = Progress::new(output.quiet);
         let open = |object: &Object| {
             progress.of(object.version.size);
             let (sink, made) = target.open()?;
@@ -87,7 +88,8 @@ pub fn run(args: GetArgs) -> Result<ExitCode, String> {
             let _: Reader = output.show(&Done::of(&url, "fetched", &object, &bucket))?;
         }
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    Ok(done?)
 }
 
 impl Target {

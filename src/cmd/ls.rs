@@ -8,25 +8,29 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
-use super::{bucket, on_runtime};
+use super::{Failed, bucket, on_runtime};
 use crate::bucket::inventory::{Inventory, Item, State};
 use crate::config::Query;
-use crate::config::args::LsArgs;
+use crate::config::args::{LsArgs, OutputArgs};
 use crate::output::{Reader, print, print_json, say};
 
-pub fn run(args: LsArgs) -> Result<ExitCode, String> {
-    let LsArgs { url, expired, live, all: _, recursive, long, json, object } = args;
-    let query = Query::new(&url, object)?;
+pub fn run(args: LsArgs) -> Result<ExitCode, Failed> {
+    let LsArgs { url, expired, live, all: _, recursive, long, output, object } = args;
+    let query = Query::new(&url, object).map_err(Failed::Usage)?;
     let shown = move |state| match state {
         State::Expired => !live,
         State::Live | State::Prefix => !expired,
         State::Unreadable | State::Unknown => !live && !expired,
     };
-    let form = move |item: &Item| match json {
-        true => print_json(&serde_json::to_string(item).map_err(|e| e.to_string())?),
-        false => print(&format!("{}\n", item.line(long))),
+    let form = move |item: &Item| match output {
+        OutputArgs { quiet: true, .. } => Ok(Reader::There),
+        OutputArgs { json: true, .. } => {
+            print_json(&serde_json::to_string(item).map_err(|e| e.to_string())?)
+        }
+        OutputArgs { .. } => print(&format!("{}\n", item.line(long))),
     };
-    on_runtime(1, ls(query, recursive, shown, form)).map(|()| ExitCode::SUCCESS)
+    on_runtime(1, ls(query, recursive, output.quiet, shown, form))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How long a listing runs before it shows its progress.
@@ -37,6 +41,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 async fn ls(
     query: Query,
     recursive: bool,
+    quiet: bool,
     shown: impl Fn(State) -> bool,
     show: impl Fn(&Item) -> Result<Reader, String>,
 ) -> Result<(), String> {
@@ -53,7 +58,7 @@ async fn ls(
     let mut items = pin!(inventory.items());
     while let Some(item) = items.next().await {
         let item = item.map_err(|e| format!("{from}: {e}"))?;
-        if silent && started.elapsed() > SILENCE {
+        if silent && !quiet && started.elapsed() > SILENCE {
             silent = false;
             progress.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         }
@@ -71,7 +76,7 @@ async fn ls(
         }
     }
     progress.finish_and_clear();
-    if !any_shown && prefixes > 0 {
+    if !any_shown && prefixes > 0 && !quiet {
         say(&format!(
             "expirefs: none directly below {from}, and {prefixes} prefixes lie deeper: \
              --recursive (-r) lists what is in them"

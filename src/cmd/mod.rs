@@ -30,25 +30,46 @@ use crate::config::args::{Cli, Command};
 use crate::output::say;
 use crate::s3::QUIET;
 
+/// Why a command failed, in words for the operator.
+enum Failed {
+    /// The command line is wrong. What clap finds has the same exit status.
+    Usage(String),
+    Other(String),
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Failed {
+        Failed::Other(why)
+    }
+}
+
+/// Exit status of a wrong command line.
+const USAGE: u8 = 2;
+
 /// Runs a command, and prints the error if it fails.
 pub fn run(cli: Cli) -> ExitCode {
-    let done = log::start(&cli.log, QUIET).and_then(|()| match cli.command {
-        Command::Mount(args) => mount::run(*args),
-        Command::Umount(args) => umount::run(&args),
-        Command::Status(args) => status::run(&args),
+    let started = log::start(&cli.log, QUIET).map_err(Failed::Usage);
+    let done = started.and_then(|()| match cli.command {
+        Command::Mount(args) => Ok(mount::run(*args)?),
+        Command::Umount(args) => Ok(umount::run(&args)?),
+        Command::Status(args) => Ok(status::run(&args)?),
         Command::Ls(args) => ls::run(*args),
         Command::Explain(args) => explain::run(*args),
         Command::Put(args) => put::run(*args),
         Command::Get(args) => get::run(*args),
         Command::Rm(args) => rm::run(*args),
         Command::Ttl(args) => ttl::run(*args),
-        Command::Sweep(args) => sweep::run(*args),
+        Command::Sweep(args) => Ok(sweep::run(*args)?),
         #[cfg(feature = "demo")]
-        Command::Demo(args) => demo::run(args),
+        Command::Demo(args) => Ok(demo::run(args)?),
     });
-    done.unwrap_or_else(|error| {
+    done.unwrap_or_else(|failed| {
+        let (error, status) = match failed {
+            Failed::Usage(error) => (error, ExitCode::from(USAGE)),
+            Failed::Other(error) => (error, ExitCode::FAILURE),
+        };
         say(&format!("expirefs: {error}"));
-        ExitCode::FAILURE
+        status
     })
 }
 

@@ -107,11 +107,15 @@ impl At {
 pub struct Buckets(BTreeMap<String, Arc<Writer>>);
 
 impl Buckets {
-    /// What writes to the bucket of this object.
+    /// What writes to the bucket of this object. `copied`: the settings of its copies.
     ///
     /// # Errors
     /// In words for the operator.
-    pub async fn writer(&mut self, query: &Query) -> Result<Arc<Writer>, String> {
+    pub async fn writer(
+        &mut self,
+        query: &Query,
+        copied: &NewObjects,
+    ) -> Result<Arc<Writer>, String> {
         let name = &query.endpoint.bucket;
         if let Some(writer) = self.0.get(name) {
             return Ok(writer.clone());
@@ -120,7 +124,7 @@ impl Buckets {
             ttl: Ttl::Never,
             content_type_by_name: false,
             storage_class: None,
-            new_objects: NewObjects::default(),
+            new_objects: copied.clone(),
             part: PART.as_u64(),
             journal: None,
         });
@@ -167,6 +171,14 @@ impl OutputArgs {
             None => ", does not expire".to_owned(),
         };
         print(&format!("{} {}{expires}\n", done.done, done.path))
+    }
+}
+
+/// The error of a change that required the version that was found.
+pub fn replaced(error: Error) -> Error {
+    match error {
+        Error::PreconditionFailed => Error::Stale,
+        other => other,
     }
 }
 
@@ -220,19 +232,20 @@ impl Outcomes {
 /// How long a transfer runs before it shows its progress.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// A progress bar on standard error, if that is a terminal.
+/// A progress bar on standard error, if that is a terminal, and unless `--quiet` is given.
 pub struct Progress {
     bar: ProgressBar,
+    quiet: bool,
     began: Instant,
 }
 
 impl Progress {
-    pub fn new() -> Progress {
+    pub fn new(quiet: bool) -> Progress {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}") {
             bar.set_style(style);
         }
-        Progress { bar, began: Instant::now() }
+        Progress { bar, quiet, began: Instant::now() }
     }
 
     /// Its end is known: so many bytes.
@@ -245,7 +258,7 @@ impl Progress {
     }
 
     pub fn at(&self, bytes: u64) {
-        if self.bar.is_hidden() && self.began.elapsed() > SILENCE {
+        if !self.quiet && self.bar.is_hidden() && self.began.elapsed() > SILENCE {
             self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
         }
         self.bar.set_position(bytes);

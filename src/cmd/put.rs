@@ -7,7 +7,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncRead, stdin};
 
 use super::object::{At, Done, Making, Progress};
-use super::{on_runtime, signals::Signals};
+use super::{Failed, on_runtime, signals::Signals};
 use crate::config::args::PutArgs;
 use crate::config::{PART, Query, SPOOL};
 use crate::expiry::Ttl;
@@ -16,7 +16,7 @@ use crate::pending::journal::Journal;
 use crate::pending::{End, MOST_PARTS, Wanted};
 use crate::transfer::put;
 
-pub fn run(args: PutArgs) -> Result<ExitCode, String> {
+pub fn run(args: PutArgs) -> Result<ExitCode, Failed> {
     let PutArgs { file, url, ttl, expires, if_absent, output, objects, object } = args;
     let name = file.to_str().filter(|name| *name != "-").map(Path::new);
     let name = name.and_then(Path::file_name).and_then(|name| name.to_str());
@@ -24,10 +24,10 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
         (true, Some(name)) => url + name,
         _ => url,
     };
-    let query = Query::of_object(&url, object)?;
-    let new_objects = objects.new_objects()?;
+    let query = Query::of_object(&url, object).map_err(Failed::Usage)?;
+    let new_objects = objects.copied.new_objects().map_err(Failed::Usage)?;
     let wanted = if if_absent { Wanted::New } else { Wanted::Any };
-    on_runtime(1, async {
+    let done = on_runtime(1, async {
         let (source, size): (Box<dyn AsyncRead + Unpin + Send>, _) = match file.to_str() {
             Some("-") => (Box::new(stdin()), None),
             _ => {
@@ -58,7 +58,7 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
         });
         writer.take_over(left);
         let mut signals = Signals::new()?;
-        let progress = Progress::new();
+        let progress = Progress::new(output.quiet);
         if let Some(size) = size {
             progress.of(size);
         }
@@ -72,5 +72,6 @@ pub fn run(args: PutArgs) -> Result<ExitCode, String> {
         writer.end().await;
         let _: Reader = output.show(&Done::of(&url, "stored", &stored?, &writer.bucket))?;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    Ok(done?)
 }

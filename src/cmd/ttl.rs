@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::object::{Buckets, Done, Outcomes};
-use super::on_runtime;
+use super::object::{Buckets, Done, Outcomes, replaced};
+use super::{Failed, on_runtime};
 use crate::config::Query;
 use crate::config::args::TtlArgs;
 use crate::daemon::client;
@@ -14,32 +14,37 @@ use crate::expiry::{self, Ttl};
 use crate::pending::Writer;
 use crate::xattr::{EXPIRES, TTL};
 
-pub fn run(args: TtlArgs) -> std::result::Result<ExitCode, String> {
-    let TtlArgs { paths, ttl, output, object } = args;
+pub fn run(args: TtlArgs) -> std::result::Result<ExitCode, Failed> {
+    let TtlArgs { paths, ttl, output, copied, object } = args;
+    let copied = copied.new_objects().map_err(Failed::Usage)?;
     let queries = paths.iter().map(|path| match path.starts_with("s3://") {
-        true => Query::of_object(path, object.clone()).map(Some),
+        true => Query::of_object(path, object.clone()).map(Some).map_err(Failed::Usage),
         // Other file systems take the attribute too, and nothing would come of it.
-        false => client::path_in_mount(Path::new(path)).map(|_| None),
+        false => Ok(client::path_in_mount(Path::new(path)).map(|_| None)?),
     });
     let queries: Vec<Option<Query>> = queries.collect::<std::result::Result<_, _>>()?;
-    on_runtime(1, async {
+    let done = on_runtime(1, async {
         let (mut outcomes, mut buckets) = (Outcomes::default(), Buckets::default());
         for (path, query) in paths.iter().zip(&queries) {
             let stamped = match query {
                 None => stamp_file(path, ttl),
-                Some(query) => stamp(&*buckets.writer(query).await?, path, &query.key, ttl).await,
+                Some(query) => {
+                    let writer = buckets.writer(query, &copied).await?;
+                    stamp(&writer, path, &query.key, ttl).await
+                }
             };
             outcomes.add(output, path, stamped)?;
         }
         Ok(outcomes.status())
-    })
+    });
+    Ok(done?)
 }
 
 /// Rule W10: a copy of the object onto itself that requires its ETag.
 async fn stamp<'a>(writer: &Writer, url: &'a str, key: &str, ttl: Ttl) -> Result<Done<'a>> {
     let object = writer.live(key).await?.ok_or(Error::NotFound)?;
     let expires = expiry::expires(ttl, writer.bucket.clock.now());
-    let object = writer.restamp(&object, expires).await?;
+    let object = writer.restamp(&object, expires).await.map_err(replaced)?;
     Ok(Done::of(url, "stamped", &object, &writer.bucket))
 }
 

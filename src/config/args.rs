@@ -73,9 +73,8 @@ pub struct UmountArgs {
 pub struct StatusArgs {
     /// The mount point, or a path in the mount
     pub dir: PathBuf,
-    /// As one JSON object
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -98,9 +97,8 @@ pub struct LsArgs {
     /// With size, Last-Modified, and what decided the expiry
     #[arg(long, short)]
     pub long: bool,
-    /// One JSON object per line
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
     #[command(flatten)]
     pub object: ObjectArgs,
 }
@@ -109,9 +107,8 @@ pub struct LsArgs {
 pub struct ExplainArgs {
     /// A path in a mount, or s3://BUCKET/KEY
     pub path: String,
-    /// As one JSON object
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// For s3://BUCKET/KEY only: a mount uses its own options
     #[command(flatten)]
     pub object: ObjectArgs,
@@ -182,6 +179,9 @@ pub struct TtlArgs {
     #[command(flatten)]
     pub output: OutputArgs,
     /// For s3://BUCKET/KEY only: a mount uses its own options
+    #[command(flatten, next_help_heading = "New object")]
+    pub copied: CopiedArgs,
+    /// The same
     #[command(flatten)]
     pub object: ObjectArgs,
 }
@@ -250,7 +250,7 @@ impl SweepArgs {
 /// What is shown of each object.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct OutputArgs {
-    /// Print a JSON object for each object
+    /// Print JSON: one object per line
     #[arg(long)]
     pub json: bool,
     /// Print nothing but errors
@@ -487,6 +487,19 @@ pub struct NewObjectArgs {
     /// [default: STANDARD]
     #[arg(long, value_name = "CLASS", value_parser = values::storage_class)]
     pub storage_class: Option<String>,
+    #[command(flatten)]
+    pub copied: CopiedArgs,
+    /// Set Content-Type by the file name extension (the default)
+    #[arg(long, overrides_with = "no_content_type_by_name")]
+    pub content_type_by_name: bool,
+    /// Set no Content-Type: S3 then uses binary/octet-stream
+    #[arg(long)]
+    pub no_content_type_by_name: bool,
+}
+
+/// What new objects are stored with, and copies too, since they do not take it from their source.
+#[derive(Debug, Args)]
+pub struct CopiedArgs {
     /// Server-side encryption of files that are written, renamed or given a new expiry [default:
     /// the bucket's]
     #[arg(long, value_name = "HOW")]
@@ -497,12 +510,6 @@ pub struct NewObjectArgs {
     /// Canned ACL of files that are written, renamed or given a new expiry [default: private]
     #[arg(long, value_name = "ACL", value_parser = values::CANNED_ACLS)]
     pub acl: Option<String>,
-    /// Set Content-Type by the file name extension (the default)
-    #[arg(long, overrides_with = "no_content_type_by_name")]
-    pub content_type_by_name: bool,
-    /// Set no Content-Type: S3 then uses binary/octet-stream
-    #[arg(long)]
-    pub no_content_type_by_name: bool,
 }
 
 #[derive(Debug, Args)]

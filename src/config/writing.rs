@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 
-use super::args::{NewObjectArgs, WriteArgs};
+use super::args::{CopiedArgs, NewObjectArgs, WriteArgs};
 use crate::expiry::{Touch, TtlRules};
 use crate::glob::Globs;
 use crate::store::write::{NewObjects, Sse};
@@ -84,14 +84,14 @@ impl Writing {
             strict_attributes: args.strict_attributes,
             stage: Globs::new(args.stage),
             part_size: part.as_u64(),
-            new_objects: args.objects.new_objects()?,
+            new_objects: args.objects.copied.new_objects()?,
             content_type_by_name: !args.objects.no_content_type_by_name,
             storage_class: args.objects.storage_class,
         }))
     }
 }
 
-impl NewObjectArgs {
+impl CopiedArgs {
     /// # Errors
     /// What is wrong with the arguments taken together, in one line.
     pub fn new_objects(&self) -> Result<NewObjects, String> {
@@ -121,9 +121,7 @@ fn first_of(args: &WriteArgs) -> Option<&'static str> {
     } = args;
     let NewObjectArgs {
         storage_class,
-        sse,
-        sse_kms_key_id,
-        acl,
+        copied: CopiedArgs { sse, sse_kms_key_id, acl },
         content_type_by_name,
         no_content_type_by_name,
     } = objects;

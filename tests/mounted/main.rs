@@ -12,6 +12,7 @@ mod attributes;
 mod cap;
 mod checksums;
 mod claims;
+mod commands;
 mod control;
 mod crowds;
 mod death;

@@ -301,7 +301,7 @@ fn arguments_that_name_no_object_are_refused() {
         &["ttl", "s3://embedded/", "1h"],
     ] {
         let (status, says) = refused(run(store.endpoint(), args));
-        assert!(status == 1 && says.contains("names no"), "{args:?}: {says}");
+        assert!(status == 2 && says.contains("names no"), "{args:?}: {says}");
     }
     let missing = run(store.endpoint(), &["put", "/nowhere", &url("f"), "--ttl", "1h"]);
     assert!(refused(missing).1.contains("/nowhere"));
