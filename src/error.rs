@@ -90,7 +90,7 @@ pub enum Error {
     Invalid(&'static str),
     #[error("no space left for written data: {0}")]
     NoSpace(String),
-    #[error("larger than an object of this mount can be, {most} bytes (--part-size)")]
+    #[error("larger than the maximum, {most} bytes")]
     TooLarge { most: u64 },
     /// A write or a read of bytes that have left for the store.
     #[error(

@@ -1,6 +1,6 @@
 //! `expirefs get`: an object that has not expired goes to a file or to standard output.
 
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use tempfile::NamedTempFile;
-use tokio::fs::File;
+use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncWrite, stdout};
 
 use super::object::{At, Done, Outcomes, Progress};
@@ -54,9 +54,9 @@ pub fn run(args: GetArgs) -> Result<ExitCode, Failed> {
         // It is removed if it does not become the file.
         let mut temporary = None;
         let progress = Progress::new(output.quiet);
-        let open = |object: &Object| {
+        let open = async |object: &Object| {
             progress.of(object.version.size);
-            let (sink, made) = target.open()?;
+            let (sink, made) = target.open().await?;
             temporary = made;
             Ok(sink)
         };
@@ -103,17 +103,25 @@ impl Target {
         };
         match fs::metadata(&file) {
             Ok(about) if about.is_file() => file.canonicalize().map(Target::File),
+            // Of a key that ends with `/..`, or where a directory has the name of the object.
+            Ok(about) if about.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
             Ok(_) => Ok(Target::Stream(file)),
+            // A rename would replace the link.
+            Err(error) if file.is_symlink() => Err(error),
+            Err(_) if file.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+                Err(io::Error::from_raw_os_error(libc::ENOTDIR))
+            }
             Err(_) => Ok(Target::File(file)),
         }
     }
 
-    fn open(&self) -> io::Result<(Sink, Option<NamedTempFile>)> {
+    /// Waits for a reader, if it is a pipe.
+    async fn open(&self) -> io::Result<(Sink, Option<NamedTempFile>)> {
         match self {
             Target::Stdout => Ok((Box::pin(stdout()), None)),
             Target::Stream(path) => {
-                let file = OpenOptions::new().write(true).open(path)?;
-                Ok((Box::pin(File::from_std(file)), None))
+                let file = OpenOptions::new().write(true).open(path).await?;
+                Ok((Box::pin(file), None))
             }
             Target::File(path) => {
                 let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty());
@@ -121,6 +129,10 @@ impl Target {
                     .prefix(".expirefs-")
                     .permissions(Permissions::from_mode(0o666))
                     .tempfile_in(directory.unwrap_or(Path::new(".")))?;
+                if let Ok(old) = fs::metadata(path) {
+                    let mode = old.permissions().mode() & 0o777;
+                    made.as_file().set_permissions(Permissions::from_mode(mode))?;
+                }
                 let file = File::from_std(made.reopen()?);
                 Ok((Box::pin(file), Some(made)))
             }

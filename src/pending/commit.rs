@@ -10,7 +10,7 @@ use crate::expiry::{Presence, format_http_date};
 use crate::store::write::{
     Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Tag, Written,
 };
-use crate::store::{Headers, Object, Version};
+use crate::store::{Headers, Object, Version, found};
 
 /// How often a commit is retried after its condition was determined again.
 const TRIES: u32 = 5;
@@ -371,13 +371,12 @@ impl Writer {
     }
 
     async fn find(&self, key: &str) -> Result<Found> {
-        match self.store.head(key).await {
-            Ok(object) => match self.bucket.judge(&object).presence {
-                Presence::Expired => Ok(Found::Expired(object)),
-                Presence::Live { .. } | Presence::Unreadable => Ok(Found::Live(object)),
-            },
-            Err(Error::NotFound) => Ok(Found::Nothing),
-            Err(error) => Err(error),
+        let Some(object) = found(&*self.store, key, self.store.head(key).await).await? else {
+            return Ok(Found::Nothing);
+        };
+        match self.bucket.judge(&object).presence {
+            Presence::Expired => Ok(Found::Expired(object)),
+            Presence::Live { .. } | Presence::Unreadable => Ok(Found::Live(object)),
         }
     }
 

@@ -60,6 +60,23 @@ pub async fn settle(store: &dyn Store, key: &str, error: Error) -> Result<bool> 
     }
 }
 
+/// The answer to a HEAD of a key; `None` if no object has it, by the rules of [`settle`].
+///
+/// # Errors
+/// That of the answer, or of the listing.
+pub async fn found<T>(store: &dyn Store, key: &str, answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::NotFound) => Ok(None),
+        Err(error @ (Error::Unconfirmed(_) | Error::Denied(_))) => match lists(store, key).await {
+            Ok(false) => Ok(None),
+            Ok(true) | Err(Error::Denied(_)) => Err(error),
+            Err(other) => Err(other),
+        },
+        Err(other) => Err(other),
+    }
+}
+
 /// The headers of an object that was just listed; `None` if it was deleted since. A HEAD with 404
 /// is not enough: the listing is requested again.
 ///

@@ -19,7 +19,7 @@ use futures_util::stream::BoxStream;
 
 use crate::error::Result;
 use crate::expiry::Stamps;
-pub use absence::{any_below, head_of_listed, settle};
+pub use absence::{any_below, found, head_of_listed, settle};
 pub use checksum::{Algorithm, Checksum, Sum};
 pub use pages::{Guard, Pages};
 

@@ -12,7 +12,7 @@ use crate::body::{Accounts, Patience, Reader};
 use crate::bucket::Bucket;
 use crate::error::{Error, Result};
 use crate::expiry::Presence;
-use crate::store::{Checksum, Object, Sum};
+use crate::store::{Checksum, Object, Sum, found};
 
 /// What to get.
 pub struct Get<'a> {
@@ -33,21 +33,12 @@ pub struct Get<'a> {
 /// that the store has of the object.
 pub async fn get<S: AsyncWrite + Unpin>(
     wanted: &Get<'_>,
-    open: impl FnOnce(&Object) -> io::Result<S>,
+    open: impl AsyncFnOnce(&Object) -> io::Result<S>,
     mut moved: impl FnMut(u64),
 ) -> std::result::Result<(Object, S), Failure> {
-    let Get { bucket, accounts, key, timeout, .. } = *wanted;
-    let (object, checksum) = bucket.store.head_with_checksum(key).await?;
-    wanted.must_live(&object)?;
-    let (version, size) = (Arc::new(object.version.clone()), object.version.size);
-    let patience = Patience { open_wait: timeout, timeout };
-    let (store, accounts) = (bucket.store.clone(), accounts.clone());
-    let reader = Reader::new(store, accounts, version, Bytes::new(), false, patience);
-    // Its headers come with the body, which may be that of a version put since with the same bytes.
-    if let Some(object) = reader.begin().await? {
-        wanted.must_live(&object)?;
-    }
-    let mut stream = open(&object)?;
+    let Begun { object, checksum, reader } = wanted.begin().await?;
+    let size = object.version.size;
+    let mut stream = open(&object).await?;
     // Over all responses: one that broke and was resumed has no checksum of its own.
     let mut sum = checksum.map(Checksum::verify);
     let mut at = 0;
@@ -68,7 +59,45 @@ pub async fn get<S: AsyncWrite + Unpin>(
     Ok((object, stream))
 }
 
+/// How often an object may be replaced between a HEAD and the GET of the version that it found.
+const REPLACED: usize = 3;
+
+struct Begun {
+    object: Object,
+    checksum: Option<Checksum>,
+    reader: Arc<Reader>,
+}
+
 impl Get<'_> {
+    /// Requests a live version, whichever it is.
+    async fn begin(&self) -> Result<Begun> {
+        let mut replaced = 0..REPLACED;
+        loop {
+            match self.begin_once().await {
+                Err(Error::Stale) if replaced.next().is_some() => {}
+                begun => return begun,
+            }
+        }
+    }
+
+    async fn begin_once(&self) -> Result<Begun> {
+        let Get { bucket, accounts, key, timeout, .. } = *self;
+        let answer = bucket.store.head_with_checksum(key).await;
+        let found = found(&*bucket.store, key, answer).await?;
+        let (object, checksum) = found.ok_or(Error::NotFound)?;
+        self.must_live(&object)?;
+        let version = Arc::new(object.version.clone());
+        let patience = Patience { open_wait: timeout, timeout };
+        let (store, accounts) = (bucket.store.clone(), accounts.clone());
+        let reader = Reader::new(store, accounts, version, Bytes::new(), false, patience);
+        // Its headers come with the body, which may be that of a version put since with the same
+        // bytes.
+        if let Some(object) = reader.begin().await? {
+            self.must_live(&object)?;
+        }
+        Ok(Begun { object, checksum, reader })
+    }
+
     fn must_live(&self, object: &Object) -> Result<()> {
         let judged = self.bucket.judge(object);
         match judged.presence {

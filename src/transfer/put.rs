@@ -1,5 +1,6 @@
 //! `put`: a stream becomes an object.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -11,7 +12,7 @@ use crate::store::Object;
 
 /// Stores all bytes of `source` under a key. Unless all of it succeeds, what is under the key stays
 /// as it is. `end`: its expiry, if not by the writer's rules. `moved` is told how many bytes were
-/// read so far.
+/// read so far, and `is_whole` all of them, before the object is made.
 ///
 /// # Errors
 /// `Exists` if a live object must not be replaced; those of the source and of the store. An upload
@@ -23,6 +24,7 @@ pub async fn put(
     end: Option<End>,
     mut source: impl AsyncRead + Unpin,
     mut moved: impl FnMut(u64),
+    is_whole: impl FnOnce(u64) -> io::Result<()>,
 ) -> Result<Object, Failure> {
     // Before the bytes are sent, and for a store that ignores conditions.
     if wanted == Wanted::New && writer.live(key).await?.is_some() {
@@ -47,6 +49,7 @@ pub async fn put(
         }
         moved(at);
     }
+    is_whole(at)?;
     let object = pending.commit(Closing::Now).await?;
     Ok(object.ok_or_else(|| Error::Defect("a new file had nothing to commit".into()))?)
 }

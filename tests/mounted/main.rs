@@ -28,6 +28,7 @@ mod listings;
 mod memory;
 mod names;
 mod objects;
+mod objects_hostile;
 mod post_mortem;
 mod programs;
 mod read_only;
