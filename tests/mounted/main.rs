@@ -33,6 +33,7 @@ mod post_mortem;
 mod programs;
 mod read_only;
 mod reading;
+mod readme;
 mod refusals;
 mod requests;
 mod saturation;

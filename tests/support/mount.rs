@@ -240,6 +240,19 @@ impl Endpoint {
     }
 }
 
+/// Makes a command find `expirefs`, the programs in a folder, and this server.
+pub fn environment_of_a_shell(command: &mut Command, endpoint: &Endpoint, programs: &Path) {
+    environment(command, Path::new("/dev/null"));
+    let ours = Path::new(BINARY).parent().expect("a folder");
+    let path = env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{}:{path}", ours.display(), programs.display()));
+    command.env("AWS_ENDPOINT_URL", &endpoint.url).env("AWS_REGION", REGION);
+    if let Some(credentials) = &endpoint.credentials {
+        command.env("AWS_ACCESS_KEY_ID", &credentials.access_key_id);
+        command.env("AWS_SECRET_ACCESS_KEY", &credentials.secret_access_key);
+    }
+}
+
 /// Removes the machine's settings for S3 and expirefs from the command's environment.
 fn environment(command: &mut Command, runtime: &Path) {
     let ours = |name: &str| name.starts_with("AWS_") || name.starts_with("EXPIREFS_");
