@@ -45,7 +45,7 @@ pub struct Budget {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
     #[error(
-        "a limit of {limit} file descriptors is too low to mount with ({inherited} are in use \
+        "a limit of {limit} file descriptors is too low ({inherited} are in use \
          already; {MIN_LIMIT} is the least, with 3 in use): raise it with `ulimit -n`"
     )]
     TooLow { limit: usize, inherited: usize },

@@ -19,6 +19,9 @@ impl Signals {
         let kinds = [SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
         let heard = kinds.into_iter().filter(|kind| !is_ignored(kind));
         let heard = heard.chain([SignalKind::terminate()]).map(signal).collect::<Result<_, _>>();
+        // With a handler, a write beyond `ulimit -f` fails; without one it ends the process, which
+        // leaves its temporary file, or its mount (setrlimit(2)).
+        let heard = signal(SignalKind::from_raw(libc::SIGXFSZ)).and(heard);
         heard.map(Signals).map_err(|e| format!("no signal handler: {e}"))
     }
 

@@ -39,6 +39,17 @@ fn ended(child: Child) -> Output {
     within(BOUND, "the command ends", || child.wait_with_output().expect("it ends"))
 }
 
+/// Has `wrapper` run the command.
+fn same_by<'a>(wrapper: &'a mut Command, command: &Command) -> &'a mut Command {
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapper.env(name, value),
+            None => wrapper.env_remove(name),
+        };
+    }
+    wrapper.arg(command.get_program()).args(command.get_args())
+}
+
 fn names_in(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).expect("a folder");
     names.map(|entry| entry.expect("an entry").file_name().into_string().expect("text")).collect()
@@ -169,7 +180,7 @@ fn a_second_signal_ends_a_put_whose_upload_cannot_be_aborted_yet() {
 }
 
 #[test]
-fn get_on_a_full_or_read_only_disk_leaves_the_old_file_alone() {
+fn get_leaves_the_old_file_alone_and_no_other_if_it_cannot_write() {
     let store = Embedded::start();
     store.put_expiring("f", content(1, 5 * MIB), FUTURE);
     let disk = Tmpfs::new("1m");
@@ -182,6 +193,15 @@ fn get_on_a_full_or_read_only_disk_leaves_the_old_file_alone() {
         (names_in(disk.path()), fs::read(&file).expect("read")),
         (vec!["file".into()], b"old".into())
     );
+    // As here, if it is not full but the process may write no larger file.
+    let roomy = tempfile::tempdir().expect("a folder");
+    let unlimited =
+        store.endpoint().typed(&["get", &url("f"), roomy.path().to_str().expect("text")]);
+    let mut bash = Command::new("bash");
+    let limited = same_by(bash.args(["-c", "ulimit -f 100; exec \"$0\" \"$@\""]), &unlimited);
+    let (status, says) = refused(limited.output().expect("bash"));
+    assert!(status == 1 && says.contains("File too large"), "{says}");
+    assert_eq!(names_in(roomy.path()).len(), 0);
     disk.remount("ro");
     let (status, says) = get();
     assert!(status == 1 && says.contains("Read-only"), "{says}");
@@ -398,15 +418,9 @@ fn put_works_without_a_place_for_the_list_of_uploads() {
     let store = Embedded::start();
     let typed = store.endpoint().typed(&["put", "Cargo.toml", &url("f"), "--ttl", "1h"]);
     let script = "mount -t tmpfs -o ro none /var/tmp && exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script]).arg(typed.get_program()).args(typed.get_args());
-    for (name, value) in typed.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let done = command.output().expect("unshare(1)");
+    let mut unshare = Command::new("unshare");
+    let done = same_by(unshare.args(["--mount", "sh", "-c", script]), &typed).output();
+    let done = done.expect("unshare(1)");
     let says = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && says.contains("no list of uploads"), "{says}");
     assert!(store.get("f").is_some());
