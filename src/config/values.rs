@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use crate::catalog::Trust;
-use crate::expiry::{CacheControl, OnUnparsable, Source, Touch, Ttl};
+use crate::expiry::{CacheControl, OnUnparsable, Source, Touch, Ttl, whole_second};
 use crate::fs::listing::Exactness;
 use crate::glob::Glob;
 use crate::s3::Addressing;
@@ -83,9 +83,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn date(text: &str) -> Result<SystemTime, String> {
     let at = humantime::parse_rfc3339_weak(text)
         .map_err(|_| "expected a date such as 2026-11-25T20:00:00Z".to_owned())?;
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
-    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    Ok(whole_second(at))
 }
 
 pub fn nonzero_duration(text: &str) -> Result<Duration, String> {

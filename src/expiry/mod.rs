@@ -17,7 +17,7 @@ pub use http_date::{format_http_date, http_date, instant, rfc3339, seconds};
 pub use policy::{
     Basis, CacheControl, Ignored, Judgement, OnUnparsable, Policy, Source, Statement,
 };
-pub use ttl::{Touch, Ttl, TtlRules, expires};
+pub use ttl::{Touch, Ttl, TtlRules, expires, whole_second};
 
 /// When an object expires, as decided by its headers and the [`Policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -59,6 +59,11 @@ pub fn expires(ttl: Ttl, now: SystemTime) -> Option<SystemTime> {
     instant(now.checked_add(ttl).map_or(LAST, |end| rounded_up(end).min(LAST)))
 }
 
+/// An instant as an expiry that a header can have: rounded up to a second.
+pub fn whole_second(at: SystemTime) -> SystemTime {
+    instant(rounded_up(at).min(LAST)).unwrap_or(at)
+}
+
 /// Seconds since 1970.
 fn rounded_up(at: SystemTime) -> i64 {
     let whole = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);

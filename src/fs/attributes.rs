@@ -1,7 +1,7 @@
 //! Changing attributes: utimens(2), and the extended attributes that set when a file expires.
 
 use std::ffi::OsStr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::inode::{File, Node};
 use super::{Attr, Fs};
@@ -119,8 +119,5 @@ fn parse_end(value: &[u8], now: SystemTime) -> Result<End> {
     let text = str::from_utf8(value).unwrap_or_default().trim_end_matches('\0').trim();
     let at = humantime::parse_rfc3339_weak(text).ok().or_else(|| expiry::http_date(text, now));
     let at = at.ok_or(Error::Invalid("expected a date such as 2026-11-25T20:00:00Z"))?;
-    // Headers have whole seconds; an object must not expire early.
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
-    Ok(End::At(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))
+    Ok(End::At(expiry::whole_second(at)))
 }

@@ -26,7 +26,7 @@ fn assert_ends(store: &Embedded, key: &str, before: SystemTime, ttl: u64) {
 #[test]
 fn what_is_written_ends_after_the_ttl_of_the_first_rule_that_its_path_matches() {
     let store = Embedded::start();
-    let setup = store.mounting().with("--writable --ttl 1h --ttl-rule *.log=10m");
+    let setup = store.mounting().writable().with("--ttl-rule *.log=10m");
     let mount = setup.with("--ttl-rule keep/**=never --ttl-rule keep/*.log=1s").start();
     let before = SystemTime::now();
     shell(mount.dir(), "mkdir keep; for f in a b.log keep/c keep/d.log; do echo > $f; done");

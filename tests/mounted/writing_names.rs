@@ -214,7 +214,7 @@ fn a_rename_of_a_file_takes_its_end_along_unless_another_rule_holds_for_the_new_
     let store = Embedded::start();
     let bucket = seaweedfs().bucket("rename");
     for setup in [store.mounting(), bucket.mounting()] {
-        let mount = setup.clone().with("--writable --ttl 1h --ttl-rule *.log=10m").start();
+        let mount = setup.clone().writable().with("--ttl-rule *.log=10m").start();
         let other = setup.with("--metadata-ttl 0s").start();
         shell(
             mount.dir(),

@@ -87,7 +87,9 @@ fn a_file_whose_parts_get_no_answer_fails_and_others_are_written_meanwhile() {
 #[test]
 fn credentials_that_end_during_an_upload_fail_it_and_with_fresh_ones_it_is_written() {
     for (status, errno) in [(400, libc::EIO), (403, libc::EACCES)] {
-        let (store, proxy, mount) = proxied("--timeout 10s");
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = format!("--spool {}", folder.path().display());
+        let (store, proxy, mount) = proxied(&format!("--timeout 10s {spool}"));
         // From the second part on nothing is answered otherwise.
         let over = AtomicBool::new(false);
         proxy.script(move |request| {
@@ -108,7 +110,8 @@ fn credentials_that_end_during_an_upload_fail_it_and_with_fresh_ones_it_is_writt
         write_large(&mount.path("large"), 2).expect("written again");
         assert_eq!(store.body("large"), content(2, 12 * MIB));
         drop(mount);
-        let _again = Setup::new(proxy.endpoint(), Embedded::BUCKET).writable().start();
+        let again = Setup::new(proxy.endpoint(), Embedded::BUCKET).writable().with(&spool);
+        let _again = again.start();
         eventually(HANGS, || equal("uploads", store.uploads(), 0));
     }
 }

@@ -47,6 +47,8 @@ pub struct Setup {
     /// `None`: the command gets no endpoint.
     endpoint: Option<Endpoint>,
     args: Vec<String>,
+    /// The folder for `--spool` of a writable mount, unless `args` name one.
+    spool: Option<Arc<TempDir>>,
     env: Vec<(String, String)>,
     nofile: Option<String>,
     ignored: Option<&'static str>,
@@ -79,6 +81,7 @@ impl Setup {
             bucket: bucket.to_owned(),
             endpoint: None,
             args: Vec::new(),
+            spool: None,
             env: Vec::new(),
             nofile: None,
             ignored: None,
@@ -95,7 +98,9 @@ impl Setup {
     }
 
     /// A writable mount; what is written lives for an hour.
-    pub fn writable(self) -> Setup {
+    pub fn writable(mut self) -> Setup {
+        // What a killed daemon leaves for the next one is removed with the last of its mounts.
+        self.spool = Some(Arc::new(tempfile::tempdir().expect("a folder")));
         self.with("--writable --ttl 1h")
     }
 
@@ -152,8 +157,12 @@ impl Setup {
     #[track_caller]
     fn start_at(&self, place: Place) -> Mount {
         let daemon = Daemon::spawn(self.command(&place.dir, &place.runtime));
-        let mut mount =
-            Mount { watchdog: Watchdog::over(daemon.pid(), &place.dir, self.life), daemon, place };
+        let mut mount = Mount {
+            watchdog: Watchdog::over(daemon.pid(), &place.dir, self.life),
+            daemon,
+            place,
+            _spool: self.spool.clone(),
+        };
         if !mount.daemon.output.wait_for(START_BOUND, is_ready) {
             let status = mount.daemon.ended_within(Duration::ZERO);
             panic!("no line {READY:?} within {START_BOUND:?} (status {status:?})");
@@ -205,6 +214,11 @@ impl Setup {
         }
         if let Some(endpoint) = &self.endpoint {
             endpoint.reached_by(&mut command);
+        }
+        if let Some(spool) = &self.spool
+            && !self.args.iter().any(|arg| arg == "--spool" || arg == "--no-spool")
+        {
+            command.arg("--spool").arg(spool.path());
         }
         command.args(&self.args).envs(self.env.iter().cloned());
         command
@@ -293,6 +307,7 @@ pub struct Mount {
     watchdog: Watchdog,
     daemon: Daemon,
     place: Place,
+    _spool: Option<Arc<TempDir>>,
 }
 
 /// No command waits so long for a daemon.
