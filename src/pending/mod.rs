@@ -259,12 +259,12 @@ impl Pending {
         self.hold().await.unlink()
     }
 
-    /// Fetches what a small file still has in the version that it edits, which is about to be deleted
-    /// or replaced. What is larger than a part is not fetched, and its reads and writes may fail then.
+    /// Fetches what a file still has in the version that it edits, which is about to be deleted or
+    /// replaced. A version larger than a part is not fetched, and reads and writes may fail then.
     pub async fn keep_base(&self) {
         let mut inner = self.inner.lock().await;
         if self.has_writers()
-            && inner.content.count() == 1
+            && inner.content.edited().is_some_and(|base| base.size <= self.writer.room.part)
             && let Err(error) = self.fetch(&mut inner, 0).await
         {
             debug!(key = %self.key(), "the content of a file to be unlinked is not kept: {error}");

@@ -773,6 +773,25 @@ async fn an_edit_of_a_small_file_goes_on_when_that_is_unlinked_or_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_edit_of_one_part_that_grew_goes_on_when_that_is_unlinked_or_replaced() {
+    for replaces in [false, true] {
+        let rig = rig();
+        rig.make("a", &pattern(1, PART)).await.unwrap();
+        rig.make("b", b"other").await.unwrap();
+        let file = rig.edit("a", false).await.unwrap();
+        rig.write(file, PART as u64, b"more").await.unwrap();
+        match replaces {
+            true => rig.rename("b", "a", Replace::Yes).await.unwrap(),
+            false => rig.unlink("a").await.unwrap(),
+        }
+        let whole = [&pattern(1, PART)[..], b"more"].concat();
+        assert_eq!(rig.read(file).await.unwrap(), whole, "W8");
+        rig.close(file).await.unwrap();
+        rig.must_be_written().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn unlink_of_an_expired_name_asks_nothing() {
     let rig = rig();
     rig.store.put("a", "corpse", expires(-5));
