@@ -59,7 +59,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Get(args) => get::run(*args),
         Command::Rm(args) => rm::run(*args),
         Command::Ttl(args) => ttl::run(*args),
-        Command::Sweep(args) => Ok(sweep::run(*args)?),
+        Command::Sweep(args) => sweep::run(*args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => Ok(demo::run(args)?),
     });

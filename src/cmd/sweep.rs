@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::object::{At, PARTLY};
-use super::on_runtime;
 use super::signals::Signals;
+use super::{Failed, on_runtime};
 use crate::catalog::index::Index;
 use crate::catalog::index_file::IndexFile;
 use crate::config::Query;
@@ -39,14 +39,15 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// Items that are not shown yet.
 const BACKLOG: usize = 1000;
 
-pub fn run(args: SweepArgs) -> Result<ExitCode, String> {
-    let mut query = Query::new(&args.url, args.object.clone())?;
+pub fn run(args: SweepArgs) -> Result<ExitCode, Failed> {
+    let mut query = Query::new(&args.url, args.object.clone()).map_err(Failed::Usage)?;
     let prefix = Prefix::new(&query.key);
     query.key = prefix.as_str().to_owned();
-    on_runtime(2, async {
+    let swept = on_runtime(2, async {
         let command = Command { index: open_index(&args, &query).await?, args, query };
         command.run().await
-    })
+    });
+    Ok(swept?)
 }
 
 async fn open_index(args: &SweepArgs, query: &Query) -> Result<Option<Arc<Index>>, String> {

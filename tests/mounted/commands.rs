@@ -16,7 +16,7 @@ const ABSENT: i32 = 4;
 
 /// Commands without a mount: what they are asked, the exit status, and the number of objects that are
 /// reported as failed or absent.
-const TABLE: [(&[&str], i32, usize); 29] = [
+const TABLE: [(&[&str], i32, usize); 34] = [
     (&["ls", "s3://embedded/"], DONE, 0),
     (&["ls", "s3://embedded/", "--all", "--recursive", "--long"], DONE, 0),
     (&["ls", "s3://nowhere/"], FAILED, 1),
@@ -46,6 +46,11 @@ const TABLE: [(&[&str], i32, usize); 29] = [
     (&["ttl", "s3://embedded/live", "s3://embedded/", "1h"], USAGE, 1),
     (&["ttl", "s3://embedded/live", "s3://embedded/absent", "1h"], PARTLY, 1),
     (&["ttl", "s3://embedded/expired", "1h"], ABSENT, 1),
+    (&["sweep", "s3://embedded/"], DONE, 0),
+    (&["sweep", "s3://embedded/", "--delete"], DONE, 0),
+    (&["sweep", "s3://nowhere/"], FAILED, 1),
+    (&["sweep", "s3://embedded/", "--state=Cargo.toml"], FAILED, 1),
+    (&["sweep", "s3://no bucket/"], USAGE, 1),
 ];
 
 fn filled() -> Embedded {
@@ -62,7 +67,9 @@ fn assert_shape(command: &mut Command, option: &str, status: i32, lines: usize) 
     let Output { status: got, stdout, stderr } = command.output().expect("it runs");
     let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).expect("text"));
     assert_eq!(got.code(), Some(status), "{what}: {stderr}");
-    assert_eq!(stderr.lines().count(), lines, "{what}: {stderr}");
+    // The summary of a sweep, for people.
+    let errors = stderr.lines().filter(|line| !line.contains(" objects listed, "));
+    assert_eq!(errors.count(), lines, "{what}: {stderr}");
     assert!(stderr.lines().all(|line| line.starts_with("expirefs: ")), "{what}: {stderr}");
     match option {
         "-q" => assert_eq!(stdout, "", "{what}"),
