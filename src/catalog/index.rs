@@ -23,7 +23,7 @@ use crate::expiry::{MAX_AGE, Term, Terms, seconds};
 use crate::store::Version;
 
 /// The age of a version that no other one can be equal to any more.
-const SETTLED: Duration = Duration::from_secs(2);
+pub const SETTLED: Duration = Duration::from_secs(2);
 
 /// Memory per version: 16 bytes of id, 20 of parsed headers, the rest for lookup and eviction
 /// (`a_version_takes_as_many_bytes_as_the_documents_say`).

@@ -141,7 +141,7 @@ impl Command {
             index.flush();
         }
         let requests = at.metrics.requests.now();
-        let (totals, guard) = (sweeping.totals(), sweeping.guard().await);
+        let (totals, guard) = (sweeping.totals(), sweeping.guard());
         let summary = Summary {
             url: self.url(),
             delete,

@@ -485,6 +485,10 @@ pub(crate) mod tests {
             nothing()
         }
 
+        async fn delete_once(&self, _: &str, _: &DeleteIf) -> Result<Deleted> {
+            nothing()
+        }
+
         async fn rename(&self, _: &Version, _: &str, _: &Condition) -> Result<()> {
             nothing()
         }

@@ -165,6 +165,28 @@ impl S3 {
         })
     }
 
+    /// Sends one DeleteObject.
+    async fn send_delete(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted> {
+        let mut delete = self.changes.delete_object().bucket(&self.bucket).key(key);
+        let tag = match delete_if {
+            DeleteIf::Any => None,
+            DeleteIf::Is(tag) => Some(tag.clone()),
+            DeleteIf::Version(version) => {
+                delete = delete
+                    .if_match_size(i64::try_from(version.size).unwrap_or(i64::MAX))
+                    .if_match_last_modified_time(version.last_modified.into());
+                version.tag()
+            }
+        };
+        let delete =
+            delete.set_if_match(tag.map(|tag| self.if_match(&tag))).set_request_payer(self.payer());
+        match delete.send().await.map_err(|e| self.change_failure(e)) {
+            Ok(out) => Ok(Deleted { marker: out.delete_marker == Some(true) }),
+            Err(Error::NotFound) if *delete_if == DeleteIf::Any => Ok(Deleted::default()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn copy_object(&self, request: CopyRequest<'_>) -> Result<Written> {
         let (from, source_if_match) = self.source(request.source);
         let (if_none_match, if_match) = self.conditions(request.condition);
@@ -381,31 +403,17 @@ impl WriteStore for S3 {
     }
 
     async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted> {
-        let mut delete = self.changes.delete_object().bucket(&self.bucket).key(key);
-        let tag = match delete_if {
-            DeleteIf::Any => None,
-            DeleteIf::Is(tag) => Some(tag.clone()),
-            DeleteIf::Version(version) => {
-                delete = delete
-                    .if_match_size(i64::try_from(version.size).unwrap_or(i64::MAX))
-                    .if_match_last_modified_time(version.last_modified.into());
-                version.tag()
-            }
-        };
-        let delete =
-            delete.set_if_match(tag.map(|tag| self.if_match(&tag))).set_request_payer(self.payer());
         let sending = match delete_if {
             DeleteIf::Any => Sending::always(),
             DeleteIf::Is(_) | DeleteIf::Version(_) => Sending::if_not_made(),
         };
-        let ask = || async {
-            match delete.clone().send().await.map_err(|e| self.change_failure(e)) {
-                Ok(out) => Ok(Deleted { marker: out.delete_marker == Some(true) }),
-                Err(Error::NotFound) if *delete_if == DeleteIf::Any => Ok(Deleted::default()),
-                Err(error) => Err(error),
-            }
-        };
-        self.change(&sending, ask).await
+        self.change(&sending, || self.send_delete(key, delete_if)).await
+    }
+
+    async fn delete_once(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted> {
+        let _turn = self.gate.turn().await;
+        let by = Deadline::after(self.retry.timeout);
+        within(by, self.send_delete(key, delete_if)).await
     }
 
     async fn rename(&self, source: &Version, key: &str, condition: &Condition) -> Result<()> {

@@ -251,6 +251,10 @@ pub trait WriteStore: Store {
     /// Removes an object. A missing object is no error, unless the request has a condition.
     async fn delete(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted>;
 
+    /// The same, in one request that is never sent again: for a caller who must look at the object
+    /// before each try.
+    async fn delete_once(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted>;
+
     /// Gives an object another key, with all of its headers (RenameObject).
     ///
     /// A store that does not know the request may treat it as a PUT of an empty object under the

@@ -5,15 +5,16 @@
 //! Owns the decision what is due, and that nothing else is deleted. Knows nothing of mounts.
 
 mod advice;
+mod allowance;
 mod ranges;
 mod removal;
 mod state;
+mod stop;
 mod totals;
 mod verdict;
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -24,11 +25,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use advice::Advice;
+use allowance::Allowance;
 use ranges::Work;
 pub use ranges::{Range, Ranges};
 pub use removal::Guard;
 use removal::{Due, Removal, Removed};
 pub use state::State;
+pub use stop::{Ended, Stop};
 pub use totals::{Summary, Totals};
 use verdict::ByAge;
 pub use verdict::{Kept, Rules, Verdict};
@@ -129,42 +132,6 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// How a sweep has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
-    Complete,
-    /// So many objects were deleted.
-    AtMost(u64),
-    /// By [`Stop::stop`].
-    Stopped,
-    Failed(Error),
-    /// The state file cannot be written, in words for the operator.
-    NoState(String),
-}
-
-/// Ends a sweep: objects in flight are done, and no more are begun.
-#[derive(Debug, Default)]
-pub struct Stop(Mutex<Option<Ended>>);
-
-impl Stop {
-    pub fn stop(&self) {
-        self.because(Ended::Stopped);
-    }
-
-    /// The first reason counts.
-    fn because(&self, why: Ended) {
-        self.why().get_or_insert(why);
-    }
-
-    fn is_set(&self) -> bool {
-        self.why().is_some()
-    }
-
-    fn why(&self) -> MutexGuard<'_, Option<Ended>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A sweep in progress.
 pub struct Sweeping {
     sweep: Sweep,
@@ -174,8 +141,7 @@ pub struct Sweeping {
     state: Option<Mutex<State>>,
     stop: Arc<Stop>,
     totals: Mutex<Totals>,
-    /// Objects deleted, or about to be.
-    begun: AtomicU64,
+    allowance: Option<Allowance>,
     items: mpsc::Sender<Item>,
 }
 
@@ -192,13 +158,13 @@ impl Sweeping {
         let removal = Removal::new(sweep.store.clone(), sweep.bucket.clone(), sweep.rules);
         Arc::new(Sweeping {
             removal,
+            allowance: sweep.most.map(Allowance::new),
             pace: sweep.rate.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
             sweep,
             ranges: Ranges::new(ranges),
             state: state.map(Mutex::new),
             stop,
             totals: Mutex::default(),
-            begun: AtomicU64::new(0),
             items,
         })
     }
@@ -209,8 +175,8 @@ impl Sweeping {
     }
 
     /// How exactly deletions are limited, if that is known by now.
-    pub async fn guard(&self) -> Option<Guard> {
-        self.removal.guard().await
+    pub fn guard(&self) -> Option<Guard> {
+        self.removal.guard()
     }
 
     /// Sweeps until all is done, or it is stopped.
@@ -397,6 +363,9 @@ impl Sweeping {
             }
             (_, None) => {
                 self.turn().await;
+                if self.stop.is_set() {
+                    return Treated::Stopped(None);
+                }
                 let object = match head_of_listed(&*bucket.store, &listed.key).await {
                     Ok(Some(object)) => object,
                     Ok(None) => {
@@ -440,26 +409,30 @@ impl Sweeping {
             self.count().due(size);
             return Treated::Due(Box::new(item));
         }
-        if let Some(most) = self.sweep.most
-            && self.begun.fetch_add(1, Ordering::Relaxed) >= most
-        {
-            self.stop.because(Ended::AtMost(most));
-            return Treated::Stopped(None);
-        }
+        let allowed = match &self.allowance {
+            None => None,
+            Some(allowance) => match allowance.take().await {
+                Some(allowed) => Some(allowed),
+                None => {
+                    self.stop.because(Ended::AtMost(allowance.most()));
+                    return Treated::Stopped(None);
+                }
+            },
+        };
         self.count().due(size);
-        self.turn().await;
         let removed = self.removal.remove(Due { version, fresh }).await;
         self.count().removed(&removed, size);
+        if let Some(allowed) = allowed
+            && matches!(removed, Removed::Deleted { .. } | Removed::Failed(Error::Unclear(_)))
+        {
+            allowed.used();
+        }
         let outcome = match removed {
             Removed::Deleted { .. } => Outcome::Deleted,
             Removed::Renewed => Outcome::Renewed,
             Removed::Gone => Outcome::Gone,
             Removed::Failed(error) => return self.failed(item, error),
         };
-        if outcome != Outcome::Deleted {
-            // It does not count as one of the most.
-            self.begun.fetch_sub(1, Ordering::Relaxed);
-        }
         Treated::Due(Box::new(Item { outcome, ..item }))
     }
 
@@ -535,10 +508,18 @@ impl Sweeping {
         }
     }
 
-    /// Waits until another request may be sent (`--rate`).
+    /// Waits until another request may be sent (`--rate`). Also for those of deletions, which wait for
+    /// nothing: they are paid for here.
     async fn turn(&self) {
-        if let Some(pace) = &self.pace {
-            pace.until_ready().await;
+        let Some(pace) = &self.pace else { return };
+        let turns = async {
+            for _ in 0..=self.removal.take_sent() {
+                pace.until_ready().await;
+            }
+        };
+        tokio::select! {
+            () = turns => {}
+            () = self.stop.stopped() => {}
         }
     }
 

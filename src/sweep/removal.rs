@@ -4,14 +4,21 @@
 //! the same ETag. How far a store can exclude that is learned from the first objects that are
 //! deleted: each is sent a DELETE with a condition that does not hold. A store that ignores it deletes
 //! an object that was about to be deleted.
+//!
+//! Where a store does not compare all of a version, nothing is waited for between the answer of a HEAD
+//! and the DELETE, and no DELETE is sent twice without another HEAD.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use backon::BackoffBuilder;
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 
 use super::verdict::{Rules, Verdict};
 use crate::bucket::Bucket;
+use crate::deadline::pauses;
 use crate::error::{Error, Result};
 use crate::store::write::{DeleteIf, Deleted, Tag, WriteStore};
 use crate::store::{Version, head_of_listed};
@@ -22,14 +29,14 @@ const OTHER_ETAG: &str = "00000000000000000000000000000000";
 /// How far from an object's Last-Modified the false one is.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Which conditions of DELETE a store honours, as far as known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Nothing,
-    /// Size and Last-Modified are ignored, or refused.
-    NoVersion,
-    All(Guard),
-}
+/// The first pause before another try; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Tries after the first, in about half a minute.
+const MORE_TRIES: usize = 8;
+
+/// How often a key is judged anew because it has another version, which is due too.
+const VERSIONS: u32 = 4;
 
 /// How exactly a DELETE can be limited to a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -63,7 +70,12 @@ pub struct Removal {
     store: Arc<dyn WriteStore>,
     bucket: Bucket,
     rules: Rules,
-    known: Mutex<Known>,
+    guard: OnceLock<Guard>,
+    /// The strongest guard that is not excluded. Held while the guard is not known: one object at a
+    /// time.
+    perhaps: Mutex<Guard>,
+    /// Requests sent since they were last taken.
+    sent: AtomicU64,
 }
 
 /// An object that is due.
@@ -73,120 +85,200 @@ pub struct Due {
     pub fresh: bool,
 }
 
+/// What a HEAD shows of an object that was due.
+enum Again {
+    /// Perhaps in another version.
+    Due(Version),
+    Not(Removed),
+}
+
 impl Removal {
     pub fn new(store: Arc<dyn WriteStore>, bucket: Bucket, rules: Rules) -> Removal {
-        Removal { store, bucket, rules, known: Mutex::new(Known::Nothing) }
+        let (guard, perhaps) = (OnceLock::new(), Mutex::new(Guard::Version));
+        Removal { store, bucket, rules, guard, perhaps, sent: AtomicU64::new(0) }
     }
 
     /// How exactly deletions are limited, if that is known by now.
-    pub async fn guard(&self) -> Option<Guard> {
-        match *self.known.lock().await {
-            Known::All(guard) => Some(guard),
-            Known::Nothing | Known::NoVersion => None,
-        }
+    pub fn guard(&self) -> Option<Guard> {
+        self.guard.get().copied()
     }
 
-    /// Deletes an object that is due.
-    pub async fn remove(&self, due: Due) -> Removed {
-        self.try_to_remove(due).await.unwrap_or_else(Removed::Failed)
+    /// Requests sent since the last call.
+    pub fn take_sent(&self) -> u64 {
+        self.sent.swap(0, Ordering::Relaxed)
     }
 
-    async fn try_to_remove(&self, Due { version, mut fresh }: Due) -> Result<Removed> {
-        let guard = loop {
-            // Held while it is not known: one object at a time.
-            let mut known = self.known.lock().await;
-            if let Known::All(guard) = *known {
-                break guard;
-            }
-            if let Some(removed) = self.learn(&mut known, &version, fresh).await? {
-                return Ok(removed);
-            }
+    /// Deletes an object that is due. Tries again for a while after failures that may pass.
+    pub async fn remove(&self, Due { version, mut fresh }: Due) -> Removed {
+        let mut pauses = pauses(FIRST_PAUSE).with_max_times(MORE_TRIES).build();
+        let mut unclear = false;
+        loop {
+            let failed = match self.try_to_remove(version.clone(), fresh).await {
+                // Perhaps by a request whose answer was lost.
+                Ok(Removed::Gone) if unclear => return Removed::Deleted { marker: false },
+                Ok(removed) => return removed,
+                Err(failed) => failed,
+            };
+            unclear |= matches!(failed, Error::Unclear(_));
+            let may_pass = matches!(
+                failed,
+                Error::Unclear(_)
+                    | Error::Throttled(_)
+                    | Error::Conflict(_)
+                    | Error::Unreachable(_)
+                    | Error::OutOfDescriptors(_)
+            );
+            let Some(pause) = pauses.next().filter(|_| may_pass) else {
+                return Removed::Failed(failed);
+            };
+            sleep(pause).await;
             fresh = false;
-        };
-        if guard != Guard::Version
-            && !fresh
-            && let Some(removed) = self.judge_again(&version).await?
-        {
-            return Ok(removed);
-        }
-        let condition = match (guard, version.tag()) {
-            (Guard::Version, _) => DeleteIf::Version(version.clone()),
-            (Guard::Etag, Some(tag)) => DeleteIf::Is(tag),
-            (Guard::Etag | Guard::None, _) => DeleteIf::Any,
-        };
-        let failed = match self.store.delete(&version.key, &condition).await {
-            Ok(Deleted { marker }) => return Ok(Removed::Deleted { marker }),
-            Err(Error::NotFound) => return Ok(Removed::Gone),
-            Err(failed) => failed,
-        };
-        match (self.judge_again(&version).await?, failed) {
-            // Perhaps by this request, whose answer was lost.
-            (Some(Removed::Gone), Error::Unclear(_)) => Ok(Removed::Deleted { marker: false }),
-            (Some(removed), _) => Ok(removed),
-            (None, Error::PreconditionFailed) => Err(Error::Store(
-                "it refused to delete a version that it shows, under its own ETag".to_owned(),
-            )),
-            (None, failed) => Err(failed),
         }
     }
 
-    /// Tries to find out what the store honours, with an object that is due. `None`: the object is
-    /// still to be deleted.
+    async fn try_to_remove(&self, version: Version, mut fresh: bool) -> Result<Removed> {
+        if self.guard().is_none() {
+            let mut perhaps = match self.perhaps.try_lock() {
+                Ok(perhaps) => perhaps,
+                Err(_) => {
+                    fresh = false;
+                    self.perhaps.lock().await
+                }
+            };
+            if self.guard().is_none() {
+                return self.learn(&mut perhaps, version, fresh).await;
+            }
+        }
+        let guard = self.guard().unwrap_or(Guard::None);
+        self.remove_under(guard, version, fresh).await
+    }
+
+    async fn remove_under(
+        &self,
+        guard: Guard,
+        mut version: Version,
+        mut fresh: bool,
+    ) -> Result<Removed> {
+        for _ in 0..VERSIONS {
+            if guard != Guard::Version && !fresh {
+                match self.judge_again(&version).await? {
+                    Again::Due(now) => version = now,
+                    Again::Not(removed) => return Ok(removed),
+                }
+            }
+            let condition = match (guard, version.tag()) {
+                (Guard::Version, _) => DeleteIf::Version(version.clone()),
+                (Guard::Etag, Some(tag)) => DeleteIf::Is(tag),
+                (Guard::Etag | Guard::None, _) => DeleteIf::Any,
+            };
+            match self.delete(&version, &condition).await {
+                Ok(Deleted { marker }) => return Ok(Removed::Deleted { marker }),
+                Err(Error::PreconditionFailed) => match self.judge_again(&version).await? {
+                    Again::Not(removed) => return Ok(removed),
+                    Again::Due(now) if version.is(&now) => {
+                        return Err(Error::Store(
+                            "it refused to delete a version that it shows, under its own ETag"
+                                .to_owned(),
+                        ));
+                    }
+                    Again::Due(now) => (version, fresh) = (now, true),
+                },
+                Err(failed) => return self.settle(&version, failed).await,
+            }
+        }
+        Ok(Removed::Renewed)
+    }
+
+    /// Finds out what the store honours, with an object that is due, and deletes it.
     async fn learn(
         &self,
-        known: &mut Known,
-        version: &Version,
-        fresh: bool,
-    ) -> Result<Option<Removed>> {
-        if !fresh && let Some(removed) = self.judge_again(version).await? {
-            return Ok(Some(removed));
-        }
-        // Each with a condition that does not hold.
-        let (condition, honoured, ignored) = match *known {
-            Known::Nothing => {
-                let last_modified = version.last_modified + DAY;
-                let other = Version { last_modified, ..version.clone() };
-                (DeleteIf::Version(other), Guard::Version, Known::NoVersion)
-            }
-            Known::NoVersion => {
-                let other = Tag::new(OTHER_ETAG).map_or(DeleteIf::Any, DeleteIf::Is);
-                (other, Guard::Etag, Known::All(Guard::None))
-            }
-            Known::All(_) => return Ok(None),
-        };
-        match self.store.delete(&version.key, &condition).await {
-            Ok(Deleted { marker }) => {
-                *known = ignored;
-                Ok(Some(Removed::Deleted { marker }))
-            }
-            // Perhaps because it was renewed: that shows nothing.
-            Err(Error::PreconditionFailed) => {
-                let removed = self.judge_again(version).await?;
-                if removed.is_none() {
-                    *known = Known::All(honoured);
+        perhaps: &mut Guard,
+        mut version: Version,
+        mut fresh: bool,
+    ) -> Result<Removed> {
+        let mut guard = *perhaps;
+        for _ in 0..VERSIONS {
+            if !fresh {
+                match self.judge_again(&version).await? {
+                    Again::Due(now) => version = now,
+                    Again::Not(removed) => return Ok(removed),
                 }
-                Ok(removed)
             }
-            Err(Error::NotFound) => Ok(Some(Removed::Gone)),
-            Err(Error::Unsupported(_) | Error::Refused(_)) => {
-                *known = ignored;
-                Ok(None)
+            fresh = false;
+            // Each condition does not hold.
+            let condition = match guard {
+                Guard::Version => {
+                    let last_modified = version.last_modified + DAY;
+                    DeleteIf::Version(Version { last_modified, ..version.clone() })
+                }
+                Guard::Etag => Tag::new(OTHER_ETAG).map_or(DeleteIf::Any, DeleteIf::Is),
+                Guard::None => DeleteIf::Any,
+            };
+            match self.delete(&version, &condition).await {
+                Ok(Deleted { marker }) => {
+                    if let Again::Due(now) = self.judge_again(&version).await?
+                        && version.is(&now)
+                    {
+                        return Err(Error::Store(
+                            "it said that it deleted an object, and still shows it".to_owned(),
+                        ));
+                    }
+                    match guard {
+                        Guard::Version => *perhaps = Guard::Etag,
+                        Guard::Etag | Guard::None => _ = self.guard.set(Guard::None),
+                    }
+                    return Ok(Removed::Deleted { marker });
+                }
+                Err(Error::PreconditionFailed) => match self.judge_again(&version).await? {
+                    Again::Not(removed) => return Ok(removed),
+                    Again::Due(now) if version.is(&now) && guard != Guard::None => {
+                        _ = self.guard.set(guard);
+                        return self.remove_under(guard, now, true).await;
+                    }
+                    // Perhaps it was refused because of that: it shows nothing.
+                    Again::Due(now) => (version, fresh) = (now, true),
+                },
+                // Perhaps all deletions of this object are: only a weaker condition shows that.
+                Err(Error::Unsupported(_) | Error::Refused(_)) if guard != Guard::None => {
+                    guard = match guard {
+                        Guard::Version => Guard::Etag,
+                        Guard::Etag | Guard::None => Guard::None,
+                    };
+                }
+                Err(failed) => return self.settle(&version, failed).await,
             }
-            Err(failed) => Err(failed),
+        }
+        Ok(Removed::Renewed)
+    }
+
+    async fn delete(&self, version: &Version, condition: &DeleteIf) -> Result<Deleted> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.store.delete_once(&version.key, condition).await
+    }
+
+    /// What became of an object by a DELETE that failed.
+    async fn settle(&self, version: &Version, failed: Error) -> Result<Removed> {
+        match failed {
+            Error::NotFound => Ok(Removed::Gone),
+            Error::Unclear(_) => match self.judge_again(version).await {
+                Ok(Again::Not(Removed::Gone)) => Ok(Removed::Deleted { marker: false }),
+                Ok(Again::Not(removed)) => Ok(removed),
+                Ok(Again::Due(_)) | Err(_) => Err(failed),
+            },
+            failed => Err(failed),
         }
     }
 
-    /// `None` if a HEAD shows that a version is still due.
-    async fn judge_again(&self, version: &Version) -> Result<Option<Removed>> {
+    async fn judge_again(&self, version: &Version) -> Result<Again> {
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let Some(object) = head_of_listed(&*self.bucket.store, &version.key).await? else {
-            return Ok(Some(Removed::Gone));
+            return Ok(Again::Not(Removed::Gone));
         };
         let judged = self.bucket.judge(&object);
         let modified = object.version.last_modified;
-        let verdict = self.rules.verdict(&judged.judgement, modified, judged.at);
-        match version.is(&object.version) && verdict == Verdict::Due {
-            true => Ok(None),
-            false => Ok(Some(Removed::Renewed)),
+        match self.rules.verdict(&judged.judgement, modified, judged.at) {
+            Verdict::Due => Ok(Again::Due(object.version)),
+            Verdict::Kept(_) => Ok(Again::Not(Removed::Renewed)),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::catalog::index::SETTLED;
 use crate::expiry::{Expiry, Judgement};
 use crate::store::Version;
 
@@ -34,7 +35,7 @@ pub enum Kept {
     /// It never expires.
     NoExpiry,
     Live,
-    /// It expired less than the grace time ago.
+    /// It expired less than the grace time ago, or is so young that another version could be equal to it.
     InGrace,
     Unparsable,
 }
@@ -53,6 +54,18 @@ pub enum ByAge {
 impl Rules {
     /// What is to be done at `now` with an object of this age that was judged so.
     pub fn verdict(
+        &self,
+        judgement: &Judgement,
+        last_modified: SystemTime,
+        now: SystemTime,
+    ) -> Verdict {
+        match self.of_expiry(judgement, last_modified, now) {
+            Verdict::Due if !is_past(now, last_modified, SETTLED) => Verdict::Kept(Kept::InGrace),
+            verdict => verdict,
+        }
+    }
+
+    fn of_expiry(
         &self,
         judgement: &Judgement,
         last_modified: SystemTime,
@@ -78,7 +91,8 @@ impl Rules {
 
     pub fn by_age(&self, version: &Version, now: SystemTime) -> ByAge {
         let Some((least, most)) = self.ttl_between else { return ByAge::Unknown };
-        match (is_past(now, version.last_modified, least), most.checked_add(self.grace)) {
+        let most = most.checked_add(self.grace).map(|most| most.max(SETTLED));
+        match (is_past(now, version.last_modified, least), most) {
             (false, _) => ByAge::Young,
             (true, Some(most)) if is_past(now, version.last_modified, most) => ByAge::Old,
             (true, _) => ByAge::Unknown,

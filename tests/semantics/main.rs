@@ -12,6 +12,7 @@ mod names;
 mod probes;
 mod ranges;
 mod scattered;
+mod sweep;
 mod walks;
 mod write_cancelled;
 mod write_model;

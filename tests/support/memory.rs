@@ -75,6 +75,17 @@ pub enum Asked<'a> {
     Change(writes::Change, &'a str),
 }
 
+/// A moment at which others may change the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment<'a> {
+    /// The request has not reached the store.
+    Before(Asked<'a>),
+    /// The answer has not reached the client.
+    After(Asked<'a>),
+}
+
+type Look = Box<dyn FnMut(Moment<'_>) + Send>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Break {
     Reset,
@@ -103,6 +114,9 @@ pub struct Memory {
     requests: Mutex<Requests>,
     mood: Mutex<Mood>,
     order: Mutex<Order>,
+    look: Mutex<Option<Look>>,
+    /// How much later than HEAD listings say that objects were modified.
+    listed_later: Mutex<Duration>,
     etags: AtomicUsize,
     open: Arc<AtomicUsize>,
     most_open: Arc<AtomicUsize>,
@@ -133,6 +147,41 @@ impl Memory {
             expires_on_get: None,
         };
         self.store(key, stored);
+    }
+
+    /// Puts an object whose ETag is that of its bytes, as S3 does.
+    pub fn put_at(&self, key: &str, bytes: &str, expires: Option<String>, modified: SystemTime) {
+        let etag = writes::tag_of(&[bytes.as_bytes()]).as_str().to_owned();
+        let stored = Stored {
+            bytes: Bytes::from(bytes.to_owned()),
+            etag,
+            modified,
+            expires,
+            content_type: None,
+            nonce: None,
+            expires_on_get: None,
+        };
+        self.store(key, stored);
+    }
+
+    /// Listings say that objects were modified so much later than HEAD does, from now on.
+    pub fn list_later(&self, by: Duration) {
+        *self.listed_later.lock().unwrap() = by;
+    }
+
+    /// Called at each moment of each HEAD, LIST and change from now on.
+    pub fn watch(&self, look: impl FnMut(Moment<'_>) + Send + 'static) {
+        *self.look.lock().unwrap() = Some(Box::new(look));
+    }
+
+    pub fn unwatch(&self) {
+        *self.look.lock().unwrap() = None;
+    }
+
+    fn look(&self, moment: Moment<'_>) {
+        if let Some(look) = &mut *self.look.lock().unwrap() {
+            look(moment);
+        }
     }
 
     /// The store sends no ETag for this object from now on.
@@ -268,7 +317,9 @@ impl Store for Memory {
         {
             futures_util::future::pending::<()>().await;
         }
+        self.look(Moment::Before(Asked::Head(key)));
         let stored = self.find(key);
+        self.look(Moment::After(Asked::Head(key)));
         // Like every store, takes a while to respond.
         tokio::task::yield_now().await;
         let stored = stored?;
@@ -359,11 +410,20 @@ impl Store for Memory {
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
         self.count(Asked::List(request.prefix))?;
+        self.look(Moment::Before(Asked::List(request.prefix)));
         tokio::task::yield_now().await;
         let order = *self.order.lock().unwrap();
-        if order != Order::Bytes {
-            return Ok(self.list_in(order, request));
-        }
+        let page = match order {
+            Order::Bytes => self.list_in_order(request),
+            order => self.list_in(order, request),
+        };
+        self.look(Moment::After(Asked::List(request.prefix)));
+        Ok(page)
+    }
+}
+
+impl Memory {
+    fn list_in_order(&self, request: ListRequest<'_>) -> Page {
         let objects = self.objects.lock().unwrap();
         let after = request.token.or(request.start_after).unwrap_or("").to_owned();
         let mut page = Page::default();
@@ -389,6 +449,8 @@ impl Store for Memory {
                 false => page.prefixes.push(name.to_owned()),
             }
         }
-        Ok(page)
+        let later = *self.listed_later.lock().unwrap();
+        page.objects.iter_mut().for_each(|version| version.last_modified += later);
+        page
     }
 }

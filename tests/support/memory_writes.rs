@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,7 @@ use expirefs::store::write::{
 };
 use tokio::sync::Semaphore;
 
-use super::{Asked, Memory, Stored, start, version};
+use super::{Asked, Memory, Moment, Stored, start, version};
 
 /// A request that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +71,17 @@ pub enum Changed {
     Aborted(Upload),
 }
 
+/// What a store does with the size and the Last-Modified of a DELETE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OfVersion {
+    /// It compares them, if it compares the ETag.
+    #[default]
+    Compared,
+    /// As buckets of AWS that are not directory buckets do.
+    Refused,
+    Ignored,
+}
+
 type Fates = Box<dyn FnMut(Change, &str) -> Fate + Send>;
 
 #[derive(Default)]
@@ -80,6 +92,8 @@ pub struct Writes {
     fates: Mutex<Option<Fates>>,
     /// What it honours; all, unless told otherwise.
     honours: Mutex<Option<Honours>>,
+    of_version: Mutex<OfVersion>,
+    pretends: AtomicBool,
     ids: Mutex<usize>,
 }
 
@@ -117,6 +131,16 @@ impl Memory {
     /// What it honours from now on.
     pub fn honour(&self, honours: Honours) {
         *self.writes.honours.lock().unwrap() = Some(honours);
+    }
+
+    /// What it does with the size and the Last-Modified of a DELETE from now on.
+    pub fn treat_versions_as(&self, of_version: OfVersion) {
+        *self.writes.of_version.lock().unwrap() = of_version;
+    }
+
+    /// Says from now on that it deletes, and does not.
+    pub fn pretend_to_delete(&self) {
+        self.writes.pretends.store(true, Ordering::Relaxed);
     }
 
     fn honours(&self) -> Honours {
@@ -200,6 +224,7 @@ impl Memory {
             Some(fates) => fates(change, key),
             None => Fate::Well,
         };
+        self.look(Moment::Before(Asked::Change(change, key)));
         tokio::task::yield_now().await;
         let lost = || Error::Unclear("the answer is lost, as told".to_owned());
         match fate {
@@ -212,7 +237,11 @@ impl Memory {
             }
             Fate::Fails(error) => return Err(error),
             Fate::Unclear { made: false } => return Err(lost()),
-            Fate::Unclear { made: true } => return make().and(Err(lost())),
+            Fate::Unclear { made: true } => {
+                make()?;
+                self.look(Moment::After(Asked::Change(change, key)));
+                return Err(lost());
+            }
             Fate::Late { made } => {
                 if made {
                     make()?;
@@ -222,6 +251,7 @@ impl Memory {
             }
         }
         let made = make();
+        self.look(Moment::After(Asked::Change(change, key)));
         tokio::task::yield_now().await;
         made
     }
@@ -285,7 +315,7 @@ fn rounded_up(at: SystemTime) -> SystemTime {
 }
 
 /// The ETag of these parts: the same of the same bytes, as with S3.
-fn tag_of(parts: &[&[u8]]) -> Tag {
+pub fn tag_of(parts: &[&[u8]]) -> Tag {
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
     Tag::new(format!("{:016x}-{}", hasher.finish(), parts.len())).unwrap()
@@ -442,17 +472,32 @@ impl WriteStore for Memory {
                     self.check(key, &condition, (true, honours.delete_if_match))?;
                 }
                 DeleteIf::Version(wanted) => {
+                    let of_version = *self.writes.of_version.lock().unwrap();
+                    if of_version == OfVersion::Refused {
+                        let says = "x-amz-if-match-size".to_owned();
+                        return Err(Error::Unsupported(says));
+                    }
                     let found = self.objects.lock().unwrap().get(key).cloned();
-                    let found = found.ok_or(Error::NotFound)?;
-                    if honours.delete_if_match && !wanted.is(&version(key, &found)) {
+                    let found = version(key, &found.ok_or(Error::NotFound)?);
+                    let is_it = match of_version {
+                        OfVersion::Ignored => wanted.etag == found.etag,
+                        OfVersion::Compared | OfVersion::Refused => wanted.is(&found),
+                    };
+                    if honours.delete_if_match && !is_it {
                         return Err(Error::PreconditionFailed);
                     }
                 }
             }
-            self.remove(key);
+            if !self.writes.pretends.load(Ordering::Relaxed) {
+                self.remove(key);
+            }
             Ok(Deleted::default())
         })
         .await
+    }
+
+    async fn delete_once(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted> {
+        WriteStore::delete(self, key, delete_if).await
     }
 
     async fn rename(&self, source: &Version, key: &str, condition: &Condition) -> Result<()> {
