@@ -67,6 +67,7 @@ fn the_service_of_the_readme_makes_reports_once_and_anew_when_they_expire() {
     bucket.put("reports/old", object("old").expires(PAST));
     bucket.put("reports/new", object("new").expires(FUTURE));
     bucket.put("elsewhere", object("old").expires(PAST));
+    bucket.until_settled("reports/old");
     let sweep = shown("sweep s3://my-bucket/reports", &bucket);
     let mut sweep = here("sh", &["-c", &format!("exec {sweep}")])
         .stdin(Stdio::null())

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::{env, mem};
 
 use aws_sdk_s3::Client;
@@ -18,6 +18,7 @@ use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
+use super::wait::{HANGS, eventually};
 use super::{Credentials, Endpoint, REGION, block_on, sdk};
 
 /// Starts a server, or a program with a server in its environment.
@@ -179,6 +180,17 @@ impl Bucket {
             .send()
             .await
             .unwrap_or_else(|e| panic!("put {key} into {}: {e:?}", self.name));
+    }
+
+    /// Waits until an object is so old that no other version can have its Last-Modified: a sweep spares
+    /// younger ones.
+    pub fn until_settled(&self, key: &str) {
+        let modified = self.head(key).last_modified.expect("Last-Modified").secs();
+        let settled = SystemTime::UNIX_EPOCH + Duration::from_secs(modified as u64 + 3);
+        eventually(HANGS, || match settled.duration_since(SystemTime::now()) {
+            Ok(left) => Err(format!("{key} is {left:?} too young")),
+            Err(_) => Ok(()),
+        });
     }
 
     pub fn delete(&self, key: &str) {
