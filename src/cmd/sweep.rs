@@ -157,7 +157,7 @@ impl Command {
             let text = summary.open_metrics(at.bucket().clock.now())?;
             write(path, &text).map_err(|e| format!("--metrics {}: {e}", path.display()))?;
         }
-        if let (Ended::Failed(_) | Ended::NoState(_), false) =
+        if let (Ended::Failed(_) | Ended::Skewed(_) | Ended::NoState(_), false) =
             (&ended, summary.totals.has_done_any())
         {
             let why = summary.ended_by.unwrap_or_default();
@@ -189,6 +189,7 @@ impl Command {
             rate: args.rate,
             concurrency: self.query.metadata_concurrency,
             shards: args.shards,
+            skew: self.skew(),
             index: self.index.clone(),
         }
     }
@@ -200,15 +201,15 @@ impl Command {
             ListRequest { max_keys: 1, recursive: true, ..ListRequest::level(&self.query.key) };
         bucket.store.list(first).await.map_err(|e| format!("{}: {e}", self.url()))?;
         let skew = Duration::from_millis(bucket.clock.offset_ms().unsigned_abs());
-        match skew > SKEW && !self.query.clock_is_given {
-            false => Ok(()),
-            true => Err(format!(
-                "{}: the store's clock and this host's differ by {} s: correct the wrong one, or say \
-                 which one counts with --clock server or --clock local",
-                self.url(),
-                skew.as_secs()
-            )),
+        match self.skew() {
+            Some(most) if skew > most => Err(format!("{}: {}", self.url(), skewed(skew))),
+            _ => Ok(()),
         }
+    }
+
+    /// By how much the two clocks may differ.
+    fn skew(&self) -> Option<Duration> {
+        (!self.query.clock_is_given).then_some(SKEW)
     }
 
     fn show(&self, item: &Item) -> Result<Reader, String> {
@@ -271,9 +272,18 @@ impl Command {
             Ended::AtMost(most) => Some(format!("--max-delete {most}{goes_on}")),
             Ended::Stopped => Some(format!("it was stopped{goes_on}")),
             Ended::Failed(error) => Some(format!("{error}{goes_on}")),
+            Ended::Skewed(by) => Some(skewed(*by)),
             Ended::NoState(error) => Some(error.clone()),
         }
     }
+}
+
+fn skewed(by: Duration) -> String {
+    format!(
+        "the store's clock and this host's differ by {} s: correct the wrong one, or say which one \
+         counts with --clock server or --clock local",
+        by.as_secs()
+    )
 }
 
 /// Replaces a file as a whole: it may be read at any time.

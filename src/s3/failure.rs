@@ -39,6 +39,8 @@ impl S3 {
             SdkError::TimeoutError(_) => Error::TimedOut(self.retry.timeout),
             _ if is_out_of_descriptors(&error) => Error::OutOfDescriptors(chain(&error)),
             SdkError::ResponseError(_) => Error::Protocol(chain(&error)),
+            // It was not sent, for example because of an invalid header, or a key of spaces only.
+            SdkError::ConstructionFailure(_) => Error::Refused(chain(&error)),
             _ => match find_cause::<NoConnection>(&error) {
                 Some(failure) => Error::Unreachable(failure.to_string()),
                 None => Error::Unreachable(chain(&error)),
@@ -51,7 +53,6 @@ impl S3 {
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
-        let was_built = !matches!(error, SdkError::ConstructionFailure(_));
         let was_sent = find_cause::<NoConnection>(&error).is_none_or(|error| is_no_http(error));
         let is_unread = error.raw_response().is_some_and(|raw| raw.status().is_success());
         let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
@@ -62,8 +63,6 @@ impl S3 {
             Error::Stale => Error::PreconditionFailed,
             Error::Refused(says) if is_cut_off => Error::Unreachable(says),
             Error::Refused(says) if is_unread => Error::Unclear(says),
-            // The request could not be built, for example because of an invalid header.
-            Error::Unreachable(says) if !was_built => Error::Refused(says),
             Error::Unreachable(says) if was_sent => Error::Unclear(says),
             // Not from S3, but from a proxy that may have forwarded the request.
             Error::Throttled(says) if !has_code => Error::Unclear(says),

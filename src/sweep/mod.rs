@@ -64,6 +64,9 @@ pub struct Sweep {
     /// Objects in flight in each range.
     pub concurrency: usize,
     pub shards: usize,
+    /// By how much the clocks of the store and of this host may differ. `None`: by any time, since the
+    /// operator has said which one counts.
+    pub skew: Option<Duration>,
     /// Known headers of versions.
     pub index: Option<Arc<Index>>,
 }
@@ -155,7 +158,8 @@ impl Sweeping {
         stop: Arc<Stop>,
         items: mpsc::Sender<Item>,
     ) -> Arc<Sweeping> {
-        let removal = Removal::new(sweep.store.clone(), sweep.bucket.clone(), sweep.rules);
+        let Sweep { store, bucket, rules, skew, .. } = &sweep;
+        let removal = Removal::new(store.clone(), bucket.clone(), *rules, *skew);
         Arc::new(Sweeping {
             removal,
             allowance: sweep.most.map(Allowance::new),
@@ -409,6 +413,10 @@ impl Sweeping {
             self.count().due(size);
             return Treated::Due(Box::new(item));
         }
+        if let Some(by) = self.removal.is_skewed() {
+            self.stop.because(Ended::Skewed(by));
+            return Treated::Stopped(None);
+        }
         let allowed = match &self.allowance {
             None => None,
             Some(allowance) => match allowance.take().await {
@@ -431,7 +439,12 @@ impl Sweeping {
             Removed::Deleted { .. } => Outcome::Deleted,
             Removed::Renewed => Outcome::Renewed,
             Removed::Gone => Outcome::Gone,
-            Removed::Failed(error) => return self.failed(item, error),
+            Removed::Failed(error) => {
+                if let Some(by) = self.removal.is_skewed() {
+                    self.stop.because(Ended::Skewed(by));
+                }
+                return self.failed(item, error);
+            }
         };
         Treated::Due(Box::new(Item { outcome, ..item }))
     }

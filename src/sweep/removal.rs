@@ -70,6 +70,7 @@ pub struct Removal {
     store: Arc<dyn WriteStore>,
     bucket: Bucket,
     rules: Rules,
+    skew: Option<Duration>,
     guard: OnceLock<Guard>,
     /// The strongest guard that is not excluded. Held while the guard is not known: one object at a
     /// time.
@@ -93,9 +94,21 @@ enum Again {
 }
 
 impl Removal {
-    pub fn new(store: Arc<dyn WriteStore>, bucket: Bucket, rules: Rules) -> Removal {
+    pub fn new(
+        store: Arc<dyn WriteStore>,
+        bucket: Bucket,
+        rules: Rules,
+        skew: Option<Duration>,
+    ) -> Removal {
         let (guard, perhaps) = (OnceLock::new(), Mutex::new(Guard::Version));
-        Removal { store, bucket, rules, guard, perhaps, sent: AtomicU64::new(0) }
+        Removal { store, bucket, rules, skew, guard, perhaps, sent: AtomicU64::new(0) }
+    }
+
+    /// By how much the clocks of the store and of this host differ, if that is too much: by the wrong one,
+    /// live objects would be deleted.
+    pub fn is_skewed(&self) -> Option<Duration> {
+        let by = Duration::from_millis(self.bucket.clock.offset_ms().unsigned_abs());
+        self.skew.filter(|most| by > *most).map(|_| by)
     }
 
     /// How exactly deletions are limited, if that is known by now.
@@ -252,6 +265,10 @@ impl Removal {
     }
 
     async fn delete(&self, version: &Version, condition: &DeleteIf) -> Result<Deleted> {
+        if let Some(by) = self.is_skewed() {
+            let why = format!("the store's clock has jumped by {} s", by.as_secs());
+            return Err(Error::Protocol(why));
+        }
         self.sent.fetch_add(1, Ordering::Relaxed);
         self.store.delete_once(&version.key, condition).await
     }

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -16,6 +17,8 @@ pub enum Ended {
     /// By [`Stop::stop`].
     Stopped,
     Failed(Error),
+    /// The clocks of the store and of this host differ by so much.
+    Skewed(Duration),
     /// The state file cannot be written, in words for the operator.
     NoState(String),
 }

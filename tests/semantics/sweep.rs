@@ -174,6 +174,7 @@ impl Rig {
             rate: self.rate,
             concurrency: self.concurrency,
             shards: 1,
+            skew: Some(30 * SECOND),
             index: self.index.clone(),
         };
         let (state, ranges) = match state {
@@ -641,5 +642,56 @@ async fn a_sweep_that_is_stopped_leaves_in_its_state_what_is_left() {
             assert!(!done.iter().any(again), "{told}: {done:?} are asked for again");
             assert!(!path.exists(), "{told}");
         }
+    }
+}
+
+/// By a clock that is a day ahead, all live objects have expired.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_ends_the_sweep_and_no_live_object_is_deleted() {
+    for kind in KINDS {
+        for by in [By::Head, By::Index] {
+            for at in 0.. {
+                let told = format!("{kind:?} by {by:?}, at {at}");
+                let mut rig = Rig { concurrency: 2, ..Rig::new(kind) };
+                for n in 0..4 {
+                    rig.put_due(&format!("k{}", 2 * n));
+                    rig.put_live(&format!("k{}", 2 * n + 1));
+                }
+                rig.know_by(by).await;
+                let clock = rig.clock.clone();
+                rig.at_moments(move |n, _| {
+                    let now = clock.local_now();
+                    // A single answer is not believed.
+                    let answers = if n == at { 3 } else { 0 };
+                    (0..answers).for_each(|_| clock.learn(now + 24 * HOUR, now, now));
+                });
+                let swept = rig.sweep().await;
+                let live = rig.store.keys().iter().filter(|key| rig.removed(key) == 0).count();
+                for n in [1, 3, 5, 7] {
+                    assert_eq!(rig.removed(&format!("k{n}")), 0, "{told}");
+                }
+                assert_eq!(live as u64, 8 - swept.totals.deleted, "{told}");
+                if rig.seen().len() <= at {
+                    assert_eq!((swept.ended, swept.totals.deleted), (Ended::Complete, 4));
+                    break;
+                }
+                let skewed = matches!(swept.ended, Ended::Skewed(_));
+                assert!(skewed || swept.totals.deleted == 4, "{told}: {:?}", swept.ended);
+            }
+        }
+    }
+}
+
+/// By a listing of another time, or of something between the store and here.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_only_a_listing_shows_is_not_deleted() {
+    for kind in KINDS {
+        let rig = Rig::new(kind);
+        ["a", "b", "c"].iter().for_each(|key| rig.put_due(key));
+        rig.store.refuse(|asked| (asked == Asked::Head("b")).then_some(Error::NotFound));
+        rig.at_moments(|_, _| {});
+        let swept = rig.sweep().await;
+        assert_eq!((swept.totals.failed, rig.store.keys()), (1, vec!["b".to_owned()]), "{kind:?}");
+        assert!(!rig.seen().iter().any(|it| it.is(false, 'D', "b")));
     }
 }
