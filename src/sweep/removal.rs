@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use super::verdict::{Rules, Verdict};
 use crate::bucket::Bucket;
-use crate::deadline::pauses;
+use crate::deadline::{Deadline, pauses};
 use crate::error::{Error, Result};
 use crate::store::write::{DeleteIf, Deleted, Tag, WriteStore};
 use crate::store::{Version, head_of_listed};
@@ -34,6 +34,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tries after the first, in about half a minute.
 const MORE_TRIES: usize = 8;
+
+/// No other try begins after this time: a try may take all of `--timeout`.
+const TRYING: Duration = Duration::from_secs(60);
 
 /// How often a key is judged anew because it has another version, which is due too.
 const VERSIONS: u32 = 4;
@@ -124,6 +127,7 @@ impl Removal {
     /// Deletes an object that is due. Tries again for a while after failures that may pass.
     pub async fn remove(&self, Due { version, mut fresh }: Due) -> Removed {
         let mut pauses = pauses(FIRST_PAUSE).with_max_times(MORE_TRIES).build();
+        let by = Deadline::after(TRYING);
         let mut unclear = false;
         loop {
             let failed = match self.try_to_remove(version.clone(), fresh).await {
@@ -141,7 +145,8 @@ impl Removal {
                     | Error::Unreachable(_)
                     | Error::OutOfDescriptors(_)
             );
-            let Some(pause) = pauses.next().filter(|_| may_pass) else {
+            let next = pauses.next().filter(|pause| may_pass && by.left() > *pause);
+            let Some(pause) = next else {
                 return Removed::Failed(failed);
             };
             sleep(pause).await;

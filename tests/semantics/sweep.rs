@@ -507,6 +507,7 @@ async fn deletions_that_keep_failing_are_reported_and_nothing_hangs() {
         (Fate::Fails(Error::Denied("as told".into())), Ended::Complete),
         (Fate::Fails(Error::Refused("as told".into())), Ended::Complete),
         (Fate::Unclear { made: false }, Ended::Complete),
+        (Fate::Late { made: false }, Ended::Complete),
         (Fate::Fails(Error::Unreachable("as told".into())), {
             Ended::Failed(Error::Unreachable("as told".into()))
         }),
@@ -517,8 +518,11 @@ async fn deletions_that_keep_failing_are_reported_and_nothing_hangs() {
             ["a", "b"].iter().for_each(|key| rig.put_due(key));
             let fate = fate.clone();
             rig.store.decide(move |_, _| fate.clone());
+            let began = tokio::time::Instant::now();
             let swept = rig.sweep().await;
             let told = format!("{kind:?}: {:?}", swept.items);
+            // A minute, and one more try of half a minute, for each object.
+            assert!(began.elapsed() <= 2 * 90 * SECOND, "{told}: {:?}", began.elapsed());
             assert_eq!((&swept.ended, rig.store.keys().len()), (want, 2), "{told}");
             let failed = if *want == Ended::Complete { 2 } else { 1 };
             assert_eq!((swept.totals.failed, swept.totals.deleted), (failed, 0), "{told}");
