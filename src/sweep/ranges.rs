@@ -6,9 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// How many keys are asked for to halve a range: a few for each character that all its keys share.
-const PROBES: u32 = 128;
-
 /// The keys after `after`, up to and with `upto`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Range {
@@ -70,8 +67,8 @@ impl Ranges {
         Some(Work { ranges: self.clone(), id: slot.id })
     }
 
-    /// Makes two ranges of one that a worker has, if at least `worth` keys are left in it that are not
-    /// listed. `nth_key` finds the n-th key of a range, if it has so many. Returns whether there is a
+    /// Makes two ranges of one that a worker has, if at least `worth` keys that are not listed are left
+    /// for each. `nth_key` finds the n-th key of a range, if it has so many. Returns whether there is a
     /// range now that nobody has.
     ///
     /// # Errors
@@ -87,20 +84,16 @@ impl Ranges {
         let ids: Vec<u64> = self.slots().iter().map(|slot| slot.id).collect();
         for id in ids {
             let Some(rest) = self.unlisted(id) else { continue };
-            let Some(low) = nth_key(rest, worth).await? else { continue };
-            for _ in 0..PROBES {
-                let Some(Range { upto, .. }) = self.unlisted(id) else { break };
-                let middle = match &upto {
-                    Some(upto) => between(&low, upto),
-                    // Few keys begin with anything else than ASCII.
-                    None => Some(BEYOND_ASCII.to_owned()).filter(|middle| low < *middle),
-                };
-                let Some(middle) = middle else { break };
-                let rest = Range { after: middle.clone(), upto: upto.clone() };
-                let is_empty = nth_key(rest, 1).await?.is_none();
-                if self.cut(id, middle, upto, is_empty) && !is_empty {
-                    return Ok(true);
-                }
+            let Some(low) = nth_key(rest.clone(), worth).await? else { continue };
+            let upto = rest.upto;
+            let is_worth = |after| {
+                let asked = nth_key(Range { after, upto: upto.clone() }, worth);
+                async { Ok(asked.await?.is_some()) }
+            };
+            if let Some(middle) = middle_of(&low, upto.as_deref(), is_worth).await?
+                && self.cut(id, middle, upto)
+            {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -113,9 +106,9 @@ impl Ranges {
         Some(Range { after: slot.listed.clone(), upto: slot.range.upto.clone() })
     }
 
-    /// Ends a range in the middle; what lies after it becomes a range, unless that is empty. Returns
-    /// whether the range was still as it was.
-    fn cut(&self, id: u64, middle: String, upto: Option<String>, rest_is_empty: bool) -> bool {
+    /// Ends a range in the middle; what lies after it becomes a range. Returns whether the first was
+    /// still as it was.
+    fn cut(&self, id: u64, middle: String, upto: Option<String>) -> bool {
         let mut slots = self.slots();
         let Some(slot) = slots.iter_mut().find(|slot| slot.id == id) else { return false };
         if slot.range.upto != upto || slot.listed > middle {
@@ -123,9 +116,7 @@ impl Ranges {
         }
         slot.range.upto = Some(middle.clone());
         drop(slots);
-        if !rest_is_empty {
-            self.add(Range { after: middle, upto });
-        }
+        self.add(Range { after: middle, upto });
         true
     }
 
@@ -186,8 +177,42 @@ impl Drop for Work {
     }
 }
 
-/// After it lie the keys that begin with a character beyond ASCII.
-const BEYOND_ASCII: &str = "\u{7f}";
+/// Greater than any character that keys are likely to have.
+const LAST: char = '\u{10fffd}';
+
+/// A text after `low` behind which so many keys lie that they are worth a range of their own, and about
+/// in the middle of the keys from `low` on, as far as few requests show. `None` if there is none.
+async fn middle_of<E, F>(
+    low: &str,
+    upto: Option<&str>,
+    is_worth: impl Fn(String) -> F,
+) -> Result<Option<String>, E>
+where
+    F: Future<Output = Result<bool, E>>,
+{
+    let beyond = |prefix: &str| format!("{prefix}{LAST}");
+    // All but a few keys begin with the first `shared` characters of `low`, and not with the first
+    // `apart`. To halve the distance finds the place where they differ in a few steps, however long
+    // the directories are that they share.
+    let ends: Vec<usize> = low.char_indices().map(|(at, _)| at).chain([low.len()]).collect();
+    let (mut shared, mut apart) = (0, ends.len());
+    while apart - shared > 1 {
+        let length = shared.midpoint(apart);
+        match is_worth(beyond(&low[..ends[length]])).await? {
+            true => apart = length,
+            false => shared = length,
+        }
+    }
+    let beyond_shared = beyond(&low[..ends[shared]]);
+    let mut high = upto.map_or(&*beyond_shared, |upto| upto.min(&beyond_shared)).to_owned();
+    while let Some(middle) = between(low, &high) {
+        if is_worth(middle.clone()).await? {
+            return Ok(Some(middle));
+        }
+        high = middle;
+    }
+    Ok(None)
+}
 
 /// A text between two others, about in the middle of the keys that are likely between them: of printable
 /// ASCII characters. `None` if there is none.
@@ -197,6 +222,8 @@ fn between(low: &str, high: &str) -> Option<String> {
     let mut rest = low[common.len()..].chars();
     let first = rest.next().map_or(BELOW_PRINTABLE, u32::from);
     let end = u32::from(high[common.len()..].chars().next()?);
+    // Few keys have other characters than those of ASCII.
+    let end = if first + 1 < ABOVE_PRINTABLE { end.min(ABOVE_PRINTABLE) } else { end };
     let mut text = common;
     if let Some(middle) = middle(first, end) {
         text.push(middle);
@@ -228,6 +255,7 @@ fn middle(low: u32, high: u32) -> Option<char> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::BTreeSet;
 
     use futures_util::FutureExt;
@@ -313,6 +341,26 @@ mod tests {
         assert_eq!(first.upto.as_deref(), Some(second.after.as_str()));
         let in_second = hex.iter().filter(|key| second.contains(key)).count();
         assert!((64..=192).contains(&in_second), "{in_second} of 256");
+    }
+
+    #[test]
+    fn few_requests_find_the_middle_however_long_the_shared_directories_are() {
+        for directory in ["", "a/long/way/down/2026/é/of/nothing/but/names/", "中文/~~/\u{7f}/"]
+        {
+            let keys: BTreeSet<String> =
+                (0..900).map(|n| format!("{directory}{n:06}/index.html")).collect();
+            let requests = Cell::new(0);
+            let is_worth = |after: String| {
+                requests.set(requests.get() + 1);
+                let beyond = keys.iter().filter(|key| **key > after).count();
+                std::future::ready(Ok::<_, ()>(beyond >= 100))
+            };
+            let low = keys.iter().nth(100).unwrap();
+            let middle = middle_of(low, None, is_worth).now_or_never().unwrap().unwrap().unwrap();
+            assert!(*low < middle && requests.get() <= 14, "{middle}: {}", requests.get());
+            let after = keys.iter().filter(|key| **key > middle).count();
+            assert!((200..=700).contains(&after), "{after} after {middle}");
+        }
     }
 
     #[test]
