@@ -68,8 +68,10 @@ struct Command {
 #[derive(PartialEq, Eq)]
 enum Again {
     Yes,
-    /// It was stopped, or nobody reads what it prints.
-    No,
+    /// Nobody reads what it prints.
+    Unread,
+    /// A signal has ended it: the usual end of one with `--interval`.
+    Signal,
 }
 
 impl Command {
@@ -80,7 +82,8 @@ impl Command {
             let swept = self.sweep(&mut signals).await;
             let Some(interval) = self.args.interval else { return swept.map(|(status, _)| status) };
             match swept {
-                Ok((status, Again::No)) => return Ok(status),
+                Ok((_, Again::Signal)) => return Ok(ExitCode::SUCCESS),
+                Ok((status, Again::Unread)) => return Ok(status),
                 Ok(_) => {}
                 Err(error) => say(&format!("expirefs: {error}")),
             }
@@ -121,13 +124,13 @@ impl Command {
                     Some(item) = shown.recv() => {
                         progress.at(&sweeping.totals(), began);
                         if progress.suspend(|| self.show(&item))? == Reader::Gone {
-                            again = Again::No;
+                            again = Again::Unread;
                             stop.stop();
                         }
                     }
                     () = tokio::time::sleep(SILENCE) => progress.at(&sweeping.totals(), began),
                     () = signals.next() => {
-                        again = Again::No;
+                        again = Again::Signal;
                         stop.stop();
                     }
                 }

@@ -39,6 +39,7 @@ mod requests;
 mod saturation;
 mod scattered;
 mod suites;
+mod sweep;
 mod sweep_kinds;
 mod sweep_races;
 mod terminal;
