@@ -34,8 +34,9 @@ struct Part {
 }
 
 /// Which object to remove, in addition to the conditions in the headers.
-#[derive(Default)]
 pub(super) struct Exactly {
+    /// The request that says so.
+    pub by: Conditions,
     pub etag: Option<ETag>,
     pub size: Option<i64>,
     pub modified: Option<Timestamp>,
@@ -84,9 +85,9 @@ impl State {
         headers: &HeaderMap,
         exactly: Exactly,
     ) -> S3Result {
-        self.check(Conditions::Delete, bucket, key, headers)?;
-        let Exactly { etag, size, modified } = exactly;
-        let honours = self.personality.honours(Conditions::Delete);
+        let Exactly { by, etag, size, modified } = exactly;
+        self.check(by, bucket, key, headers)?;
+        let honours = self.personality.honours(by);
         let objects = self.bucket(bucket)?;
         if honours && let Some(found) = objects.get(key) {
             let is_it = etag.is_none_or(|etag| etag == found.etag)

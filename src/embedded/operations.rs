@@ -15,7 +15,7 @@ use s3s::route::S3Route;
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::changes::Exactly;
-use super::{Bucket, Handle, Object, State, Stored, has, hex};
+use super::{Bucket, Conditions, Handle, Object, State, Stored, has, hex};
 
 type Reply<T> = S3Result<S3Response<T>>;
 
@@ -203,6 +203,7 @@ impl S3 for Handle {
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> Reply<DeleteObjectOutput> {
         let input = req.input;
         let exactly = Exactly {
+            by: Conditions::Delete,
             etag: None,
             size: input.if_match_size,
             modified: input.if_match_last_modified_time,
@@ -220,7 +221,8 @@ impl S3 for Handle {
         state.bucket(&req.input.bucket)?;
         let mut output = DeleteObjectsOutput::default();
         for ObjectIdentifier { key, e_tag, size, last_modified_time, .. } in objects {
-            let exactly = Exactly { etag: e_tag, size, modified: last_modified_time };
+            let by = Conditions::DeleteObjects;
+            let exactly = Exactly { by, etag: e_tag, size, modified: last_modified_time };
             let none = HeaderMap::new();
             match state.delete_object(&req.input.bucket, &key, &none, exactly) {
                 Ok(()) if quiet == Some(true) => {}

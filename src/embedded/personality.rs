@@ -28,8 +28,10 @@ pub enum Conditions {
     CopySource,
     /// Of CopyObject, on what it replaces.
     CopyTarget,
-    /// Of DeleteObject and DeleteObjects.
+    /// Of DeleteObject.
     Delete,
+    /// Of DeleteObjects.
+    DeleteObjects,
     /// Of RenameObject, on both keys.
     Rename,
 }
@@ -45,6 +47,7 @@ impl Personality {
             Conditions::Complete,
             Conditions::CopyTarget,
             Conditions::Delete,
+            Conditions::DeleteObjects,
         ],
         bare_etags: false,
         takes_rename_for_put: true,
@@ -57,6 +60,7 @@ impl Personality {
             Conditions::CopySource,
             Conditions::CopyTarget,
             Conditions::Delete,
+            Conditions::DeleteObjects,
         ],
         bare_etags: true,
         takes_rename_for_put: true,
