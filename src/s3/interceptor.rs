@@ -43,7 +43,7 @@ fn kind<'a>(operation: &str, requests: &'a Requests<Counter>) -> (&'a Counter, A
         "PutObject" => &requests.put,
         "CopyObject" => &requests.copy,
         "RenameObject" => &requests.rename,
-        "DeleteObject" => &requests.delete,
+        "DeleteObject" | "DeleteObjects" => &requests.delete,
         "CreateMultipartUpload" => &requests.create_upload,
         "UploadPart" => &requests.upload_part,
         "UploadPartCopy" => &requests.copy_part,

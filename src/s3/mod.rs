@@ -6,6 +6,7 @@
 //! socket to close. A second client with a few sockets serves the hosts of credentials. Knows
 //! nothing of expiry rules, paths or the mount.
 
+mod batch;
 mod checksum;
 mod document;
 mod etag;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
-use super::{S3, etag, length, page, version};
+use super::{S3, batch, etag, length, page, version};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::store::Version;
@@ -414,6 +414,20 @@ impl WriteStore for S3 {
         let _turn = self.gate.turn().await;
         let by = Deadline::after(self.retry.timeout);
         within(by, self.send_delete(key, delete_if)).await
+    }
+
+    async fn delete_all(&self, versions: &[Version]) -> Result<Vec<Result<Deleted>>> {
+        let delete = self
+            .changes
+            .delete_objects()
+            .bucket(&self.bucket)
+            .delete(batch::of(versions, |tag| self.if_match(tag))?)
+            .set_request_payer(self.payer());
+        let ask = || async { delete.clone().send().await.map_err(|e| self.change_failure(e)) };
+        // No version comes back, so a repetition deletes nothing else.
+        let sending = Sending::always();
+        let out = self.change(&sending, ask).await?;
+        Ok(batch::outcomes(&out, versions, sending.unclear.into_inner()))
     }
 
     async fn rename(&self, source: &Version, key: &str, condition: &Condition) -> Result<()> {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Store, Version};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An ETag for conditions: opaque, without quotes and `W/`, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,9 @@ pub enum DeleteIf {
     /// the former two only for directory buckets (S3 API reference, DeleteObject).
     Version(Version),
 }
+
+/// The most objects of one [`WriteStore::delete_all`] (S3 API reference, DeleteObjects).
+pub const MOST_DELETED: usize = 1000;
 
 /// What a deletion has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -254,6 +257,16 @@ pub trait WriteStore: Store {
     /// The same, in one request that is never sent again: for a caller who must look at the object
     /// before each try.
     async fn delete_once(&self, key: &str, delete_if: &DeleteIf) -> Result<Deleted>;
+
+    /// Removes at most [`MOST_DELETED`] objects with one request, each only if it is exactly this
+    /// version (see [`DeleteIf::Version`]). Returns what became of each, in their order. Whether a
+    /// store honours the conditions here does not follow from `delete`.
+    ///
+    /// # Errors
+    /// Inside, those of `delete`, and `Unclear` for one that the answer does not name.
+    async fn delete_all(&self, versions: &[Version]) -> Result<Vec<Result<Deleted>>> {
+        Err(Error::Unsupported(format!("to delete {} objects with one request", versions.len())))
+    }
 
     /// Gives an object another key, with all of its headers (RenameObject).
     ///

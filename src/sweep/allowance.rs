@@ -36,6 +36,12 @@ impl Allowance {
         Some(Allowed { allowance: self, permit })
     }
 
+    /// The same without waiting: `None` also if all that is left is taken.
+    pub fn try_take(&self) -> Option<Allowed<'_>> {
+        let permit = self.left.try_acquire().ok()?;
+        Some(Allowed { allowance: self, permit })
+    }
+
     pub fn most(&self) -> u64 {
         self.most
     }

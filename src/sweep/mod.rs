@@ -6,26 +6,28 @@
 
 mod advice;
 mod allowance;
+mod batch;
+mod item;
 mod ranges;
 mod removal;
 mod state;
 mod stop;
 mod totals;
+mod uploads;
 mod verdict;
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, future, stream};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use advice::Advice;
-use allowance::Allowance;
+use allowance::{Allowance, Allowed};
+pub use item::{Item, Outcome};
 use ranges::Work;
 pub use ranges::{Range, Ranges};
 pub use removal::Guard;
@@ -36,11 +38,11 @@ pub use totals::{Summary, Totals};
 use verdict::ByAge;
 pub use verdict::{Kept, Rules, Verdict};
 
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Judged};
 use crate::catalog::index::Index;
 use crate::error::{Error, Result};
-use crate::expiry::{Basis, Terms, rfc3339};
-use crate::store::write::{Upload, WriteStore};
+use crate::expiry::Terms;
+use crate::store::write::WriteStore;
 use crate::store::{ListRequest, PAGE, Page, Pages, Version, head_of_listed};
 
 /// Objects after which the state is saved: so many are judged again after a crash, and those in flight.
@@ -71,47 +73,14 @@ pub struct Sweep {
     pub index: Option<Arc<Index>>,
 }
 
-/// An object that is due, or an upload that is old, and what became of it. Field names are part of the
-/// interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Item {
-    pub key: String,
-    pub outcome: Outcome,
-    /// When it expired (RFC 3339); `None` if no instant is known.
-    pub instant: Option<String>,
-    pub decided_by: Option<Basis>,
-    /// Bytes.
-    pub size: Option<u64>,
-    /// For an upload: when it was created.
-    pub last_modified: Option<String>,
-    pub upload_id: Option<String>,
-    /// Why it failed.
-    pub error: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    Due,
-    Deleted,
-    Renewed,
-    Gone,
-    Failed,
-}
-
-impl Item {
-    fn of(key: &str) -> Item {
-        Item {
-            key: key.to_owned(),
-            outcome: Outcome::Due,
-            instant: None,
-            decided_by: None,
-            size: None,
-            last_modified: None,
-            upload_id: None,
-            error: None,
-        }
-    }
+/// What the listing, the index or a promise tells of an object.
+enum Judging {
+    /// Too young to have expired.
+    Young,
+    /// Old enough to be due.
+    Old,
+    Judged(Judged),
+    Unknown,
 }
 
 /// What was done with an object.
@@ -121,18 +90,6 @@ enum Treated {
     Due(Box<Item>),
     /// The sweep ends before it.
     Stopped(Option<Box<Item>>),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Outcome::Due => "due",
-            Outcome::Deleted => "deleted",
-            Outcome::Renewed => "renewed",
-            Outcome::Gone => "gone",
-            Outcome::Failed => "failed",
-        })
-    }
 }
 
 /// A sweep in progress.
@@ -311,10 +268,15 @@ impl Sweeping {
             Some(index) => index.known(&versions.iter().collect::<Vec<_>>()).await,
             None => vec![None; versions.len()],
         };
-        let mut treated = stream::iter(versions.into_iter().zip(known))
-            .map(|(version, terms)| async move {
+        let deleted = self.delete_batch(&versions, &known).await;
+        let mut treated = stream::iter(versions.into_iter().zip(known).zip(deleted))
+            .map(|((version, terms), deleted)| async move {
                 let key = version.key.clone();
-                (key, self.treat(version, terms).await)
+                let treated = match deleted {
+                    Some(treated) => treated,
+                    None => self.treat(version, terms).await,
+                };
+                (key, treated)
             })
             .buffered(self.sweep.concurrency);
         let (mut stopped, mut unsaved) = (false, 0);
@@ -343,29 +305,34 @@ impl Sweeping {
         !stopped
     }
 
+    /// What is known of an object without a HEAD.
+    fn judging(&self, listed: &Version, known: Option<Terms>, now: SystemTime) -> Judging {
+        let Sweep { bucket, rules, .. } = &self.sweep;
+        match (rules.by_age(listed, now), known) {
+            (ByAge::Young, _) => Judging::Young,
+            (_, Some(terms)) => Judging::Judged(bucket.judge_by(terms, listed, now)),
+            (ByAge::Old, None) => Judging::Old,
+            (ByAge::Unknown, None) if !bucket.policy.needs_headers() => {
+                Judging::Judged(bucket.judge_by(Terms::default(), listed, now))
+            }
+            (ByAge::Unknown, None) => Judging::Unknown,
+        }
+    }
+
     /// Judges an object, and deletes it if it is due.
     async fn treat(&self, listed: Version, known: Option<Terms>) -> Treated {
         if self.stop.is_set() {
             return Treated::Stopped(None);
         }
         let Sweep { bucket, rules, .. } = &self.sweep;
-        let now = bucket.clock.now();
-        let by_age = rules.by_age(&listed, now);
-        if by_age == ByAge::Young {
-            self.count().kept(Kept::Live);
-            return Treated::Kept;
-        }
-        let (version, judged, fresh) = match (by_age, known) {
-            (ByAge::Old, None) => (listed, None, false),
-            (_, Some(terms)) => {
-                let judged = bucket.judge_by(terms, &listed, now);
-                (listed, Some(judged), false)
+        let (version, judged, fresh) = match self.judging(&listed, known, bucket.clock.now()) {
+            Judging::Young => {
+                self.count().kept(Kept::Live);
+                return Treated::Kept;
             }
-            (_, None) if !bucket.policy.needs_headers() => {
-                let judged = bucket.judge_by(Terms::default(), &listed, now);
-                (listed, Some(judged), false)
-            }
-            (_, None) => {
+            Judging::Old => (listed, None, false),
+            Judging::Judged(judged) => (listed, Some(judged), false),
+            Judging::Unknown => {
                 self.turn().await;
                 if self.stop.is_set() {
                     return Treated::Stopped(None);
@@ -396,14 +363,7 @@ impl Sweeping {
                 return Treated::Kept;
             }
         }
-        let judgement = judged.map(|judged| judged.judgement);
-        let item = Item {
-            instant: judgement.and_then(|it| it.expiry.instant()).map(rfc3339),
-            decided_by: judgement.map(|judgement| judgement.basis),
-            size: Some(version.size),
-            last_modified: Some(rfc3339(version.last_modified)),
-            ..Item::of(&version.key)
-        };
+        let item = Item::due(&version, judged.map(|judged| judged.judgement));
         self.due(item, version, fresh).await
     }
 
@@ -427,8 +387,26 @@ impl Sweeping {
                 }
             },
         };
-        self.count().due(size);
+        if !fresh {
+            // Otherwise nothing may lie between the HEAD and the DELETE.
+            self.turn().await;
+            if self.stop.is_set() {
+                return Treated::Stopped(None);
+            }
+        }
         let removed = self.removal.remove(Due { version, fresh }).await;
+        self.removed(item, size, removed, allowed)
+    }
+
+    /// Counts and shows what became of an object that was due.
+    fn removed(
+        &self,
+        item: Item,
+        size: u64,
+        removed: Removed,
+        allowed: Option<Allowed<'_>>,
+    ) -> Treated {
+        self.count().due(size);
         self.count().removed(&removed, size);
         if let Some(allowed) = allowed
             && matches!(removed, Removed::Deleted { .. } | Removed::Failed(Error::Unclear(_)))
@@ -460,59 +438,6 @@ impl Sweeping {
                 Treated::Stopped(Some(item))
             }
         }
-    }
-
-    async fn sweep_uploads(&self, age: Duration) -> Result<()> {
-        let mut after = None;
-        loop {
-            self.turn().await;
-            let page = self.sweep.store.uploads(&self.sweep.prefix, after.as_ref()).await?;
-            let now = self.sweep.bucket.clock.now();
-            for (upload, created) in page.uploads {
-                if self.stop.is_set() {
-                    return Ok(());
-                }
-                if now.duration_since(created).is_ok_and(|since| since >= age) {
-                    self.sweep_upload(upload, created).await;
-                }
-            }
-            match page.next {
-                Some(next) if after.as_ref() == Some(&next) => {
-                    return Err(Error::Protocol("a list of uploads that does not go on".into()));
-                }
-                Some(next) => after = Some(next),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    async fn sweep_upload(&self, upload: Upload, created: SystemTime) {
-        self.count().old_uploads += 1;
-        let aborted = match self.sweep.delete {
-            false => None,
-            true => {
-                self.turn().await;
-                Some(self.sweep.store.abort(&upload).await)
-            }
-        };
-        let (outcome, error) = match aborted {
-            None => (Outcome::Due, None),
-            Some(Ok(())) => (Outcome::Deleted, None),
-            Some(Err(error)) => (Outcome::Failed, Some(error.to_string())),
-        };
-        match outcome {
-            Outcome::Deleted => self.count().aborted_uploads += 1,
-            Outcome::Failed => self.count().failed += 1,
-            _ => {}
-        }
-        let item = Item {
-            outcome,
-            last_modified: Some(rfc3339(created)),
-            upload_id: Some(upload.id),
-            error,
-            ..Item::of(&upload.key)
-        };
-        self.show(item).await;
     }
 
     async fn show(&self, item: Item) {

@@ -3,7 +3,8 @@
 //! Between judgement and deletion, a writer may renew an object, even with the same bytes, so with
 //! the same ETag. How far a store can exclude that is learned from the first objects that are
 //! deleted: each is sent a DELETE with a condition that does not hold. A store that ignores it deletes
-//! an object that was about to be deleted.
+//! an object that was about to be deleted. Whether conditions count in DeleteObjects too, is learned in
+//! the same way.
 //!
 //! Where a store does not compare all of a version, nothing is waited for between the answer of a HEAD
 //! and the DELETE, and no DELETE is sent twice without another HEAD.
@@ -20,7 +21,7 @@ use super::verdict::{Rules, Verdict};
 use crate::bucket::Bucket;
 use crate::deadline::{Deadline, pauses};
 use crate::error::{Error, Result};
-use crate::store::write::{DeleteIf, Deleted, Tag, WriteStore};
+use crate::store::write::{DeleteIf, Deleted, MOST_DELETED, Tag, WriteStore};
 use crate::store::{Version, head_of_listed};
 
 /// An ETag that no object has: MD5 never had this value.
@@ -78,6 +79,9 @@ pub struct Removal {
     /// The strongest guard that is not excluded. Held while the guard is not known: one object at a
     /// time.
     perhaps: Mutex<Guard>,
+    /// Whether DeleteObjects deletes exactly the versions that it names, if that is known. Held while
+    /// it is not.
+    batches: Mutex<Option<bool>>,
     /// Requests sent since they were last taken.
     sent: AtomicU64,
 }
@@ -104,7 +108,8 @@ impl Removal {
         skew: Option<Duration>,
     ) -> Removal {
         let (guard, perhaps) = (OnceLock::new(), Mutex::new(Guard::Version));
-        Removal { store, bucket, rules, skew, guard, perhaps, sent: AtomicU64::new(0) }
+        let (batches, sent) = (Mutex::new(None), AtomicU64::new(0));
+        Removal { store, bucket, rules, skew, guard, perhaps, batches, sent }
     }
 
     /// By how much the clocks of the store and of this host differ, if that is too much: by the wrong one,
@@ -152,6 +157,94 @@ impl Removal {
             sleep(pause).await;
             fresh = false;
         }
+    }
+
+    /// Deletes objects that are due, many with one request where that is as safe. `None`: it is still
+    /// to be deleted, by itself.
+    pub async fn remove_all(&self, versions: &[Version]) -> Vec<Option<Removed>> {
+        let mut removed = vec![None; versions.len()];
+        let mut left: Vec<usize> =
+            (0..versions.len()).filter(|at| is_xml(&versions[*at].key)).collect();
+        if let [first, _, ..] = left[..]
+            && self.guard().is_none()
+        {
+            let due = Due { version: versions[first].clone(), fresh: false };
+            removed[first] = Some(self.remove(due).await);
+            left.remove(0);
+        }
+        if self.guard() != Some(Guard::Version) {
+            return removed;
+        }
+        if let [first, _, ..] = left[..] {
+            let mut batches = self.batches.lock().await;
+            if batches.is_none() {
+                removed[first] = self.learn_batches(&mut batches, &versions[first]).await;
+            }
+        }
+        left.retain(|at| removed[*at].is_none());
+        for batch in left.chunks(MOST_DELETED) {
+            if batch.len() < 2 || *self.batches.lock().await != Some(true) {
+                break;
+            }
+            let asked: Vec<Version> = batch.iter().map(|at| versions[*at].clone()).collect();
+            let outcomes = match self.delete_all(&asked).await {
+                Ok(outcomes) => outcomes,
+                Err(error) => vec![Err(error); batch.len()],
+            };
+            // For example because it compares ETags in another form: each by itself from now on.
+            if outcomes.iter().all(is_refused) {
+                *self.batches.lock().await = Some(false);
+            }
+            for (at, outcome) in batch.iter().zip(outcomes) {
+                removed[*at] = match outcome {
+                    Ok(Deleted { marker }) => Some(Removed::Deleted { marker }),
+                    Err(Error::NotFound) => Some(Removed::Gone),
+                    Err(_) => None,
+                };
+            }
+        }
+        removed
+    }
+
+    /// Tries to find out, with an object that is due, whether DeleteObjects honours conditions. `None`:
+    /// the object is still to be deleted.
+    async fn learn_batches(
+        &self,
+        batches: &mut Option<bool>,
+        version: &Version,
+    ) -> Option<Removed> {
+        if !self.is_still_due(version).await {
+            return None;
+        }
+        let other = Version { last_modified: version.last_modified + DAY, ..version.clone() };
+        match self.delete_all(&[other]).await.map(|mut outcomes| outcomes.pop()) {
+            Ok(Some(Ok(Deleted { marker }))) => {
+                *batches = Some(false);
+                Some(Removed::Deleted { marker })
+            }
+            Ok(Some(Err(Error::PreconditionFailed))) => {
+                // Otherwise it was perhaps refused because of that.
+                if self.is_still_due(version).await {
+                    *batches = Some(true);
+                }
+                None
+            }
+            Ok(Some(Err(Error::NotFound))) => None,
+            Ok(_) | Err(Error::Unsupported(_) | Error::Refused(_) | Error::Denied(_)) => {
+                *batches = Some(false);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn is_still_due(&self, version: &Version) -> bool {
+        matches!(self.judge_again(version).await, Ok(Again::Due(now)) if version.is(&now))
+    }
+
+    async fn delete_all(&self, versions: &[Version]) -> Result<Vec<Result<Deleted>>> {
+        self.may_send()?;
+        self.store.delete_all(versions).await
     }
 
     async fn try_to_remove(&self, version: Version, mut fresh: bool) -> Result<Removed> {
@@ -270,12 +363,18 @@ impl Removal {
     }
 
     async fn delete(&self, version: &Version, condition: &DeleteIf) -> Result<Deleted> {
+        self.may_send()?;
+        self.store.delete_once(&version.key, condition).await
+    }
+
+    /// Counts a request that deletes.
+    fn may_send(&self) -> Result<()> {
         if let Some(by) = self.is_skewed() {
             let why = format!("the store's clock has jumped by {} s", by.as_secs());
             return Err(Error::Protocol(why));
         }
         self.sent.fetch_add(1, Ordering::Relaxed);
-        self.store.delete_once(&version.key, condition).await
+        Ok(())
     }
 
     /// What became of an object by a DELETE that failed.
@@ -303,4 +402,14 @@ impl Removal {
             Verdict::Kept(_) => Ok(Again::Not(Removed::Renewed)),
         }
     }
+}
+
+/// Whether XML 1.0 has all of these characters, so that a document can name the key.
+fn is_xml(key: &str) -> bool {
+    !key.contains(|c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+}
+
+fn is_refused(outcome: &Result<Deleted>) -> bool {
+    use Error::{Denied, PreconditionFailed, Refused, Unsupported};
+    matches!(outcome, Err(PreconditionFailed | Refused(_) | Unsupported(_) | Denied(_)))
 }

@@ -9,11 +9,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use expirefs::embedded::Object;
+use expirefs::embedded::{Conditions, Object, Personality};
 use expirefs::expiry::format_http_date;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -388,6 +388,107 @@ fn only_what_lies_between_two_promised_lifetimes_costs_a_head() {
     assert_eq!(old.count(), 20, "their instants are not known");
 }
 
+/// A bucket of objects so old that a promise shows that they have expired.
+fn old(keys: u64) -> Arc<Embedded> {
+    let store = Embedded::start();
+    for n in 0..keys {
+        let object = Object::new("x").expires(PAST);
+        store.put_object(&format!("k{n:04}"), object.last_modified(SystemTime::now() - 6 * HOUR));
+    }
+    Arc::new(store)
+}
+
+const PROMISE: [&str; 4] = ["--delete", "--ttl-between", "1h", "2h"];
+
+/// And through an index; an object that was renewed since the page was listed is not deleted.
+#[test]
+fn what_needs_no_head_is_deleted_in_batches_and_a_renewed_object_is_kept() {
+    let store = old(2500);
+    let batches = Arc::new(AtomicU64::new(0));
+    let proxy = Proxy::start(store.endpoint(), {
+        let (store, batches) = (store.clone(), batches.clone());
+        move |request| {
+            // The first batch shows whether the store honours the conditions, with one object.
+            if request.method == "POST" && batches.fetch_add(1, Ordering::Relaxed) == 1 {
+                store.put_expiring("k0500", "x", FUTURE);
+            }
+            Fault::None
+        }
+    });
+    let deleted = json(proxy.endpoint(), &PROMISE).all_done();
+    assert_eq!((deleted.number("deleted"), deleted.number("renewed")), (2499, 1));
+    assert_eq!(
+        (deleted.keys("renewed"), deleted.summary["guard"].as_str()),
+        (vec!["k0500"], Some("version"))
+    );
+    assert!(deleted.items.is_sorted_by_key(|item| item["key"].as_str()), "in the order of keys");
+    assert!(store.get("k0500").is_some());
+    assert_eq!(batches.load(Ordering::Relaxed), 4, "one to learn, and one for each page");
+    // Two objects are deleted by themselves: the first, which shows what the store honours, and the
+    // renewed one, in vain.
+    assert!(deleted.requests("delete") <= 4 + 3 && deleted.requests("head") <= 6, "{deleted:?}");
+
+    let store = old(300);
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut text = String::new();
+    let index = path_in(dir.path(), "index", &mut text);
+    json(store.endpoint(), &["--index", index]).all_done();
+    let deleted = json(store.endpoint(), &["--index", index, "--delete"]).all_done();
+    assert_eq!(deleted.number("deleted"), 300);
+    assert!(deleted.requests("delete") <= 4 && deleted.requests("head") <= 6, "{deleted:?}");
+}
+
+#[test]
+fn a_store_that_ignores_the_conditions_of_a_batch_gets_one_for_a_victim_and_no_more() {
+    for ignores in [&[Conditions::DeleteObjects][..], &[Conditions::Delete]] {
+        let store = old(200);
+        store.behave_as(Personality { ignores, ..Personality::S3 });
+        let batches = Arc::new(AtomicU64::new(0));
+        let proxy = Proxy::start(store.endpoint(), {
+            let batches = batches.clone();
+            move |request| {
+                batches.fetch_add(u64::from(request.method == "POST"), Ordering::Relaxed);
+                Fault::None
+            }
+        });
+        let deleted = json(proxy.endpoint(), &PROMISE).all_done();
+        assert_eq!(deleted.number("deleted"), 200);
+        let honours_delete = !ignores.contains(&Conditions::Delete);
+        assert_eq!(batches.load(Ordering::Relaxed), u64::from(honours_delete));
+        // Without a condition, a HEAD right before each.
+        assert_eq!(deleted.requests("head") < 10, honours_delete, "{deleted:?}");
+    }
+}
+
+#[test]
+fn a_batch_whose_answer_is_lost_or_that_is_refused_costs_no_object() {
+    for fault in
+        [Fault::Lose, Fault::status(503, None), Fault::status(403, None), Fault::status(501, None)]
+    {
+        let store = old(300);
+        let batches = AtomicU64::new(0);
+        let proxy = Proxy::start(store.endpoint(), {
+            let fault = fault.clone();
+            move |request| match request.method == "POST" {
+                true if batches.fetch_add(1, Ordering::Relaxed) == 1 => fault.clone(),
+                _ => Fault::None,
+            }
+        });
+        let deleted = json(proxy.endpoint(), &PROMISE).all_done();
+        assert_eq!((deleted.number("deleted"), deleted.number("gone")), (300, 0), "{fault:?}");
+        assert_eq!(proxy.did(fault.name()), 1);
+    }
+}
+
+#[test]
+fn max_delete_counts_the_objects_of_a_batch() {
+    let store = old(300);
+    let deleted = json(store.endpoint(), &[&PROMISE[..], &["--max-delete", "120"]].concat());
+    assert_eq!((deleted.status, deleted.number("deleted")), (3, 120), "{deleted:?}");
+    let left = (0..300).filter(|n| store.get(&format!("k{n:04}")).is_some());
+    assert!(left.eq(120..300));
+}
+
 /// Sweeps with `--shards 4`: each key is judged once, what is due is shown once, and to divide the
 /// key space costs few requests.
 #[track_caller]
@@ -434,8 +535,13 @@ fn no_more_requests_are_sent_than_the_rate_allows() {
     (0..60).for_each(|n| store.put_expiring(&format!("{n}"), "x", FUTURE));
     let listed = json(store.endpoint(), &["--rate", "20/s"]).all_done();
     // A second's worth may be sent at once; the other 40 take 2 s at least.
-    let seconds = listed.summary["seconds"].as_f64().expect("a number");
-    assert!(seconds >= 1.9, "{seconds} s");
+    let seconds = |swept: Swept| swept.summary["seconds"].as_f64().expect("a number");
+    assert!(seconds(listed) >= 1.9);
+
+    let store = old(60);
+    store.behave_as(Personality { ignores: &[Conditions::DeleteObjects], ..Personality::S3 });
+    let deleted = json(store.endpoint(), &[&PROMISE[..], &["--rate", "20/s"]].concat()).all_done();
+    assert!(seconds(deleted) >= 1.9, "so do deletions without a HEAD");
 }
 
 #[test]
@@ -600,6 +706,25 @@ fn the_status_shows_whether_all_some_or_nothing_was_done() {
     json(proxy.endpoint(), &["--delete"]).all_done();
     // An empty bucket is done.
     json(proxy.endpoint(), &["--delete"]).all_done();
+}
+
+#[test]
+fn clocks_that_differ_by_more_than_30_s_need_a_decision() {
+    let store = Embedded::start();
+    store.put_expiring("expired", "x", PAST);
+    let ahead =
+        |seconds| move || format_http_date(SystemTime::now() + Duration::from_secs(seconds));
+    let (little, much) = (ahead(20), ahead(60));
+    let proxy = Proxy::start(store.endpoint(), move |_| Fault::header("date", little()));
+    json(proxy.endpoint(), &[]).all_done();
+    proxy.script(move |_| Fault::header("date", much()));
+    let says = refused(swept(proxy.endpoint(), &["--delete"]), 1);
+    assert!(says.contains("differ by") && says.contains("--clock"), "{says}");
+    assert!(store.get("expired").is_some());
+    for clock in ["local", "server"] {
+        let listed = json(proxy.endpoint(), &["--clock", clock]);
+        assert_eq!((listed.status, listed.number("due")), (0, 1), "{listed:?}");
+    }
 }
 
 #[test]

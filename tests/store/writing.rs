@@ -290,3 +290,32 @@ async fn all_pages_of_uploads_can_be_listed() {
     let found = first.uploads.into_iter().chain(second.uploads).map(|(upload, _)| upload);
     assert!(found.eq(wanted));
 }
+
+/// The ETag, the size and the Last-Modified of each count, and the answer for one is not that of
+/// another.
+#[tokio::test]
+async fn many_versions_are_deleted_with_one_request_and_no_other_ones() {
+    let (rig, _) = rig(Duration::from_secs(10)).await;
+    let old = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let keys = ["a&<\"'> b", "gone", "of another size", "of another time", "other bytes", "ü/+%"];
+    let mut versions = Vec::new();
+    for key in keys {
+        let object = embedded::Object::new("x").last_modified(old);
+        rig.server.handle().put(BUCKET, key, object);
+        versions.push(rig.store.head(key).await.unwrap().version);
+    }
+    rig.server.handle().delete(BUCKET, "gone");
+    versions[2].size = 2;
+    versions[3].last_modified += Duration::from_secs(1);
+    versions[4].etag = "00000000000000000000000000000000".into();
+    let before = rig.server.handle().requests().delete;
+    let outcomes = rig.store.delete_all(&versions).await.unwrap();
+    let (deleted, refused) = (Ok(Deleted::default()), Err(Error::PreconditionFailed));
+    let want = [&deleted, &deleted, &refused, &refused, &refused, &deleted].map(Clone::clone);
+    assert_eq!(outcomes, want);
+    assert_eq!(rig.server.handle().requests().delete, before + 1);
+    assert_eq!(rig.metrics.requests.delete.get(), 1);
+    let is_left = |key: &&str| rig.server.handle().get(BUCKET, key).is_some();
+    let left: Vec<_> = keys.into_iter().filter(is_left).collect();
+    assert_eq!(left, ["of another size", "of another time", "other bytes"]);
+}
