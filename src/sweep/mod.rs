@@ -367,7 +367,7 @@ impl Sweeping {
         self.due(item, version, fresh).await
     }
 
-    async fn due(&self, item: Item, version: Version, fresh: bool) -> Treated {
+    async fn due(&self, item: Item, version: Version, mut fresh: bool) -> Treated {
         let size = version.size;
         if !self.sweep.delete {
             self.count().due(size);
@@ -377,16 +377,18 @@ impl Sweeping {
             self.stop.because(Ended::Skewed(by));
             return Treated::Stopped(None);
         }
-        let allowed = match &self.allowance {
-            None => None,
-            Some(allowance) => match allowance.take().await {
-                Some(allowed) => Some(allowed),
-                None => {
-                    self.stop.because(Ended::AtMost(allowance.most()));
-                    return Treated::Stopped(None);
-                }
-            },
-        };
+        let mut allowed = None;
+        if let Some(allowance) = &self.allowance {
+            allowed = allowance.try_take();
+            if allowed.is_none() {
+                fresh = false;
+                allowed = allowance.take().await;
+            }
+            if allowed.is_none() {
+                self.stop.because(Ended::AtMost(allowance.most()));
+                return Treated::Stopped(None);
+            }
+        }
         if !fresh {
             // Otherwise nothing may lie between the HEAD and the DELETE.
             self.turn().await;

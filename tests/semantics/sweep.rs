@@ -429,6 +429,33 @@ async fn exactly_as_many_as_allowed_are_deleted_although_some_are_renewed_in_fli
     }
 }
 
+/// It is judged, waits until another one turns out to be gone, and is renewed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_waits_for_what_is_left_of_the_most_is_judged_again() {
+    const KEYS: [&str; 4] = ["a", "b", "c", "d"];
+    // Where nothing is compared, an object that is gone counts as deleted.
+    for kind in KINDS.into_iter().filter(|kind| *kind != Kind::Nothing) {
+        let rig = Rig { concurrency: 4, most: Some(3), ..Rig::new(kind) };
+        KEYS.iter().for_each(|key| rig.put_due(key));
+        let seen = rig.seen.clone();
+        rig.at_moments(move |n, store| {
+            let seen = seen.lock().unwrap();
+            let begun = |key: &&&str| seen.iter().any(|it| it.is(false, 'D', key));
+            let waiting: Vec<_> = KEYS.iter().filter(|key| !begun(key)).collect();
+            if let [waiting] = waiting[..]
+                && seen[n].request == 'D'
+                && !seen[n].after
+            {
+                store.delete(&seen[n].key);
+                store.put_at(waiting, "same", expires(60), start());
+            }
+        });
+        let swept = rig.sweep().await;
+        let [left] = rig.store.keys().try_into().unwrap_or_else(|_| panic!("{:?}", rig.seen()));
+        assert_eq!(swept.outcomes()[&*left], Outcome::Renewed, "{kind:?}: {:?}", rig.seen());
+    }
+}
+
 /// What a store does to one DELETE, and what becomes of the object.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_that_fails_once_is_tried_again_after_another_look() {
