@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 
-use super::on_runtime;
+use super::on_runtime_of_a_mount;
 use super::signals::Signals;
 use crate::config::Config;
 use crate::config::args::{Cli, Command, DemoArgs};
@@ -39,7 +39,7 @@ pub fn run(args: DemoArgs) -> Result<ExitCode, String> {
         let mut signals = Signals::new()?;
         demo(args.exit, signals.next()).await
     };
-    on_runtime(1, work).map(|()| ExitCode::SUCCESS)
+    on_runtime_of_a_mount(1, work).map(|()| ExitCode::SUCCESS)
 }
 
 /// Serves the demo until `stop` is ready, or until the tour ends.

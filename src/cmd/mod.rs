@@ -21,8 +21,9 @@ mod ttl;
 mod umount;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::bucket::Bucket;
 use crate::config::Query;
@@ -84,9 +85,29 @@ fn on_runtime<T>(
     workers: usize,
     work: impl Future<Output = Result<T, String>>,
 ) -> Result<T, String> {
-    let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    let runtime = built.map_err(|e| format!("no runtime: {e}"))?;
+    let runtime = runtime(workers)?;
     let done = runtime.block_on(work);
     runtime.shutdown_background();
     done
+}
+
+/// How long the end of a mount waits for requests in flight to be dropped, and for system calls.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The same for a mount, whose requests in flight are answered with EIO in the end. The kernel would
+/// end them with the last descriptor of the device, but a thread in FUSE_NOTIFY_INVAL_ENTRY may keep
+/// that open: it waits for the lock of a directory, which such a request holds.
+fn on_runtime_of_a_mount<T>(
+    workers: usize,
+    work: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let runtime = runtime(workers)?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(FAREWELL);
+    done
+}
+
+fn runtime(workers: usize) -> Result<Runtime, String> {
+    let built = Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    built.map_err(|e| format!("no runtime: {e}"))
 }

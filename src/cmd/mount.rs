@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::on_runtime;
+use super::on_runtime_of_a_mount;
 use super::signals::Signals;
 use crate::config::Config;
 use crate::config::args::MountArgs;
@@ -14,7 +14,7 @@ pub fn run(args: MountArgs) -> Result<ExitCode, String> {
     // Before the runtime opens its descriptors, which the budget counts.
     let budget = daemon::budget(&config)?;
     let source = config.url();
-    on_runtime(config.workers, async {
+    on_runtime_of_a_mount(config.workers, async {
         let mut signals = Signals::new()?;
         let mut mounted = Mounted::start(config, budget, signals.next()).await?;
         let dir = mounted.dir().display().to_string();
