@@ -14,14 +14,16 @@ use crate::support::content::{MIB, assert_same_bytes, content};
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup, is_mounted};
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::tools::shell;
+use crate::support::tools::{attempt, shell};
 use crate::support::wait::{HANGS, eventually};
 
 const UNMOUNTS: [&str; 4] =
     ["umount mnt", "fusermount3 -u mnt", "umount -l mnt", "fusermount3 -u -z mnt"];
 
+/// Now and then umount(8) says "not mounted" on a busy machine although it has unmounted.
 fn unmount(mount: &Mount, command: &str) {
-    shell(mount.dir().parent().expect("a folder"), command);
+    let done = attempt(mount.dir().parent().expect("a folder"), command);
+    assert!(done.status.success() || !is_mounted(mount.dir()), "{command}: {done:?}");
 }
 
 /// The journal of uploads is removed at the end, whatever of the daemon still runs then.
@@ -101,7 +103,7 @@ fn a_lazy_unmount_lets_writers_finish() {
         large.write_all(&content(1, 6 * MIB)).expect("write");
         added.write_all(b" and more").expect("write");
         let folder = mount.dir().parent().expect("a folder").to_owned();
-        let busy = crate::support::tools::attempt(&folder, "umount mnt");
+        let busy = attempt(&folder, "umount mnt");
         assert!(!busy.status.success(), "umount while files are open: {busy:?}");
         unmount(&mount, command);
         assert!(!is_mounted(mount.dir()));
