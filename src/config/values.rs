@@ -122,7 +122,6 @@ pub fn positive(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Each has its own stack and buffer, and none of them waits for the store.
 /// Requests per second: `500` or `500/s`.
 pub fn rate(text: &str) -> Result<NonZeroU32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
@@ -131,14 +130,10 @@ pub fn rate(text: &str) -> Result<NonZeroU32, String> {
 
 /// Each of them lists, so a few are enough.
 pub fn shards(text: &str) -> Result<usize, String> {
-    let most = 64;
-    let number = positive(text)?;
-    match number <= most {
-        true => Ok(number),
-        false => Err(format!("expected a whole number from 1 to {most}")),
-    }
+    at_most(text, 64)
 }
 
+/// Each has its own stack and buffer, and none of them waits for the store.
 pub fn fuse_threads(text: &str) -> Result<usize, String> {
     at_most(text, 64)
 }
