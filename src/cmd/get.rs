@@ -11,7 +11,8 @@ use tempfile::NamedTempFile;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::{AsyncWrite, stdout};
 
-use super::object::{At, Done, Outcomes, Progress};
+use super::object::{At, Done, Outcomes};
+use super::progress::Progress;
 use super::signals::Signals;
 use super::{Failed, on_runtime};
 use crate::body::Accounts;
@@ -53,9 +54,9 @@ pub fn run(args: GetArgs) -> Result<ExitCode, Failed> {
             Get { bucket: &bucket, accounts: &accounts, key: &query.key, live_for, timeout };
         // It is removed if it does not become the file.
         let mut temporary = None;
-        let progress = Progress::new(output.quiet);
+        let progress = Progress::of_bytes(output.quiet);
         let open = async |object: &Object| {
-            progress.of(object.version.size);
+            progress.ends_at(object.version.size);
             let (sink, made) = target.open().await?;
             temporary = made;
             Ok(sink)

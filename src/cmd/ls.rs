@@ -2,12 +2,10 @@
 
 use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use futures_util::StreamExt;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::time::Instant;
 
+use super::progress::Progress;
 use super::{Failed, bucket, on_runtime};
 use crate::bucket::inventory::{Inventory, Item, State};
 use crate::config::Query;
@@ -33,9 +31,6 @@ pub fn run(args: LsArgs) -> Result<ExitCode, Failed> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How long a listing runs before it shows its progress.
-const SILENCE: Duration = Duration::from_secs(1);
-
 /// Prints the items of a bucket as they arrive; if that takes long and standard error is a
 /// terminal, shows a progress line there.
 async fn ls(
@@ -49,24 +44,15 @@ async fn ls(
     let from = format!("s3://{}/{}", query.endpoint.bucket, query.key);
     let inventory =
         Inventory { bucket, prefix: query.key, recursive, fan_out: query.metadata_concurrency };
-    let progress = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    let style = ProgressStyle::with_template("{spinner} {human_pos} objects ({per_sec}), {msg}");
-    progress.set_style(style.map_err(|e| e.to_string())?);
-    let started = Instant::now();
-    let (mut silent, mut expired) = (true, 0);
+    let progress = Progress::of_objects(quiet);
+    let (mut seen, mut expired) = (0, 0);
     let (mut any_shown, mut prefixes) = (false, 0);
     let mut items = pin!(inventory.items());
     while let Some(item) = items.next().await {
         let item = item.map_err(|e| format!("{from}: {e}"))?;
-        if silent && !quiet && started.elapsed() > SILENCE {
-            silent = false;
-            progress.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
-        }
         expired += u64::from(item.state == State::Expired);
-        progress.inc(1);
-        if !silent {
-            progress.set_message(format!("{expired} of them expired"));
-        }
+        seen += 1;
+        progress.tell(seen, format_args!("{expired} of them expired"));
         prefixes += u64::from(item.state == State::Prefix);
         if shown(item.state) {
             any_shown = true;
@@ -75,7 +61,7 @@ async fn ls(
             }
         }
     }
-    progress.finish_and_clear();
+    progress.end();
     if !any_shown && prefixes > 0 && !quiet {
         say(&format!(
             "expirefs: none directly below {from}, and {prefixes} prefixes lie deeper: \

@@ -12,6 +12,7 @@ mod log;
 mod ls;
 mod mount;
 mod object;
+mod progress;
 mod put;
 mod rm;
 mod signals;

@@ -4,11 +4,8 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use tokio::time::Instant;
 
 use crate::body::{Ledger, Unit};
 use crate::bucket::Bucket;
@@ -226,45 +223,5 @@ impl Outcomes {
             (0, _, _) => ExitCode::FAILURE,
             (_, _, _) => ExitCode::from(PARTLY),
         }
-    }
-}
-
-/// How long a transfer runs before it shows its progress.
-const SILENCE: Duration = Duration::from_secs(1);
-
-/// A progress bar on standard error, if that is a terminal, and unless `--quiet` is given.
-pub struct Progress {
-    bar: ProgressBar,
-    quiet: bool,
-    began: Instant,
-}
-
-impl Progress {
-    pub fn new(quiet: bool) -> Progress {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {bytes}, {bytes_per_sec}") {
-            bar.set_style(style);
-        }
-        Progress { bar, quiet, began: Instant::now() }
-    }
-
-    /// Its end is known: so many bytes.
-    pub fn of(&self, bytes: u64) {
-        self.bar.set_length(bytes);
-        let template = "{bytes} of {total_bytes} {wide_bar} {bytes_per_sec}, {eta}";
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
-    }
-
-    pub fn at(&self, bytes: u64) {
-        if !self.quiet && self.bar.is_hidden() && self.began.elapsed() > SILENCE {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
-        }
-        self.bar.set_position(bytes);
-    }
-
-    pub fn end(&self) {
-        self.bar.finish_and_clear();
     }
 }

@@ -9,7 +9,8 @@ use tokio::fs::File;
 use tokio::io::{AsyncRead, stdin};
 use tracing::warn;
 
-use super::object::{At, Done, Making, Progress};
+use super::object::{At, Done, Making};
+use super::progress::Progress;
 use super::{Failed, on_runtime, signals::Signals};
 use crate::config::args::PutArgs;
 use crate::config::{PART, Query, SPOOL};
@@ -69,9 +70,9 @@ pub fn run(args: PutArgs) -> Result<ExitCode, Failed> {
         });
         writer.take_over(left.unwrap_or_default());
         let mut signals = Signals::new()?;
-        let progress = Progress::new(output.quiet);
+        let progress = Progress::of_bytes(output.quiet);
         if let Some(size) = size {
-            progress.of(size);
+            progress.ends_at(size);
         }
         let end = expires.map(End::At);
         let moved = |bytes| progress.at(bytes);

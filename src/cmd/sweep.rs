@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::object::{At, PARTLY};
+use super::progress::{Progress, SILENCE};
 use super::signals::Signals;
 use super::{Failed, on_runtime};
 use crate::catalog::index::Index;
@@ -32,9 +32,6 @@ const SKEW: Duration = Duration::from_secs(30);
 
 /// Memory for expiry headers, in bytes: as much as a mount has by default.
 const INDEX_MEMORY: usize = 16 << 20;
-
-/// How long a sweep runs before it shows its progress.
-const SILENCE: Duration = Duration::from_secs(1);
 
 /// Items that are not shown yet.
 const BACKLOG: usize = 1000;
@@ -114,7 +111,10 @@ impl Command {
         let stop = Arc::new(Stop::default());
         let began = Instant::now();
         let sweeping = Sweeping::new(self.plan(&at), ranges, state, stop.clone(), items);
-        let progress = Progress::new()?;
+        let progress = Progress::of_objects(self.args.output.quiet);
+        let tell = |Totals { listed, due, deleted, .. }| {
+            progress.tell(listed, format_args!("{due} due, {deleted} deleted"));
+        };
         let mut again = Again::Yes;
         let ended = {
             let mut running = pin!(sweeping.run());
@@ -122,13 +122,13 @@ impl Command {
                 tokio::select! {
                     ended = &mut running => break ended,
                     Some(item) = shown.recv() => {
-                        progress.at(&sweeping.totals(), began);
+                        tell(sweeping.totals());
                         if progress.suspend(|| self.show(&item))? == Reader::Gone {
                             again = Again::Unread;
                             stop.stop();
                         }
                     }
-                    () = tokio::time::sleep(SILENCE) => progress.at(&sweeping.totals(), began),
+                    () = tokio::time::sleep(SILENCE) => tell(sweeping.totals()),
                     () = signals.next() => {
                         again = Again::Signal;
                         stop.stop();
@@ -295,34 +295,4 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     new.push(".new");
     fs::write(&new, text)?;
     fs::rename(&new, path)
-}
-
-/// A progress line on standard error, if that is a terminal.
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn new() -> Result<Progress, String> {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let style =
-            ProgressStyle::with_template("{spinner} {human_pos} objects ({per_sec}), {msg}");
-        bar.set_style(style.map_err(|e| e.to_string())?);
-        Ok(Progress(bar))
-    }
-
-    fn at(&self, totals: &Totals, began: Instant) {
-        if self.0.is_hidden() && began.elapsed() > SILENCE {
-            self.0.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
-        }
-        let Totals { listed, due, deleted, .. } = totals;
-        self.0.set_position(*listed);
-        self.0.set_message(format!("{due} due, {deleted} deleted"));
-    }
-
-    fn suspend<T>(&self, show: impl FnOnce() -> T) -> T {
-        self.0.suspend(show)
-    }
-
-    fn end(&self) {
-        self.0.finish_and_clear();
-    }
 }
