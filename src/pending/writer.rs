@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::expiry::{Ttl, TtlRules};
 use crate::metrics::Counter;
 use crate::name::Prefix;
+use crate::store::UploadPages;
 use crate::store::write::{Created, NewHeaders, Upload, WriteStore};
 
 /// The minimum of parts that are in memory only to be sent, most of them from the spool; the maximum is
@@ -227,15 +228,10 @@ impl Writer {
         let retried_until = creation.at + self.rules.timeout.as_secs();
         let times = creation.at.saturating_sub(SLACK)..=retried_until + SLACK;
         let mut found = Vec::new();
-        let mut after = None;
-        loop {
-            let page = self.store.uploads(&creation.key, after.as_ref()).await?;
-            let of_key = page.uploads.into_iter().filter(|(upload, _)| upload.key == creation.key);
+        let mut pages = UploadPages::new(&*self.store, &creation.key);
+        while let Some(uploads) = pages.next().await? {
+            let of_key = uploads.into_iter().filter(|(upload, _)| upload.key == creation.key);
             found.extend(of_key.filter(|(_, at)| times.contains(&seconds(*at))));
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
         }
         // After the pages: what is listed and not known here was not created here since.
         let known = self.journal.as_ref().map(|journal| journal.open_of(&creation.key));

@@ -6,6 +6,7 @@
 mod absence;
 mod checksum;
 mod pages;
+mod uploads;
 
 pub mod write;
 
@@ -22,6 +23,7 @@ use crate::expiry::Stamps;
 pub use absence::{any_below, found, head_of_listed, settle};
 pub use checksum::{Algorithm, Checksum, Sum};
 pub use pages::{Guard, Pages};
+pub use uploads::UploadPages;
 
 /// One version of one object. If ETag or Last-Modified differ, it is another version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -3,32 +3,26 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Item, Outcome, Sweeping};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expiry::rfc3339;
+use crate::store::UploadPages;
 use crate::store::write::Upload;
 
 impl Sweeping {
     /// Lists or aborts uploads that were created longer ago than this.
     pub(super) async fn sweep_uploads(&self, age: Duration) -> Result<()> {
-        let mut after = None;
+        let mut pages = UploadPages::new(&*self.sweep.store, &self.sweep.prefix);
         loop {
             self.turn().await;
-            let page = self.sweep.store.uploads(&self.sweep.prefix, after.as_ref()).await?;
+            let Some(uploads) = pages.next().await? else { return Ok(()) };
             let now = self.sweep.bucket.clock.now();
-            for (upload, created) in page.uploads {
+            for (upload, created) in uploads {
                 if self.stop.is_set() {
                     return Ok(());
                 }
                 if now.duration_since(created).is_ok_and(|since| since >= age) {
                     self.sweep_upload(upload, created).await;
                 }
-            }
-            match page.next {
-                Some(next) if after.as_ref() == Some(&next) => {
-                    return Err(Error::Protocol("a list of uploads that does not go on".into()));
-                }
-                Some(next) => after = Some(next),
-                None => return Ok(()),
             }
         }
     }

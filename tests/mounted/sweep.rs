@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::embedded::Embedded;
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Answer, Fault, Proxy};
 use crate::support::s3_server::{moto, object, seaweedfs};
 use crate::support::stuck::end_of;
 use crate::support::wait::{HANGS, at_most, equal, eventually};
@@ -246,6 +246,27 @@ fn max_delete_ends_a_sweep_and_the_state_lets_the_next_one_go_on() {
     let rest = json(store.endpoint(), &args).all_done();
     assert_eq!((rest.number("deleted"), rest.number("listed")), (2, 2));
     assert_eq!(names_in(dir.path()), [""; 0], "the next sweep begins anew");
+}
+
+/// Pages of uploads that lead from one to the next and back.
+#[test]
+fn a_list_of_uploads_that_never_ends_fails_the_sweep() {
+    let store = Embedded::start();
+    let pages = AtomicU64::new(0);
+    let proxy = Proxy::start(store.endpoint(), move |request| {
+        if !request.query.contains("uploads") {
+            return Fault::None;
+        }
+        let next = ["a", "b", "c"][pages.fetch_add(1, Ordering::Relaxed) as usize % 3];
+        let page = format!(
+            "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>\
+             <NextKeyMarker>{next}</NextKeyMarker><NextUploadIdMarker>{next}</NextUploadIdMarker>\
+             </ListMultipartUploadsResult>"
+        );
+        Fault::Answer(Answer::new(200).header("content-type", "application/xml").body(page))
+    });
+    let says = refused(swept(proxy.endpoint(), &["--uploads", "1h"]), 1);
+    assert!(says.contains("a listing that goes round in a circle"), "{says}");
 }
 
 #[test]
