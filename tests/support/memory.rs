@@ -137,23 +137,25 @@ impl Memory {
         let modified = start() - Duration::from_secs(60);
         let bytes: Vec<u8> = bytes.into();
         let bytes = bytes.into();
-        let stored = Stored {
-            bytes,
-            etag,
-            modified,
-            expires,
-            content_type: None,
-            nonce: None,
-            expires_on_get: None,
-        };
-        self.store(key, stored);
+        self.put_version(key, bytes, etag, expires, modified);
     }
 
     /// Puts an object whose ETag is that of its bytes, as S3 does.
     pub fn put_at(&self, key: &str, bytes: &str, expires: Option<String>, modified: SystemTime) {
         let etag = writes::tag_of(&[bytes.as_bytes()]).as_str().to_owned();
+        self.put_version(key, Bytes::from(bytes.to_owned()), etag, expires, modified);
+    }
+
+    fn put_version(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        etag: String,
+        expires: Option<String>,
+        modified: SystemTime,
+    ) {
         let stored = Stored {
-            bytes: Bytes::from(bytes.to_owned()),
+            bytes,
             etag,
             modified,
             expires,
