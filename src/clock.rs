@@ -199,6 +199,11 @@ impl Clock {
         self.offset_us.load(Ordering::Relaxed) / 1000
     }
 
+    /// By how much the two clocks differ.
+    pub fn skew(&self) -> Duration {
+        Duration::from_millis(self.offset_ms().unsigned_abs())
+    }
+
     /// Adds the `Date` header of an answer; `sent` and `received` are times of
     /// [`Clock::local_now`].
     pub fn learn(&self, date: SystemTime, sent: SystemTime, received: SystemTime) {

@@ -1,7 +1,5 @@
 //! `expirefs sweep`: lists or deletes what has expired.
 
-use std::fs;
-use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,15 +14,15 @@ use super::progress::{Progress, SILENCE};
 use super::signals::Signals;
 use super::{Failed, on_runtime};
 use crate::catalog::index::Index;
-use crate::catalog::index_file::IndexFile;
 use crate::config::Query;
 use crate::config::args::{OutputArgs, SweepArgs};
+use crate::daemon;
 use crate::name::Prefix;
 use crate::output::{Reader, print, print_json, say};
 use crate::shown::Shown;
 use crate::store::ListRequest;
 use crate::sweep::{
-    Ended, Item, Outcome, Range, Rules, State, Stop, Summary, Sweep, Sweeping, Totals,
+    Ended, Item, Outcome, Range, Rules, State, Stop, Summary, Sweep, Sweeping, Totals, replace_file,
 };
 
 /// How far the clocks of the store and of this host may differ (rule S3).
@@ -48,11 +46,11 @@ pub fn run(args: SweepArgs) -> Result<ExitCode, Failed> {
 }
 
 async fn open_index(args: &SweepArgs, query: &Query) -> Result<Option<Arc<Index>>, String> {
-    let Some(path) = args.index.clone() else { return Ok(None) };
+    if args.index.is_none() {
+        return Ok(None);
+    }
     let identity = At::new(query).await?.identity;
-    let open = tokio::task::spawn_blocking(move || IndexFile::open(&path, &identity));
-    let file = open.await.map_err(|e| format!("the index: {e}"))?;
-    Ok(Some(Index::new(INDEX_MEMORY, file)))
+    daemon::open_index(INDEX_MEMORY, args.index.clone(), identity).await.map(Some)
 }
 
 struct Command {
@@ -158,7 +156,8 @@ impl Command {
         };
         if let Some(path) = &self.args.metrics {
             let text = summary.open_metrics(at.bucket().clock.now())?;
-            write(path, &text).map_err(|e| format!("--metrics {}: {e}", path.display()))?;
+            replace_file(path, text.as_bytes())
+                .map_err(|e| format!("--metrics {}: {e}", path.display()))?;
         }
         if let (Ended::Failed(_) | Ended::Skewed(_) | Ended::NoState(_), false) =
             (&ended, summary.totals.has_done_any())
@@ -203,7 +202,7 @@ impl Command {
         let first =
             ListRequest { max_keys: 1, recursive: true, ..ListRequest::level(&self.query.key) };
         bucket.store.list(first).await.map_err(|e| format!("{}: {e}", self.url()))?;
-        let skew = Duration::from_millis(bucket.clock.offset_ms().unsigned_abs());
+        let skew = bucket.clock.skew();
         match self.skew() {
             Some(most) if skew > most => Err(format!("{}: {}", self.url(), skewed(skew))),
             _ => Ok(()),
@@ -287,12 +286,4 @@ fn skewed(by: Duration) -> String {
          counts with --clock server or --clock local",
         by.as_secs()
     )
-}
-
-/// Replaces a file as a whole: it may be read at any time.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut new = path.to_owned().into_os_string();
-    new.push(".new");
-    fs::write(&new, text)?;
-    fs::rename(&new, path)
 }

@@ -37,7 +37,7 @@ use answers::Answers;
 use chores::Chores;
 use control::{Server, Service};
 use mounts::MountEntry;
-pub use parts::{budget, budget_without_mount};
+pub use parts::{budget, budget_without_mount, open_index};
 use status::Status;
 
 /// How long an unmount waits for reads in flight.
@@ -75,7 +75,8 @@ impl Mounted {
             opened = parts::open_store(&config, &budget, clock.clone(), metrics.clone()) => opened?,
             () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
         };
-        let index = parts::open_index(&config, &opened.site).await?;
+        let (memory, file) = (config.index_memory, config.index.clone());
+        let index = open_index(memory, file, opened.site.identity()).await?;
         let (memory, _) = config.memory();
         let accounts = Accounts::new(budget.cap, config.parking, memory);
         let bucket = Bucket { store: opened.store.clone(), clock, policy: config.policy };

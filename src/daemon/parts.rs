@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -77,20 +78,24 @@ pub async fn open_store(
     Ok(Opened { site, store: Arc::new(store), impatient: Arc::new(impatient) })
 }
 
-/// The index of expiry headers, with its file if there is one (`--index`).
+/// An index of expiry headers with so many bytes of memory, and its file if there is one (`--index`),
+/// for the bucket that `of` names.
 ///
 /// # Errors
 /// In words for the operator. A file that cannot be used is no error.
-pub async fn open_index(config: &Config, site: &Site) -> Result<Arc<Index>, String> {
-    let file = match config.index.clone() {
+pub async fn open_index(
+    memory: usize,
+    file: Option<PathBuf>,
+    of: String,
+) -> Result<Arc<Index>, String> {
+    let file = match file {
         None => None,
         Some(path) => {
-            let of = site.identity();
             let open = spawn_blocking(move || IndexFile::open(&path, &of));
             open.await.map_err(|e| format!("the index: {e}"))?
         }
     };
-    Ok(Index::new(config.index_memory, file))
+    Ok(Index::new(memory, file))
 }
 
 /// What a writable mount has in addition; `None` for a read-only one.

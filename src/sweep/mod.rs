@@ -32,7 +32,7 @@ use ranges::Work;
 pub use ranges::{Range, Ranges};
 pub use removal::Guard;
 use removal::{Due, Removal, Removed};
-pub use state::State;
+pub use state::{State, replace_file};
 pub use stop::{Ended, Stop};
 pub use totals::{Summary, Totals};
 use verdict::ByAge;

@@ -115,7 +115,7 @@ impl Removal {
     /// By how much the clocks of the store and of this host differ, if that is too much: by the wrong one,
     /// live objects would be deleted.
     pub fn is_skewed(&self) -> Option<Duration> {
-        let by = Duration::from_millis(self.bucket.clock.offset_ms().unsigned_abs());
+        let by = self.bucket.clock.skew();
         self.skew.filter(|most| by > *most).map(|_| by)
     }
 

@@ -2,7 +2,7 @@
 //! stopped or killed goes on where it was.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -67,13 +67,7 @@ impl State {
     /// In words for the operator.
     pub fn save(&self, left: Vec<Range>) -> Result<(), String> {
         let saved = Saved { format: FORMAT, of: self.of.clone(), left };
-        let write = || {
-            // Of one name: a crash leaves at most one.
-            let mut new = self.path.clone().into_os_string();
-            new.push(".new");
-            fs::write(&new, serde_json::to_vec(&saved)?)?;
-            fs::rename(&new, &self.path)
-        };
+        let write = || replace_file(&self.path, &serde_json::to_vec(&saved)?);
         write().map_err(|error| format!("--state {}: {error}", self.path.display()))
     }
 
@@ -89,6 +83,17 @@ impl State {
             _ => Ok(()),
         }
     }
+}
+
+/// Replaces a file as a whole: it may be read at any time. A crash leaves at most one more, `….new`.
+///
+/// # Errors
+/// Of the file system.
+pub fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut new = path.to_owned().into_os_string();
+    new.push(".new");
+    fs::write(&new, content)?;
+    fs::rename(&new, path)
 }
 
 #[cfg(test)]
