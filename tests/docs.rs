@@ -1,14 +1,21 @@
-//! Checks the part of docs/CONFIGURATION.md that is generated from the definition of the command
-//! line.
+//! Checks what is generated from the definition of the command line: a part of
+//! docs/CONFIGURATION.md, and the man pages and completions in scripts/package.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes it.
 
 use std::fmt::Write;
 use std::path::Path;
+use std::process::Command as Process;
 use std::{env, fs};
 
 use clap::{Arg, Command, CommandFactory};
 use expirefs::config::args::Cli;
+
+#[path = "docs/packaged.rs"]
+mod packaged;
+
+/// The only man page that is not generated.
+const BY_HAND: &str = "man/mount.expirefs.8";
 
 /// The text after this line is generated here.
 const MARK: &str = "<!-- Below this line: made by `UPDATE_DOCS=1 cargo test --test docs`. -->\n";
@@ -28,6 +35,56 @@ fn configuration_lists_every_option_of_every_command() {
             "docs/CONFIGURATION.md is outdated; set UPDATE_DOCS=1: {different:#?}"
         );
     }
+}
+
+#[test]
+fn man_pages_and_completions_are_those_of_the_command_line() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let package = root.join("scripts/package");
+    let page = fs::read_to_string(root.join("docs/CONFIGURATION.md")).expect("the page");
+    let files = packaged::files(&Cli::command(), &page);
+    for folder in ["man", "completions"] {
+        for entry in fs::read_dir(package.join(folder)).expect("a folder") {
+            let name = format!("{folder}/{}", entry.expect("an entry").file_name().display());
+            let made = name == BY_HAND || files.iter().any(|(made, _)| *made == name);
+            assert!(made, "scripts/package/{name} is of no command: remove it");
+        }
+    }
+    for (name, made) in files {
+        let path = package.join(&name);
+        if env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, made).unwrap_or_else(|e| panic!("{name}: {e}"));
+        } else {
+            let current = fs::read(&path).is_ok_and(|is| is == made);
+            assert!(current, "scripts/package/{name} is outdated; set UPDATE_DOCS=1");
+        }
+    }
+}
+
+#[test]
+fn bash_completes_commands_options_and_values() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/package/completions/expirefs");
+    // As bash calls it: with the command, the word to complete and the word before it.
+    let script = r#"
+        compopt() { :; } # works only in a completion that bash itself has begun
+        source "$1"; shift
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _expirefs expirefs "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        echo "${COMPREPLY[@]}""#;
+    let completed = |words: &[&str]| {
+        let bash = Process::new("bash").args(["-uc", script, "bash", file]).args(words).output();
+        let bash = bash.expect("bash runs");
+        assert!(bash.status.success() && bash.stderr.is_empty(), "{bash:?}");
+        String::from_utf8(bash.stdout).expect("UTF-8").trim().to_owned()
+    };
+    assert_eq!(completed(&["expirefs", "um"]), "umount");
+    assert_eq!(completed(&["expirefs", "mount", "b", "/", "--repl"]), "--replace-dead");
+    assert_eq!(completed(&["expirefs", "mount", "--ls", ""]), "exact lazy");
+    let part = file.strip_suffix("/completions/expirefs").expect("as above").to_owned() + "/compl";
+    let whole = part.clone() + "etions";
+    assert_eq!(completed(&["expirefs", "sweep", "s3://b", "--state", &part]), whole);
+    assert_eq!(completed(&["expirefs", "demo", "--ex"]), "", "packages do not have the demo");
+    assert_eq!(completed(&["expirefs", "mount", "b", "/", "--pool"]), "", "it is hidden");
 }
 
 fn commands() -> String {

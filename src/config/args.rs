@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 
 use super::values;
 use crate::catalog::Trust;
@@ -63,6 +63,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct UmountArgs {
     /// The mount point
+    #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Detach at once, without the daemon: open files stay usable while it lives
     #[arg(long)]
@@ -72,6 +73,7 @@ pub struct UmountArgs {
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     /// The mount point, or a path in the mount
+    #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -80,7 +82,7 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct LsArgs {
     /// s3://BUCKET or s3://BUCKET/PREFIX
-    #[arg(value_name = "s3://BUCKET[/PREFIX]")]
+    #[arg(value_name = "s3://BUCKET[/PREFIX]", value_hint = ValueHint::Other)]
     pub url: String,
     /// Only expired objects
     #[arg(long, conflicts_with = "live")]
@@ -106,6 +108,7 @@ pub struct LsArgs {
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
     /// A path in a mount, or s3://BUCKET/KEY
+    #[arg(value_hint = ValueHint::AnyPath)]
     pub path: String,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -118,9 +121,10 @@ pub struct ExplainArgs {
 #[command(group = clap::ArgGroup::new("end").required(true))]
 pub struct PutArgs {
     /// The file, or - for standard input
+    #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// s3://BUCKET/KEY; a KEY that ends with a slash gets the name of the file
-    #[arg(value_name = "s3://BUCKET/KEY")]
+    #[arg(value_name = "s3://BUCKET/KEY", value_hint = ValueHint::Other)]
     pub url: String,
     /// How long the object lives, counted from when it is stored; never: no expiry
     #[arg(long, value_name = "D|never", group = "end", value_parser = values::ttl)]
@@ -142,7 +146,7 @@ pub struct PutArgs {
 #[derive(Debug, Args)]
 pub struct GetArgs {
     /// The object
-    #[arg(value_name = "s3://BUCKET/KEY")]
+    #[arg(value_name = "s3://BUCKET/KEY", value_hint = ValueHint::Other)]
     pub url: String,
     /// The file, which is replaced once the object is complete; a directory, for a file with the name
     /// of the object; or - for standard output
@@ -159,7 +163,7 @@ pub struct GetArgs {
 #[derive(Debug, Args)]
 pub struct RmArgs {
     /// The objects
-    #[arg(value_name = "s3://BUCKET/KEY", required = true)]
+    #[arg(value_name = "s3://BUCKET/KEY", required = true, value_hint = ValueHint::Other)]
     pub urls: Vec<String>,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -171,7 +175,7 @@ pub struct RmArgs {
 pub struct TtlArgs {
     /// Files in a writable mount, or s3://BUCKET/KEY, and then the time to live: a duration such as
     /// 2h, or never
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub paths: Vec<String>,
     /// How long they live, counted from now; never: no expiry
     #[arg(value_name = "D|never", value_parser = values::ttl)]
@@ -189,7 +193,7 @@ pub struct TtlArgs {
 #[derive(Debug, Args)]
 pub struct SweepArgs {
     /// s3://BUCKET, or s3://BUCKET/DIRECTORY: all keys below it
-    #[arg(value_name = "s3://BUCKET[/PREFIX]")]
+    #[arg(value_name = "s3://BUCKET[/PREFIX]", value_hint = ValueHint::Other)]
     pub url: String,
     /// Delete what is due, instead of listing it
     #[arg(long)]
@@ -217,16 +221,16 @@ pub struct SweepArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = values::shards)]
     pub shards: usize,
     /// Keep in this file what is left to sweep, and go on there after an interruption
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub state: Option<PathBuf>,
     /// Keep expiry headers in this file, or use those of a mount: only new objects cost a HEAD
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub index: Option<PathBuf>,
     /// Stay, and sweep again this long after the start of the last sweep
     #[arg(long, value_name = "D", value_parser = values::nonzero_duration)]
     pub interval: Option<Duration>,
     /// Write the results of each sweep to this file, as OpenMetrics text
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub metrics: Option<PathBuf>,
     /// Print the lifecycle rule that would do the same for nothing, if there is one, and on standard
     /// error what it does otherwise
@@ -269,9 +273,10 @@ pub struct DemoArgs {
 #[derive(Debug, Args)]
 pub struct MountArgs {
     /// BUCKET, BUCKET/PREFIX or s3://BUCKET/PREFIX
-    #[arg(value_name = "BUCKET[/PREFIX]")]
+    #[arg(value_name = "BUCKET[/PREFIX]", value_hint = ValueHint::Other)]
     pub bucket: String,
     /// Where to mount it: a directory
+    #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Stay in the foreground (the default, and so far the only mode)
     #[arg(long, short = 'f')]
@@ -321,7 +326,7 @@ pub struct ObjectArgs {
 pub struct StoreArgs {
     /// S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI,
     /// by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     pub endpoint_url: Option<String>,
     /// Region of the bucket
     #[arg(long)]
@@ -414,7 +419,7 @@ pub struct ListingArgs {
     #[arg(long, value_name = "HOW", default_value = "exact")]
     pub ls: Exactness,
     /// Keep the cached expiry headers in this file, for the next mount of the bucket
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub index: Option<PathBuf>,
     /// Memory for cached expiry headers, 64 bytes per object: listings request no headers of
     /// objects in this cache
@@ -452,7 +457,7 @@ pub struct WriteArgs {
     pub ttl_rules: Vec<(Glob, Ttl)>,
     /// Directory for files larger than a part until their commit, and for the list of unfinished
     /// uploads [default: /var/tmp]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub spool: Option<PathBuf>,
     /// Maximum size of all these files together; beyond it, writes fail with ENOSPC [default:
     /// 10GiB]
