@@ -247,6 +247,10 @@ impl Catalog {
             true => self.index.known(versions).await,
             false => vec![Some(Terms::default()); versions.len()],
         };
+        if policy.needs_headers() {
+            let cache = &self.metrics.caches.expiry_headers;
+            terms.iter().for_each(|terms| _ = cache.counted(terms.is_some()));
+        }
         let now = self.bucket.clock.now();
         let mut facts = self.facts();
         let confirm = |(version, terms): (&&Version, Option<Terms>)| {

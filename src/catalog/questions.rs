@@ -76,20 +76,26 @@ impl Catalog {
         key: &str,
         in_kernel: impl Fn(&Version) -> bool,
     ) -> Result<Fact> {
-        if let Some(fact) = self.fresh(key) {
+        let (caches, fresh) = (&self.metrics.caches, self.fresh(key));
+        caches.names.counted(fresh.is_some());
+        if let Some(fact) = fresh {
             if fact.walked {
                 self.walks.spared(key);
             }
             return Ok(fact);
         }
-        if let Said::Absent { until } = self.ranges.say(key, self.bucket.clock.now()) {
+        let said = self.ranges.say(key, self.bucket.clock.now());
+        caches.absences.counted(matches!(said, Said::Absent { .. }));
+        if let Said::Absent { until } = said {
             return Ok(Fact { known: Known::Absent, until, walked: false });
         }
         let question = {
             let mut table = self.asking();
-            match table.get(key) {
-                Some(question) if self.would_be_fresh(question.asked) => question.clone(),
-                _ => {
+            let asked = table.get(key).filter(|question| self.would_be_fresh(question.asked));
+            caches.questions.counted(asked.is_some());
+            match asked {
+                Some(question) => question.clone(),
+                None => {
                     let useful = self.content_is_useful(key, in_kernel);
                     let key: Arc<str> = key.into();
                     let question = self.question(key.clone(), useful);

@@ -253,11 +253,17 @@ impl Fs {
                 return self.open_for_writing(ino, mode, pid).await;
             }
         };
-        if file.expiry.at(self.bucket.clock.now()) == Presence::Expired {
-            return Err(self.expired(&file.version.key).await);
+        match file.expiry.at(self.bucket.clock.now()) {
+            Presence::Expired => return Err(self.expired(&file.version.key).await),
+            Presence::Live { left } => self.metrics.opened.add(left),
+            Presence::Unreadable => {}
         }
         self.inodes.opened(ino);
         let first = self.catalog.opened(&file.version, file.kernel.opens());
+        let caches = &self.metrics.caches;
+        if !caches.pages.counted(file.kernel.has_all()) {
+            caches.first_bytes.counted(!first.is_empty());
+        }
         let reader = Reader::new(
             self.bucket.store.clone(),
             self.accounts.clone(),

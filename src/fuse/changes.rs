@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::fs::OpenMode;
 use crate::fs::attributes::NewAttr;
 use crate::fs::change::Replace;
+use crate::metrics::Operation as Kind;
 
 /// How the kernel treats a file that is written: its pages stay correct, and each close sends a
 /// FLUSH.
@@ -33,39 +34,47 @@ impl Fuse {
     /// Runs an operation on an inode whose reply is empty.
     pub(super) fn answer(
         &self,
-        operation: &'static str,
+        kind: Kind,
         ino: INodeNo,
         reply: ReplyEmpty,
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) {
-        self.answer_name(operation, ino, OsStr::new(""), reply, work);
+        self.answer_name(kind, ino, OsStr::new(""), reply, work);
     }
 
     /// The same for a name in a directory.
     pub(super) fn answer_name(
         &self,
-        operation: &'static str,
+        kind: Kind,
         ino: INodeNo,
         name: &OsStr,
         reply: ReplyEmpty,
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) {
-        let (fs, name) = (self.fs.clone(), name.to_owned());
-        let span = debug_span!("change", operation, ino = ino.0, key = fs.key_of(ino.0), ?name);
+        let (fs, name, op) = (self.fs.clone(), name.to_owned(), self.begin(kind));
+        let span = debug_span!(
+            "change",
+            operation = op.name(),
+            ino = ino.0,
+            key = fs.key_of(ino.0),
+            ?name
+        );
         self.run(span, async move {
             match work.await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse_name(&fs, operation, ino.0, &name, &error)),
+                Err(error) => reply.error(refuse_name(&fs, &op, ino.0, &name, &error)),
             }
         });
     }
 
-    /// The error for file types that a bucket cannot store.
-    pub(super) fn not_in_a_bucket(&self) -> Error {
-        match self.fs.is_writable() {
+    /// Refuses to make a file of a type that a bucket cannot store.
+    pub(super) fn refuse_kind(&self, kind: Kind, ino: INodeNo, reply: ReplyEntry) {
+        let op = self.begin(kind);
+        let error = match self.fs.is_writable() {
             true => Error::NotPermitted("a bucket has files and directories only"),
             false => Error::ReadOnly,
-        }
+        };
+        reply.error(refuse(&self.fs, &op, ino.0, &error));
     }
 
     pub(super) fn create_file(
@@ -76,6 +85,7 @@ impl Fuse {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        let op = self.begin(Kind::Create);
         let (fs, owner, name, pid) = (self.fs.clone(), self.owner, name.to_owned(), pid);
         let span = debug_span!("create", parent = parent.0, key = fs.key_of(parent.0), ?name, pid);
         self.run(span, async move {
@@ -84,7 +94,7 @@ impl Fuse {
                     let (ttl, attr) = (attr.ttl, owner.attr(&attr));
                     reply.created(&ttl, &attr, Generation(0), FileHandle(handle), WRITTEN);
                 }
-                Err(error) => reply.error(refuse_name(&fs, "create", parent.0, &name, &error)),
+                Err(error) => reply.error(refuse_name(&fs, &op, parent.0, &name, &error)),
             }
         });
     }
@@ -97,6 +107,7 @@ impl Fuse {
         data: &[u8],
         reply: ReplyWrite,
     ) {
+        let op = self.begin(Kind::Write);
         let (fs, size) = (self.fs.clone(), data.len());
         let span = debug_span!("write", ino = ino.0, handle = handle.0, offset, size);
         // Most writes need not wait, and so need no copy of the data.
@@ -116,22 +127,24 @@ impl Fuse {
             match wrote {
                 Ok(fills_part) => {
                     reply.written(size as u32);
+                    drop(op);
                     if fills_part {
                         fs.send_parts(handle.0, offset + size as u64).await;
                     }
                 }
-                Err(error) => reply.error(refuse(&fs, "write", ino.0, &error)),
+                Err(error) => reply.error(refuse(&fs, &op, ino.0, &error)),
             }
         });
     }
 
     pub(super) fn make_directory(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let op = self.begin(Kind::Mkdir);
         let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
         let span = debug_span!("mkdir", parent = parent.0, key = fs.key_of(parent.0), ?name);
         self.run(span, async move {
             match fs.mkdir(parent.0, &name).await {
                 Ok(attr) => reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0)),
-                Err(error) => reply.error(refuse_name(&fs, "mkdir", parent.0, &name, &error)),
+                Err(error) => reply.error(refuse_name(&fs, &op, parent.0, &name, &error)),
             }
         });
     }
@@ -155,7 +168,7 @@ impl Fuse {
             };
             fs.rename((parent.0, &from), (new_parent.0, &to), replace, pid).await
         };
-        self.answer_name("rename", parent, name, reply, rename);
+        self.answer_name(Kind::Rename, parent, name, reply, rename);
     }
 
     pub(super) fn set_attributes(
@@ -166,6 +179,7 @@ impl Fuse {
         new: NewAttr,
         reply: ReplyAttr,
     ) {
+        let op = self.begin(Kind::Setattr);
         let (fs, owner) = (self.fs.clone(), self.owner);
         let span = debug_span!("setattr", ino = ino.0, key = fs.key_of(ino.0), size);
         self.run(span, async move {
@@ -175,7 +189,7 @@ impl Fuse {
             };
             match set {
                 Ok(attr) => reply.attr(&attr.ttl, &owner.attr(&attr)),
-                Err(error) => reply.error(refuse(&fs, "setattr", ino.0, &error)),
+                Err(error) => reply.error(refuse(&fs, &op, ino.0, &error)),
             }
         });
     }

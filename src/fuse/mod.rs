@@ -4,8 +4,10 @@
 //! not wait; moving it to another thread halves the speed of small files (measured). Only one that
 //! waits goes to the runtime. No thread that serves the kernel ever waits for the store.
 
+mod attributes;
 mod changes;
 mod names;
+mod operation;
 mod ownership;
 mod page_cache;
 mod refusal;
@@ -31,7 +33,9 @@ use tracing::{Instrument, Span, debug_span, error, warn};
 use crate::error::Error;
 use crate::fs::Fs;
 use crate::fs::attributes::NewAttr;
+use crate::metrics::Operation as Kind;
 use changes::{WRITTEN, open_mode};
+use operation::Operation;
 pub use ownership::Ownership;
 pub use page_cache::PageCache;
 use refusal::refuse;
@@ -77,6 +81,11 @@ impl Fuse {
         Fuse { fs, runtime, owner, plus, pages, _alive: alive }
     }
 
+    /// Counts an operation from now on, until it is dropped.
+    fn begin(&self, kind: Kind) -> Operation {
+        Operation::begin(kind, self.fs.metrics().clone())
+    }
+
     /// Runs an operation: here if it need not wait, else on the runtime. `work` owns the reply: if
     /// it panics, the reply is dropped, and fuser answers EIO.
     fn run(&self, span: Span, work: impl Future<Output = ()> + Send + 'static) {
@@ -94,15 +103,6 @@ impl Fuse {
             )]
             self.runtime.spawn(work);
         }
-    }
-}
-
-/// A value, or its length if the caller requests that with a size of 0 (getxattr(2)).
-fn reply_sized(reply: ReplyXattr, size: u32, value: &[u8]) {
-    match size as usize {
-        0 => reply.size(value.len() as u32),
-        room if room < value.len() => reply.error(Errno::ERANGE),
-        _ => reply.data(value),
     }
 }
 
@@ -143,14 +143,16 @@ impl Filesystem for Fuse {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let op = self.begin(Kind::Getattr);
         let _span = debug_span!("getattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.getattr(ino.0) {
             Ok(attr) => reply.attr(&attr.ttl, &self.owner.attr(&attr)),
-            Err(error) => reply.error(refuse(&self.fs, "getattr", ino.0, &error)),
+            Err(error) => reply.error(refuse(&self.fs, &op, ino.0, &error)),
         }
     }
 
     fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let op = self.begin(Kind::Access);
         let _span = debug_span!("access", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         let granted = match mask.contains(AccessFlags::W_OK) && !self.fs.is_writable() {
             true => Err(Error::ReadOnly),
@@ -158,11 +160,12 @@ impl Filesystem for Fuse {
         };
         match granted {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse(&self.fs, "access", ino.0, &error)),
+            Err(error) => reply.error(refuse(&self.fs, &op, ino.0, &error)),
         }
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let op = self.begin(Kind::Open);
         let (fs, pid) = (self.fs.clone(), request.pid());
         let span = debug_span!("open", ino = ino.0, key = fs.key_of(ino.0), pid);
         self.run(span, async move {
@@ -173,7 +176,7 @@ impl Filesystem for Fuse {
             };
             match opened {
                 Ok((handle, how)) => reply.opened(FileHandle(handle), how),
-                Err(error) => reply.error(refuse(&fs, "open", ino.0, &error)),
+                Err(error) => reply.error(refuse(&fs, &op, ino.0, &error)),
             }
         });
     }
@@ -189,6 +192,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let op = self.begin(Kind::Read);
         let (fs, pages) = (self.fs.clone(), self.pages.clone());
         let span = debug_span!(
             "read",
@@ -201,8 +205,9 @@ impl Filesystem for Fuse {
         self.run(span, async move {
             match fs.read(handle.0, offset, size).await {
                 Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(refuse(&fs, "read", ino.0, &error)),
+                Err(error) => reply.error(refuse(&fs, &op, ino.0, &error)),
             }
+            drop(op);
             if fs.has_surplus(handle.0) {
                 fs.give_surplus(handle.0, |offset, bytes| pages.store(ino, offset, bytes)).await;
             }
@@ -219,22 +224,24 @@ impl Filesystem for Fuse {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let op = self.begin(Kind::Release);
         let span =
             debug_span!("release", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0);
         let fs = self.fs.clone();
         self.run(span, async move {
             match fs.release(handle.0).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse(&fs, "release", ino.0, &error)),
+                Err(error) => reply.error(refuse(&fs, &op, ino.0, &error)),
             }
         });
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let op = self.begin(Kind::Opendir);
         let _span = debug_span!("opendir", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.opendir(ino.0) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
-            Err(error) => reply.error(refuse(&self.fs, "opendir", ino.0, &error)),
+            Err(error) => reply.error(refuse(&self.fs, &op, ino.0, &error)),
         }
     }
 
@@ -268,40 +275,23 @@ impl Filesystem for Fuse {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
+        let op = self.begin(Kind::Releasedir);
         let _runtime = self.runtime.enter();
         let _span =
             debug_span!("releasedir", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0)
                 .entered();
         match self.fs.releasedir(handle.0) {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse(&self.fs, "releasedir", ino.0, &error)),
+            Err(error) => reply.error(refuse(&self.fs, &op, ino.0, &error)),
         }
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        // ACLs, capabilities, labels: on EOPNOTSUPP the kernel and tools stop asking this mount.
-        if !name.as_encoded_bytes().starts_with(b"user.") {
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        let _span = debug_span!("getxattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
-        match self.fs.attributes(ino.0) {
-            Ok(attributes) => match attributes.iter().find(|(known, _)| name == known.as_str()) {
-                Some((_, value)) => reply_sized(reply, size, value.as_bytes()),
-                None => reply.error(Errno::ENODATA),
-            },
-            Err(error) => reply.error(refuse(&self.fs, "getxattr", ino.0, &error)),
-        }
+        self.get_attribute(ino, name, size, reply);
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _span = debug_span!("listxattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
-        match self.fs.attributes(ino.0) {
-            Ok(attributes) => {
-                let names: String = attributes.into_iter().map(|(name, _)| name + "\0").collect();
-                reply_sized(reply, size, names.as_bytes());
-            }
-            Err(error) => reply.error(refuse(&self.fs, "listxattr", ino.0, &error)),
-        }
+        self.list_attributes(ino, size, reply);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -351,12 +341,12 @@ impl Filesystem for Fuse {
     ) {
         let (fs, pid) = (self.fs.clone(), request.pid());
         let flush = async move { fs.flush(handle.0, pid).await };
-        self.answer("flush", ino, reply, flush);
+        self.answer(Kind::Flush, ino, reply, flush);
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
         let fs = self.fs.clone();
-        self.answer("fsync", ino, reply, async move { fs.fsync(handle.0).await });
+        self.answer(Kind::Fsync, ino, reply, async move { fs.fsync(handle.0).await });
     }
 
     // Changes of names are in the store before they are answered.
@@ -376,19 +366,19 @@ impl Filesystem for Fuse {
     ) {
         let fs = self.fs.clone();
         let allocate = async move { fs.fallocate(handle.0, offset, length, mode).await };
-        self.answer("fallocate", ino, reply, allocate);
+        self.answer(Kind::Fallocate, ino, reply, allocate);
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, of) = (self.fs.clone(), name.to_owned());
         let unlink = async move { fs.unlink(parent.0, &of).await };
-        self.answer_name("unlink", parent, name, reply, unlink);
+        self.answer_name(Kind::Unlink, parent, name, reply, unlink);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, of) = (self.fs.clone(), name.to_owned());
         let rmdir = async move { fs.rmdir(parent.0, &of).await };
-        self.answer_name("rmdir", parent, name, reply, rmdir);
+        self.answer_name(Kind::Rmdir, parent, name, reply, rmdir);
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
@@ -448,13 +438,13 @@ impl Filesystem for Fuse {
     ) {
         let (fs, name, value) = (self.fs.clone(), name.to_owned(), value.to_owned());
         let set = async move { fs.set_end(ino.0, &name, Some(&value)).await };
-        self.answer("setxattr", ino, reply, set);
+        self.answer(Kind::Setxattr, ino, reply, set);
     }
 
     fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (fs, name) = (self.fs.clone(), name.to_owned());
         let remove = async move { fs.set_end(ino.0, &name, None).await };
-        self.answer("removexattr", ino, reply, remove);
+        self.answer(Kind::Removexattr, ino, reply, remove);
     }
 
     fn mknod(
@@ -467,15 +457,15 @@ impl Filesystem for Fuse {
         _: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(refuse(&self.fs, "mknod", parent.0, &self.not_in_a_bucket()));
+        self.refuse_kind(Kind::Mknod, parent, reply);
     }
 
     fn symlink(&self, _: &Request, parent: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
-        reply.error(refuse(&self.fs, "symlink", parent.0, &self.not_in_a_bucket()));
+        self.refuse_kind(Kind::Symlink, parent, reply);
     }
 
     fn link(&self, _: &Request, ino: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
-        reply.error(refuse(&self.fs, "link", ino.0, &self.not_in_a_bucket()));
+        self.refuse_kind(Kind::Link, ino, reply);
     }
 
     fn copy_file_range(
@@ -491,10 +481,11 @@ impl Filesystem for Fuse {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        let op = self.begin(Kind::CopyFileRange);
         match self.fs.is_writable() {
             // The kernel then reads and writes instead.
             true => reply.error(Errno::ENOSYS),
-            false => reply.error(refuse(&self.fs, "copy_file_range", ino.0, &Error::ReadOnly)),
+            false => reply.error(refuse(&self.fs, &op, ino.0, &Error::ReadOnly)),
         }
     }
 }

@@ -11,9 +11,11 @@ use tracing::debug_span;
 use super::Fuse;
 use super::refusal::{refuse_name, refuse_readdir};
 use crate::fs::{Attr, Entry, Kind, Lookup};
+use crate::metrics::Operation;
 
 impl Fuse {
     pub(super) fn look_up(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let op = self.begin(Operation::Lookup);
         let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
         let span = debug_span!("lookup", parent = parent.0, key = fs.key_of(parent.0), ?name);
         self.run(span, async move {
@@ -21,13 +23,17 @@ impl Fuse {
                 Ok(Lookup::Found(attr)) => {
                     reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0));
                 }
-                Ok(Lookup::Nothing(ttl)) if ttl.is_zero() => reply.error(Errno::ENOENT),
+                Ok(Lookup::Nothing(ttl)) if ttl.is_zero() => {
+                    op.failed(libc::ENOENT);
+                    reply.error(Errno::ENOENT);
+                }
                 Ok(Lookup::Nothing(ttl)) => {
+                    op.failed(libc::ENOENT);
                     // An entry with inode 0: the kernel caches the name as absent for the TTL.
                     let nothing = Attr::nameless(0, Kind::File);
                     reply.entry(&ttl, &owner.attr(&nothing), Generation(0));
                 }
-                Err(error) => reply.error(refuse_name(&fs, "lookup", parent.0, &name, &error)),
+                Err(error) => reply.error(refuse_name(&fs, &op, parent.0, &name, &error)),
             }
         });
     }
@@ -39,7 +45,7 @@ impl Fuse {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let fs = self.fs.clone();
+        let (fs, op) = (self.fs.clone(), self.begin(Operation::Readdir));
         let span =
             debug_span!("readdir", ino = ino.0, key = fs.key_of(ino.0), handle = handle.0, offset);
         self.run(span, async move {
@@ -48,7 +54,7 @@ impl Fuse {
             };
             match fs.readdir(ino.0, handle.0, offset, false, add).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse_readdir(&fs, "readdir", ino.0, &error)),
+                Err(error) => reply.error(refuse_readdir(&fs, &op, ino.0, &error)),
             }
         });
     }
@@ -60,6 +66,7 @@ impl Fuse {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let op = self.begin(Operation::Readdirplus);
         let (fs, owner) = (self.fs.clone(), self.owner);
         let span = debug_span!(
             "readdirplus",
@@ -78,7 +85,7 @@ impl Fuse {
             };
             match fs.readdir(ino.0, handle.0, offset, true, add).await {
                 Ok(()) => reply.ok(),
-                Err(error) => reply.error(refuse_readdir(&fs, "readdirplus", ino.0, &error)),
+                Err(error) => reply.error(refuse_readdir(&fs, &op, ino.0, &error)),
             }
         });
     }

@@ -1,22 +1,24 @@
 //! An interceptor of the SDK, for what concerns every request: counters, clock, throttling.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use aws_sdk_s3::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
-    BeforeTransmitInterceptorContextMut,
+    BeforeTransmitInterceptorContextMut, FinalizerInterceptorContextRef,
 };
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
+use tokio::time::Instant;
 
 use super::gate::Gate;
 use super::http::Answer;
 use crate::clock::Clock;
 use crate::expiry;
-use crate::metrics::{Counter, Metrics, Requests};
+use crate::metrics::{Metrics, Outcome, Requests};
 
 /// Sees every try of every request: counts it, and reads the `Date` of its response.
 #[derive(Debug)]
@@ -26,17 +28,40 @@ pub struct Interceptor {
     pub gate: Arc<Gate>,
 }
 
+/// A try of a request in flight, which is counted once.
 #[derive(Debug)]
-struct SentAt(SystemTime);
-
-impl Storable for SentAt {
-    type Storer = StoreReplace<SentAt>;
+struct InFlight {
+    operation: String,
+    sent: Instant,
+    sent_at: SystemTime,
+    is_counted: AtomicBool,
+    metrics: Arc<Metrics>,
 }
 
-/// The counter of an operation (S3 API reference, "Actions"), and what its successful response
+impl InFlight {
+    fn ends(&self, outcome: Outcome) {
+        if !self.is_counted.swap(true, Ordering::Relaxed) {
+            let answers = kind(&self.operation, &self.metrics.answers).0;
+            answers.add(outcome, self.sent.elapsed());
+        }
+    }
+}
+
+/// A request that nobody waits for any more is dropped with all of its state.
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.ends(Outcome::Cancelled);
+    }
+}
+
+impl Storable for InFlight {
+    type Storer = StoreReplace<InFlight>;
+}
+
+/// What is kept about an operation (S3 API reference, "Actions"), and what its successful response
 /// contains.
-fn kind<'a>(operation: &str, requests: &'a Requests<Counter>) -> (&'a Counter, Answer) {
-    let counter = match operation {
+fn kind<'a, N>(operation: &str, requests: &'a Requests<N>) -> (&'a N, Answer) {
+    let kept = match operation {
         "GetObject" => return (&requests.get, Answer::Content),
         "ListObjectsV2" => return (&requests.list, Answer::Listing),
         "HeadObject" => &requests.head,
@@ -51,7 +76,7 @@ fn kind<'a>(operation: &str, requests: &'a Requests<Counter>) -> (&'a Counter, A
         "AbortMultipartUpload" => &requests.abort_upload,
         _ => &requests.other,
     };
-    (counter, Answer::Document)
+    (kept, Answer::Document)
 }
 
 impl Intercept for Interceptor {
@@ -65,11 +90,17 @@ impl Intercept for Interceptor {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let operation = bag.load::<Metadata>().map_or("", Metadata::name);
-        let (counter, answer) = kind(operation, &self.metrics.requests);
+        let operation = bag.load::<Metadata>().map_or("", Metadata::name).to_owned();
+        let (counter, answer) = kind(&operation, &self.metrics.requests);
         counter.add(1);
         context.request_mut().add_extension(answer);
-        bag.interceptor_state().store_put(SentAt(self.clock.local_now()));
+        bag.interceptor_state().store_put(InFlight {
+            operation,
+            sent: Instant::now(),
+            sent_at: self.clock.local_now(),
+            is_counted: AtomicBool::new(false),
+            metrics: self.metrics.clone(),
+        });
         Ok(())
     }
 
@@ -100,7 +131,9 @@ impl Intercept for Interceptor {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        match context.response().status().as_u16() {
+        let (status, sent) = (context.response().status().as_u16(), bag.load::<InFlight>());
+        sent.inspect(|sent| sent.ends(Outcome::of_status(status)));
+        match status {
             429 | 503 => {
                 self.metrics.throttled.add(1);
                 self.gate.throttled();
@@ -110,12 +143,32 @@ impl Intercept for Interceptor {
         let date = context.response().headers().get("date");
         // A response from a cache on the way has an old date (RFC 9111 §5.1).
         let date = date.filter(|_| !context.response().headers().contains_key("age"));
-        if let (Some(date), Some(SentAt(sent))) = (date, bag.load::<SentAt>()) {
+        if let (Some(date), Some(InFlight { sent_at, .. })) = (date, sent) {
             let received = self.clock.local_now();
             if let Some(date) = expiry::http_date(date, received) {
-                self.clock.learn(date, *sent, received);
+                self.clock.learn(date, *sent_at, received);
             }
         }
+        Ok(())
+    }
+
+    fn read_after_attempt(
+        &self,
+        context: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let outcome = match context.output_or_error() {
+            Some(Err(error)) if error.is_timeout_error() => Outcome::Timeout,
+            Some(Err(error)) => match error.as_connector_error() {
+                Some(error) if error.is_timeout() => Outcome::Timeout,
+                Some(_) => Outcome::Connection,
+                None => Outcome::Other,
+            },
+            _ => Outcome::Other,
+        };
+        // One with a response was counted before.
+        bag.load::<InFlight>().inspect(|sent| sent.ends(outcome));
         Ok(())
     }
 }

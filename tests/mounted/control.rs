@@ -60,6 +60,38 @@ fn status_shows_what_the_daemon_holds() {
     drop(file);
 }
 
+/// Each operation counts once, by its errno.
+#[test]
+fn status_counts_operations_by_result_and_time() {
+    let bucket = bucket();
+    let mount = bucket.mounting().start();
+    let counted = |operation: &str| {
+        let status = mount.status();
+        let of = &status.0["operations"][operation];
+        let counts = of["took"]["counts"].as_array().map(|counts| counts.to_owned());
+        let all = counts.unwrap_or_default().iter().filter_map(|n| n.as_u64()).sum::<u64>();
+        let results = of["results"].as_object().cloned().unwrap_or_default();
+        assert_eq!(all, results.values().filter_map(|n| n.as_u64()).sum::<u64>(), "{of:#}");
+        (all, move |result: &str| results.get(result).and_then(|n| n.as_u64()).unwrap_or(0))
+    };
+    assert_eq!(counted("open").0, 0);
+    fs::read_to_string(mount.path("folder/file")).expect_err("it is not a text");
+    fs::metadata(mount.path("expired")).expect_err("it has expired");
+    fs::write(mount.path("new"), "x").expect_err("it is read-only");
+    // An operation is counted just after its reply.
+    eventually(Duration::from_secs(10), || {
+        let (opens, open) = counted("open");
+        let (_, lookup) = counted("lookup");
+        let (reads, read) = counted("read");
+        let (releases, _) = counted("release");
+        let right = opens == 1 && open("ok") == 1 && lookup("ENOENT") >= 2 && lookup("ok") >= 2;
+        match right && reads > 1 && read("ok") == reads && releases == 1 {
+            true => Ok(()),
+            false => Err(format!("{:#}", mount.status().0["operations"])),
+        }
+    });
+}
+
 /// A process that holds a body open without a read is logged once.
 #[test]
 fn an_unread_body_is_reported_once() {

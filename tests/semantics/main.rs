@@ -3,6 +3,7 @@
 
 mod absence;
 mod bodies;
+mod caches;
 mod directories;
 mod expiry;
 #[path = "../support/memory.rs"]

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use expirefs::clock::Clock;
 use expirefs::error::{Error, Result};
 use expirefs::fd_budget::Budget;
+use expirefs::metrics::Metrics;
 use expirefs::s3::{Endpoint, S3};
 use expirefs::store::write::{
     Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Part, Tag, Upload, WriteStore,
@@ -22,6 +23,7 @@ use super::support::proxy::{Answer, Fault, Proxy};
 /// A store behind a proxy.
 struct Rig {
     store: S3,
+    metrics: Arc<Metrics>,
     proxy: Proxy,
     bucket: Embedded,
 }
@@ -33,11 +35,12 @@ impl Rig {
         let endpoint = open_to_all(proxy.endpoint().url.clone());
         let endpoint = Endpoint { bucket: Embedded::BUCKET.to_owned(), ..endpoint };
         let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
+        let metrics = Arc::new(Metrics::default());
         let store = block_on(async {
             let site = endpoint.locate().await.unwrap();
-            S3::new(&site, &budget, timeout, Arc::new(Clock::server()), Arc::default()).await
+            S3::new(&site, &budget, timeout, Arc::new(Clock::server()), metrics.clone()).await
         });
-        Rig { store: store.unwrap(), proxy, bucket }
+        Rig { store: store.unwrap(), metrics, proxy, bucket }
     }
 
     /// Makes a change whose first requests get these faults. Returns the result, and the number of
@@ -250,4 +253,62 @@ fn within_the_timeout_a_change_is_made_or_the_error_shows_if_it_may_be() {
         let done = block_on(brief.put("new", &none, Bytes::from("new"), &condition));
         assert!(matches!(done, Err(Error::Unreachable(_))), "{condition:?}: {done:?}");
     }
+}
+
+/// Each try counts once, with the class of its status, or why there was none.
+#[test]
+fn each_try_is_counted_by_what_came_of_it() {
+    let mut rig = Rig::new(Duration::from_secs(4));
+    rig.bucket.put("f", "x");
+    let counted = |rig: &Rig| rig.metrics.answers.now().remove("head").unwrap_or_default();
+    let stall = Fault::Delay(Duration::from_secs(60));
+    let cases = [
+        (vec![Fault::None], vec![("2xx", 1)]),
+        (vec![Fault::Answer(Answer::new(301))], vec![("3xx", 1)]),
+        (vec![Fault::Answer(Answer::new(403))], vec![("4xx", 1)]),
+        (vec![Fault::Answer(Answer::new(500)), Fault::None], vec![("2xx", 1), ("5xx", 1)]),
+        (vec![Fault::Lose, Fault::None], vec![("2xx", 1), ("connection", 1)]),
+        // The SDK ends a try after half of the timeout.
+        (vec![stall.clone(), Fault::None], vec![("2xx", 1), ("timeout", 1)]),
+    ];
+    for (faults, expected) in cases {
+        let (before, met, shown) = (counted(&rig), AtomicU64::new(0), format!("{faults:?}"));
+        rig.proxy.script(move |_| {
+            let fault = faults.get(met.fetch_add(1, Ordering::Relaxed) as usize);
+            fault.cloned().unwrap_or(Fault::None)
+        });
+        let _ = block_on(rig.store.head("f"));
+        let after = counted(&rig);
+        let had = |result: &String| before.results.get(result).copied().unwrap_or(0);
+        let new = after.results.iter().map(|(result, n)| (result.as_str(), n - had(result)));
+        let new: Vec<_> = new.filter(|(_, n)| *n > 0).collect();
+        assert_eq!(new, expected, "{shown}");
+        let tries: u64 = expected.iter().map(|(_, n)| n).sum();
+        assert_eq!(after.took.since(&before.took).count(), tries, "{shown}");
+    }
+    // The program that waits for it is interrupted once the proxy has the request.
+    rig.proxy.script(move |_| stall.clone());
+    let (before, met) = (counted(&rig), rig.proxy.requests());
+    block_on(async {
+        let met_one = async {
+            while rig.proxy.requests() == met {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = rig.store.head("f") => panic!("{answer:?}"),
+            () = met_one => {}
+        }
+    });
+    let after = counted(&rig);
+    assert_eq!(after.took.count(), before.took.count() + 1);
+    assert_eq!(after.results.get("cancelled"), Some(&1), "{after:?}");
+    rig.proxy.behave();
+    rig.proxy.down();
+    let before = counted(&rig);
+    let brief = rig.store.with_outage(Duration::from_millis(300));
+    assert!(matches!(block_on(brief.head("f")), Err(Error::Unreachable(_))));
+    let after = counted(&rig);
+    assert!(after.results["connection"] > before.results["connection"], "{after:?}");
+    assert_eq!(after.results["cancelled"], before.results["cancelled"], "{after:?}");
 }

@@ -5,13 +5,14 @@ mod writing;
 use std::fmt;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::body::State;
 use crate::fd_budget::{self, Budget, InUse};
 use crate::fs::Fs;
 use crate::fs::handle::ReadHandle;
-use crate::metrics::Requests;
+use crate::metrics::{ByKind, Cache, CacheCounts, Caches, OpenedCounts, Requests};
 use crate::process;
 use crate::shown::Shown;
 pub use writing::{PendingStatus, WritingStatus};
@@ -55,7 +56,16 @@ pub struct Status {
     pub buffer_bytes_cap: usize,
     /// Bytes fetched with lookups and cached for opens (`--probe-cache`).
     pub probe_bytes: usize,
+    /// Requests of the kernel, and the tries of requests to the store, by kind. Those that never occurred
+    /// are left out.
+    pub operations: ByKind,
+    pub answers: ByKind,
     pub requests: Requests<u64>,
+    /// By the list prices of S3 Standard in us-east-1.
+    pub usd: f64,
+    pub caches: Caches<CacheCounts>,
+    /// Files opened for reading, by the seconds until they expire.
+    pub opened: OpenedCounts,
     /// Throttling responses of the store (503 SlowDown, 429).
     pub throttled: u64,
     /// Object versions with cached expiry headers (`--index-memory`).
@@ -157,7 +167,12 @@ impl Status {
             buffer_bytes_peak: accounts.memory.peak() << 10,
             buffer_bytes_cap: accounts.memory.cap() << 10,
             probe_bytes: fs.probed_bytes(),
+            operations: metrics.operations.now(errno_name),
+            answers: metrics.answers.now(),
             requests: metrics.requests.now(),
+            usd: metrics.requests.now().usd(),
+            caches: metrics.caches.map(Cache::now),
+            opened: metrics.opened.now(),
             throttled: metrics.throttled.get(),
             versions_known: fs.index().len(),
             bytes_received: metrics.bytes_received.get(),
@@ -170,6 +185,11 @@ impl Status {
             writing: WritingStatus::of(fs),
         }
     }
+}
+
+/// `ENOENT` for 2.
+fn errno_name(errno: i32) -> String {
+    format!("{:?}", Errno::from_raw(errno))
 }
 
 impl fmt::Display for Status {

@@ -11,7 +11,7 @@ pub mod error;
 pub mod expiry;
 #[path = "../../../src/glob.rs"]
 pub mod glob;
-#[path = "../../../src/metrics.rs"]
+#[path = "../../../src/metrics/mod.rs"]
 pub mod metrics;
 #[path = "../../../src/store/mod.rs"]
 pub mod store;
