@@ -22,5 +22,6 @@ use expirefs::config::args::Cli;
 static GLOBAL: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    cmd::run(Cli::parse())
+    let arguments: Vec<_> = std::env::args_os().collect();
+    cmd::run(Cli::parse_from(&arguments), &arguments)
 }

@@ -16,7 +16,7 @@ use crate::config::args::{Cli, Command, DemoArgs};
 use crate::daemon::{self, Mounted};
 use crate::embedded::{Handle, Object, Server};
 use crate::expiry::format_http_date;
-use crate::output::{self, Reader};
+use crate::output::{self, Reader, say};
 
 const BUCKET: &str = "cache";
 
@@ -136,7 +136,7 @@ async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
     let whole = daemon::budget(&config)?;
     config.max_open_bodies = Some((whole.available.saturating_sub(whole.metadata) / 2).max(1));
     let budget = daemon::budget(&config)?;
-    Mounted::start(config, budget, std::future::pending()).await
+    Mounted::start(config, budget, std::future::pending(), say).await
 }
 
 fn explain(mounted: &Mounted, soon: SystemTime) -> Result<Reader, String> {

@@ -3,6 +3,7 @@
 //! Owns the process: its log, signals, runtime and output. Has no rules of its own: a command gets
 //! what it prints from the modules below, and none of those prints or exits.
 
+mod background;
 #[cfg(feature = "demo")]
 #[expect(clippy::disallowed_methods, reason = "the demo uses the wall clock")]
 mod demo;
@@ -21,6 +22,7 @@ mod sweep;
 mod ttl;
 mod umount;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,11 +50,29 @@ impl From<String> for Failed {
 /// Exit status of a wrong command line.
 const USAGE: u8 = 2;
 
-/// Runs a command, and prints the error if it fails.
-pub fn run(cli: Cli) -> ExitCode {
-    let started = log::start(&cli.log, QUIET).map_err(Failed::Usage);
-    let done = started.and_then(|()| match cli.command {
-        Command::Mount(args) => Ok(mount::run(*args)?),
+/// Runs a command, and prints the error if it fails. `arguments` are those that `cli` was made of.
+pub fn run(cli: Cli, arguments: &[OsString]) -> ExitCode {
+    let done = match &cli.command {
+        // The daemon has the log.
+        Command::Mount(args) if !args.foreground && !cli.in_background => {
+            background::start(arguments).map_err(Failed::Other)
+        }
+        _ => run_here(cli),
+    };
+    done.unwrap_or_else(|failed| {
+        let (error, status) = match failed {
+            Failed::Usage(error) => (error, ExitCode::from(USAGE)),
+            Failed::Other(error) => (error, ExitCode::FAILURE),
+        };
+        say(&format!("expirefs: {error}"));
+        status
+    })
+}
+
+fn run_here(cli: Cli) -> Result<ExitCode, Failed> {
+    log::start(&cli.log, QUIET).map_err(Failed::Usage)?;
+    match cli.command {
+        Command::Mount(args) => Ok(mount::run(*args, cli.in_background)?),
         Command::Umount(args) => Ok(umount::run(&args)?),
         Command::Status(args) => Ok(status::run(&args)?),
         Command::Ls(args) => ls::run(*args),
@@ -64,15 +84,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Sweep(args) => sweep::run(*args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => Ok(demo::run(args)?),
-    });
-    done.unwrap_or_else(|failed| {
-        let (error, status) = match failed {
-            Failed::Usage(error) => (error, ExitCode::from(USAGE)),
-            Failed::Other(error) => (error, ExitCode::FAILURE),
-        };
-        say(&format!("expirefs: {error}"));
-        status
-    })
+    }
 }
 
 /// A bucket without a mount.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::background::Starter;
 use super::on_runtime_of_a_mount;
 use super::signals::Signals;
 use crate::config::Config;
@@ -9,23 +10,55 @@ use crate::config::args::MountArgs;
 use crate::daemon::{self, Mounted};
 use crate::output::say;
 
-pub fn run(args: MountArgs) -> Result<ExitCode, String> {
+/// `background`: a command waits for this daemon.
+pub fn run(args: MountArgs, background: bool) -> Result<ExitCode, String> {
+    if background {
+        Starter::leave_terminal()?;
+    }
     let config = Config::new(args)?;
     // Before the runtime opens its descriptors, which the budget counts.
     let budget = daemon::budget(&config)?;
     let source = config.url();
     on_runtime_of_a_mount(config.workers, async {
         let mut signals = Signals::new()?;
-        let mut mounted = Mounted::start(config, budget, signals.next()).await?;
+        let mut starter = background.then(Starter::at_standard_input).transpose()?;
+        let give_up = async {
+            tokio::select! {
+                () = signals.next() => {}
+                () = gone(&mut starter) => {}
+            }
+        };
+        let tell = |line: &str| say(&format!("expirefs: {line}"));
+        let mut mounted = Mounted::start(config, budget, give_up, tell).await?;
         let dir = mounted.dir().display().to_string();
         let cap = mounted.status().cap;
-        say(&format!("expirefs: mounted {source} on {dir}, at most {cap} open bodies"));
-        tokio::select! {
-            () = mounted.until_done() => {}
-            () = signals.next() => {}
+        let line = format!("expirefs: mounted {source} on {dir}, at most {cap} open bodies");
+        let goes_on = match starter {
+            Some(starter) => starter.leave(&line).await,
+            None => {
+                say(&line);
+                Ok(true)
+            }
+        };
+        if goes_on == Ok(true) {
+            tokio::select! {
+                () = mounted.until_done() => {}
+                () = signals.next() => {}
+            }
         }
         mounted.unmount(signals.next()).await?;
-        say(&format!("expirefs: unmounted {dir}"));
+        match goes_on? {
+            true => say(&format!("expirefs: unmounted {dir}")),
+            false => return Err("interrupted; nothing is mounted".to_owned()),
+        }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Waits until the command that has started this daemon is gone, if there is one.
+async fn gone(starter: &mut Option<Starter>) {
+    match starter {
+        Some(starter) => starter.gone().await,
+        None => std::future::pending().await,
+    }
 }

@@ -28,6 +28,9 @@ pub struct Cli {
         default_value = "warn,aws_config=error,aws_runtime=error,aws_smithy_runtime=error"
     )]
     pub log: String,
+    /// This process was started by `expirefs mount`, which waits at the other end of standard input
+    #[arg(long, hide = true)]
+    pub in_background: bool,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -278,7 +281,8 @@ pub struct MountArgs {
     /// Where to mount it: a directory
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
-    /// Stay in the foreground (the default, and so far the only mode)
+    /// Stay in the foreground; without it, the command returns when the mount serves, and a daemon
+    /// goes on
     #[arg(long, short = 'f')]
     pub foreground: bool,
     /// Clear a dead mount at DIR, left by a crash, before mounting

@@ -7,7 +7,8 @@ pub mod args;
 mod values;
 mod writing;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{self, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -77,7 +78,7 @@ impl Config {
         let write_bits = if writing.is_some() { 0o777 } else { !0o222 };
         Ok(Config {
             endpoint: Endpoint { pool_idle: limits.pool_idle, ..endpoint(bucket, at) },
-            dir: args.dir,
+            dir: absolute(args.dir)?,
             settings: Settings {
                 prefix,
                 trust: expiry.metadata_ttl,
@@ -96,7 +97,7 @@ impl Config {
             },
             policy: expiry.rules.policy()?,
             local_clock: expiry.rules.clock == Some(ClockArg::Local),
-            index: listing.index,
+            index: listing.index.map(absolute).transpose()?,
             index_memory: usize::try_from(listing.index_memory.as_u64()).unwrap_or(usize::MAX),
             metadata_concurrency: limits.metadata_concurrency,
             max_open_bodies: limits.max_open_bodies,
@@ -198,6 +199,33 @@ impl RuleArgs {
             }),
         }
     }
+}
+
+/// A daemon changes its working directory.
+fn absolute(path: PathBuf) -> Result<PathBuf, String> {
+    path::absolute(&path).map_err(|error: io::Error| format!("{}: {error}", path.display()))
+}
+
+/// The variables of the AWS SDKs and of TLS that name a file, of which some are read again and again.
+const PATHS: [&str; 7] = [
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+];
+
+/// Those of the variables that are relative paths, as absolute ones, for a daemon that changes its
+/// working directory.
+pub fn absolute_paths_of_the_environment() -> Vec<(&'static str, PathBuf)> {
+    let found = PATHS.into_iter().filter_map(|name| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        let is_relative = path.is_relative() && !path.as_os_str().is_empty();
+        is_relative.then(|| Some((name, path::absolute(&path).ok()?))).flatten()
+    });
+    found.collect()
 }
 
 fn endpoint(bucket: String, store: StoreArgs) -> Endpoint {

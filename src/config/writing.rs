@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 
+use super::absolute;
 use super::args::{CopiedArgs, NewObjectArgs, WriteArgs};
 use crate::expiry::{Touch, TtlRules};
 use crate::glob::Globs;
@@ -74,7 +75,7 @@ impl Writing {
         if size < part && !args.no_spool {
             return Err(format!("--spool-size {size} is less than a part, {part} (--part-size)"));
         }
-        let dir = args.spool.unwrap_or_else(|| SPOOL.into());
+        let dir = absolute(args.spool.unwrap_or_else(|| SPOOL.into()))?;
         let place = SpoolPlace { dir: dir.clone(), size: size.as_u64() };
         Ok(Some(Writing {
             ttl: TtlRules::new(args.ttl_rules, ttl),

@@ -13,6 +13,7 @@ mod protocol;
 mod runtime_dir;
 mod session;
 pub mod status;
+mod waiting;
 
 use std::io;
 use std::path::Path;
@@ -46,6 +47,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long the kernel may take to end the session once no handle is open, and to send what is mapped.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+const INTERRUPTED: &str = "interrupted; nothing is mounted";
+
 /// A mount that is being served.
 pub struct Mounted {
     fs: Arc<Fs>,
@@ -59,7 +62,8 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Checks the mount point and the bucket, unless `give_up` comes first, and mounts.
+    /// Checks the mount point and the bucket, unless `give_up` comes first, and mounts. `tell` gets
+    /// lines for the operator about what this waits for.
     ///
     /// # Errors
     /// One line for the operator; nothing is mounted then.
@@ -67,20 +71,33 @@ impl Mounted {
         config: Config,
         budget: Budget,
         give_up: impl Future<Output = ()>,
+        tell: impl Fn(&str),
     ) -> Result<Mounted, String> {
         session::check(&config.dir, config.replace_dead)?;
         let clock = Arc::new(if config.local_clock { Clock::local() } else { Clock::server() });
         let metrics = Arc::new(Metrics::default());
+        tokio::pin!(give_up);
         let opened = tokio::select! {
             opened = parts::open_store(&config, &budget, clock.clone(), metrics.clone()) => opened?,
-            () = give_up => return Err("interrupted; nothing is mounted".to_owned()),
+            () = &mut give_up => return Err(INTERRUPTED.to_owned()),
         };
+        let what = format!("{}{}", config.url(), opened.site.at());
+        let report = waiting::report(what, opened.store.last_failure(), tell);
+        tokio::pin!(report);
+        tokio::select! {
+            checked = parts::check_bucket(&*opened.impatient, &opened.site, &config) => checked?,
+            () = &mut give_up => return Err(INTERRUPTED.to_owned()),
+            never = &mut report => match never {},
+        }
         let (memory, file) = (config.index_memory, config.index.clone());
         let index = open_index(memory, file, opened.site.identity()).await?;
         let (memory, _) = config.memory();
         let accounts = Accounts::new(budget.cap, config.parking, memory);
         let bucket = Bucket { store: opened.store.clone(), clock, policy: config.policy };
-        let writing = parts::open_writing(&config, &opened, &bucket, &accounts).await?;
+        let writing = tokio::select! {
+            writing = parts::open_writing(&config, &opened, &bucket, &accounts) => writing?,
+            never = &mut report => match never {},
+        };
         let asked = Bucket { store: opened.impatient, ..bucket.clone() };
         let settings = config.settings.clone();
         let fs = Arc::new(Fs::new(bucket, metrics, accounts, settings, index, writing));

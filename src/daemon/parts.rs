@@ -50,7 +50,7 @@ pub fn budget_without_mount(bodies: usize, metadata: usize) -> Result<Budget, St
     Budget::plan(limit, 3, Some(bodies), metadata).map_err(|e| e.to_string())
 }
 
-/// The store of the bucket, which has answered one request.
+/// The store of the bucket.
 pub struct Opened {
     pub site: Site,
     pub store: Arc<S3>,
@@ -58,7 +58,7 @@ pub struct Opened {
     pub impatient: Arc<S3>,
 }
 
-/// Makes the store and lists one key of it.
+/// Makes the store. Credentials and region may be queried; the bucket is not.
 ///
 /// # Errors
 /// In words for the operator.
@@ -74,7 +74,6 @@ pub async fn open_store(
     let new_objects = config.writing.as_ref().map(|writing| writing.new_objects.clone());
     let store = store.with_new_objects(new_objects.unwrap_or_default());
     let impatient = store.with_outage(BRIEF_OUTAGE);
-    check_bucket(&impatient, &site, config).await?;
     Ok(Opened { site, store: Arc::new(store), impatient: Arc::new(impatient) })
 }
 
@@ -173,7 +172,10 @@ fn random() -> u64 {
 }
 
 /// Lists one key, which checks bucket, permission, credentials, region and endpoint.
-async fn check_bucket(store: &dyn Store, site: &Site, config: &Config) -> Result<(), String> {
+///
+/// # Errors
+/// In words for the operator.
+pub async fn check_bucket(store: &dyn Store, site: &Site, config: &Config) -> Result<(), String> {
     let prefix = config.settings.prefix.as_str();
     let request = ListRequest { max_keys: 1, ..ListRequest::level(prefix) };
     let listed = store.list(request).await;

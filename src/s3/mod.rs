@@ -52,6 +52,7 @@ use etag::Etags;
 use failure::{archived, not_the_store};
 use gate::Gate;
 use interceptor::Interceptor;
+pub use retry::LastFailure;
 use retry::{LeaveOutages, Retry};
 pub use site::{QUIET, Site};
 
@@ -197,7 +198,7 @@ impl S3 {
             requester_pays: endpoint.requester_pays,
             bare_etags: false,
             new_objects: NewObjects::default(),
-            retry: Retry { timeout, outage: timeout },
+            retry: Retry { timeout, outage: timeout, last_failure: LastFailure::default() },
             gate,
             etags: Arc::default(),
             metrics,
@@ -206,7 +207,12 @@ impl S3 {
 
     /// The same bucket, for calls that retry an unreachable store only for `outage`.
     pub fn with_outage(&self, outage: Duration) -> S3 {
-        S3 { retry: Retry { outage, ..self.retry }, ..self.clone() }
+        S3 { retry: Retry { outage, ..self.retry.clone() }, ..self.clone() }
+    }
+
+    /// Of all calls of this value and of those made from it.
+    pub fn last_failure(&self) -> LastFailure {
+        self.retry.last_failure.clone()
     }
 
     fn payer(&self) -> Option<RequestPayer> {

@@ -5,6 +5,7 @@
 //! throttles. Only [`Retry`] retries failures to reach the store, and changes, some of which must
 //! not be made twice (see [`super::write`]).
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_s3::config::interceptors::InterceptorContext;
@@ -23,13 +24,28 @@ const LAST_PAUSE: Duration = Duration::from_secs(8);
 /// wait for its restart.
 const LAST_PAUSE_OF_AN_OUTAGE: Duration = Duration::from_secs(1);
 
+/// The last failure after which a call was retried, for who waits for such calls.
+#[derive(Clone, Debug, Default)]
+pub struct LastFailure(Arc<Mutex<Option<Error>>>);
+
+impl LastFailure {
+    pub fn get(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, error: &Error) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+    }
+}
+
 /// How long a call is retried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Retry {
     /// For all tries of a call together.
     pub timeout: Duration,
     /// How long to retry a store that cannot be reached, at most `timeout`.
     pub outage: Duration,
+    pub last_failure: LastFailure,
 }
 
 impl Retry {
@@ -60,6 +76,7 @@ impl Retry {
             if bound.left() <= pause {
                 return Err(error);
             }
+            self.last_failure.set(&error);
             last = error;
             sleep(pause).await;
         }
@@ -91,14 +108,20 @@ mod tests {
 
     use super::*;
 
-    const RETRY: Retry =
-        Retry { timeout: Duration::from_secs(30), outage: Duration::from_secs(10) };
+    fn retry() -> Retry {
+        Retry {
+            timeout: Duration::from_secs(30),
+            outage: Duration::from_secs(10),
+            last_failure: LastFailure::default(),
+        }
+    }
 
     /// Runs a request that fails with `error` until `lasting` has passed. Returns the outcome, the
     /// time and the number of tries.
     async fn run(error: Error, lasting: Duration) -> (Result<()>, Duration, u32) {
         let (start, tries) = (Instant::now(), Cell::new(0));
-        let outcome = RETRY.run(|| {
+        let retry = retry();
+        let outcome = retry.run(|| {
             tries.set(tries.get() + 1);
             let error = error.clone();
             async move { if start.elapsed() < lasting { Err(error) } else { Ok(()) } }
@@ -119,8 +142,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_last_failure_is_returned_within_the_timeout() {
         let bounds = [
-            (Error::Unreachable("refused".into()), RETRY.outage),
-            (Error::Throttled("SlowDown".into()), RETRY.timeout),
+            (Error::Unreachable("refused".into()), retry().outage),
+            (Error::Throttled("SlowDown".into()), retry().timeout),
         ];
         for (error, bound) in bounds {
             let (outcome, took, _) = run(error.clone(), Duration::MAX).await;
@@ -131,8 +154,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_try_that_gets_no_answer_ends_with_the_failure_before_it() {
-        let tries = Cell::new(0);
-        let outcome = RETRY.run(|| {
+        let (retry, tries) = (retry(), Cell::new(0));
+        let outcome = retry.run(|| {
             tries.set(tries.get() + 1);
             let first = tries.get() == 1;
             async move {
@@ -143,13 +166,14 @@ mod tests {
             }
         });
         assert_eq!(outcome.await, Err(Error::Unreachable("refused".into())));
-        let outcome: Result<()> = RETRY.run(std::future::pending).await;
-        assert_eq!(outcome, Err(Error::TimedOut(RETRY.timeout)));
+        assert_eq!(retry.last_failure.get(), Some(Error::Unreachable("refused".into())));
+        let outcome: Result<()> = retry.run(std::future::pending).await;
+        assert_eq!(outcome, Err(Error::TimedOut(retry.timeout)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn lasting_failures_are_returned_at_once() {
-        for error in [Error::NotFound, Error::Denied("".into()), Error::TimedOut(RETRY.timeout)] {
+        for error in [Error::NotFound, Error::Denied("".into()), Error::TimedOut(retry().timeout)] {
             let (outcome, took, tries) = run(error.clone(), Duration::MAX).await;
             assert_eq!((outcome, took, tries), (Err(error), Duration::ZERO, 1));
         }

@@ -9,6 +9,7 @@ mod support;
 
 mod absence;
 mod attributes;
+mod background;
 mod cap;
 mod checksums;
 mod claims;

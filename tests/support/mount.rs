@@ -54,6 +54,7 @@ pub struct Setup {
     ignored: Option<&'static str>,
     no_control: bool,
     no_runtime_dir: bool,
+    background: bool,
     life: Duration,
 }
 
@@ -87,6 +88,7 @@ impl Setup {
             ignored: None,
             no_control: false,
             no_runtime_dir: false,
+            background: false,
             life: LIFE_BOUND,
         }
     }
@@ -139,6 +141,12 @@ impl Setup {
     /// The daemon gets no XDG_RUNTIME_DIR, as under su(1) or cron.
     pub fn without_runtime_dir(mut self) -> Setup {
         self.no_runtime_dir = true;
+        self
+    }
+
+    /// [`Setup::command`] returns when the mount serves, and leaves a daemon.
+    pub fn in_background(mut self) -> Setup {
+        self.background = true;
         self
     }
 
@@ -199,7 +207,10 @@ impl Setup {
         // Otherwise a signal that is ignored in the tests, as by nohup(1), would stay ignored.
         command.args(["--", "env", "--default-signal=HUP,INT,QUIT"]);
         command.args(self.ignored.map(|signal| format!("--ignore-signal={signal}")));
-        command.args([BINARY, "mount", &self.bucket]).arg(dir).arg("--foreground");
+        command.args([BINARY, "mount", &self.bucket]).arg(dir);
+        if !self.background {
+            command.arg("--foreground");
+        }
         let runtime = match self.no_control {
             false => runtime.to_owned(),
             true => {

@@ -94,7 +94,7 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l gid -d 'Grou
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l file-mode -d 'Permissions of files, octal; write bits are removed' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l dir-mode -d 'Permissions of directories, octal; write bits are removed' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -s f -l foreground -d 'Stay in the foreground (the default, and so far the only mode)'
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -s f -l foreground -d 'Stay in the foreground; without it, the command returns when the mount serves, and a daemon goes on'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l replace-dead -d 'Clear a dead mount at DIR, left by a crash, before mounting'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
