@@ -65,9 +65,21 @@ impl Budget {
         max_open_bodies: Option<usize>,
         metadata: usize,
     ) -> Result<Budget, BudgetError> {
+        Budget::plan_with(limit, inherited, 0, max_open_bodies, metadata)
+    }
+
+    /// The same for a daemon that needs `optional` more descriptors for what it was asked to do.
+    pub fn plan_with(
+        limit: usize,
+        inherited: usize,
+        optional: usize,
+        max_open_bodies: Option<usize>,
+        metadata: usize,
+    ) -> Result<Budget, BudgetError> {
+        let daemon = DAEMON + optional;
         // Small limits get fewer metadata connections rather than no bodies.
         let metadata = metadata.min((limit / 8).max(4));
-        let reserve = inherited + DAEMON + metadata + CREDENTIALS + TRANSIENT + CLOSING;
+        let reserve = inherited + daemon + metadata + CREDENTIALS + TRANSIENT + CLOSING;
         let available = limit.saturating_sub(reserve);
         if limit < MIN_LIMIT || available == 0 {
             return Err(BudgetError::TooLow { limit, inherited });
@@ -82,7 +94,7 @@ impl Budget {
         Ok(Budget {
             limit,
             inherited,
-            daemon: DAEMON,
+            daemon,
             metadata,
             credentials: CREDENTIALS,
             transient: TRANSIENT,
@@ -181,6 +193,13 @@ mod tests {
             Err(BudgetError::TooLow { limit: MIN_LIMIT - 1, inherited: 3 })
         );
         assert!(Budget::plan(64, 60, None, 64).is_err(), "nothing left after what is open already");
+    }
+
+    #[test]
+    fn what_is_optional_leaves_less_for_bodies() {
+        let plain = Budget::plan(128, 3, None, 64).unwrap();
+        let more = Budget::plan_with(128, 3, 6, None, 64).unwrap();
+        assert_eq!((more.cap + 6, more.daemon), (plain.cap, plain.daemon + 6));
     }
 
     #[test]

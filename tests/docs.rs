@@ -11,6 +11,8 @@ use std::{env, fs};
 use clap::{Arg, Command, CommandFactory};
 use expirefs::config::args::Cli;
 
+#[path = "docs/metrics.rs"]
+mod metrics;
 #[path = "docs/packaged.rs"]
 mod packaged;
 

@@ -78,6 +78,9 @@ pub struct StatusArgs {
     /// The mount point, or a path in the mount
     #[arg(value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// As OpenMetrics text, the same as `mount --metrics` serves
+    #[arg(long, conflicts_with_all = ["json", "quiet"])]
+    pub openmetrics: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -544,6 +547,10 @@ pub struct LimitArgs {
     /// Log a body that was held open for this long without a read; 0s: never
     #[arg(long, value_name = "D", default_value = "10m", value_parser = values::duration)]
     pub idle_warn: Duration,
+    /// Serve metrics at http://HOST:PORT/metrics, in the formats of OpenMetrics and Prometheus. Anybody
+    /// who can connect can read them; they contain the names of bucket and mount point, but no keys
+    #[arg(long, value_name = "HOST:PORT", value_parser = values::address, value_hint = ValueHint::Other)]
+    pub metrics: Option<String>,
     /// Threads that serve the kernel
     #[arg(long, value_name = "N", default_value = "2", value_parser = values::fuse_threads)]
     pub fuse_threads: usize,

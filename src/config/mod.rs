@@ -50,6 +50,8 @@ pub struct Config {
     pub keep_fd_limit: bool,
     /// An open body is reported after this long without a read.
     pub idle_warn: Option<Duration>,
+    /// The address at which metrics are served.
+    pub metrics: Option<String>,
     pub fuse_threads: usize,
     /// Threads that talk to the store.
     pub workers: usize,
@@ -106,6 +108,7 @@ impl Config {
             writing,
             keep_fd_limit: limits.keep_fd_limit,
             idle_warn: Some(limits.idle_warn).filter(|after| !after.is_zero()),
+            metrics: limits.metrics,
             fuse_threads: limits.fuse_threads,
             workers: workers(),
             ownership: Ownership {

@@ -1,5 +1,6 @@
 //! The values of options: how each kind is parsed, and the error for a wrong one.
 
+use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime};
 
@@ -136,6 +137,20 @@ pub fn shards(text: &str) -> Result<usize, String> {
 /// Each has its own stack and buffer, and none of them waits for the store.
 pub fn fuse_threads(text: &str) -> Result<usize, String> {
     at_most(text, 64)
+}
+
+/// `HOST:PORT`, as of a socket.
+pub fn address(text: &str) -> Result<String, String> {
+    let wrong = "give HOST:PORT, such as 127.0.0.1:9580";
+    let (host, port) = text.rsplit_once(':').ok_or(wrong)?;
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && !host.contains([':', '/', '@', ' ']),
+    };
+    match is_host && port.parse::<u16>().is_ok() {
+        true => Ok(text.to_owned()),
+        false => Err(wrong.to_owned()),
+    }
 }
 
 /// The descriptor limit may reduce it further.

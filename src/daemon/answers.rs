@@ -25,15 +25,25 @@ pub struct Answers {
     pub budget: Budget,
     pub idle_warn: Option<Duration>,
     pub started: Instant,
+    /// Where metrics are served.
+    pub metrics_at: Option<String>,
     pub peak: Arc<Mutex<InUse>>,
+}
+
+impl Answers {
+    /// The status without the open handles.
+    pub fn summary(&self) -> Status {
+        let peak = *self.peak.lock().unwrap_or_else(PoisonError::into_inner);
+        let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
+        let status = Status::of(fs, *idle_warn, budget, peak, source, dir, started.elapsed());
+        Status { metrics_at: self.metrics_at.clone(), ..status }
+    }
 }
 
 #[async_trait]
 impl Service for Answers {
     fn status(&self) -> Status {
-        let peak = *self.peak.lock().unwrap_or_else(PoisonError::into_inner);
-        let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
-        Status::of(fs, *idle_warn, budget, peak, source, dir, started.elapsed())
+        self.summary().with_handles(&self.fs)
     }
 
     async fn explain(&self, path: &str) -> Reply<Explanation> {

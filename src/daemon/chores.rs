@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::daemon::scrape::{Expose, Listener};
 use crate::fd_budget::{self, InUse};
 use crate::fs::Fs;
 use crate::fs::inode::Idle;
@@ -35,6 +36,11 @@ impl Chores {
     /// Logs each body that is held open for this long without a read (`--idle-warn`).
     pub fn report_idle_bodies(&mut self, fs: Arc<Fs>, after: Duration) {
         self.0.spawn(report_idle_bodies(fs, after));
+    }
+
+    /// Serves the metrics over HTTP (`--metrics`).
+    pub fn serve_metrics(&mut self, listener: Listener, expose: Arc<Expose>) {
+        self.0.spawn(listener.serve(expose));
     }
 
     /// Logs descriptors that are open and not accounted for. Those that are open now count as

@@ -17,12 +17,13 @@ use nix::unistd::Uid;
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::bucket::explain::Explanation;
 use crate::daemon::mounts::MountEntry;
+use crate::daemon::places::{Silent, place};
 use crate::daemon::protocol::{self, LONGEST, Reply, Request, socket_of};
 use crate::daemon::runtime_dir;
 use crate::daemon::status::Status;
@@ -30,9 +31,6 @@ use crate::daemon::status::Status;
 /// Clients served at the same time. Each uses a descriptor, and so does one that waits for a place;
 /// the budget counts four.
 const CLIENTS: usize = 3;
-
-/// How long a client may be silent while another one waits for a place.
-const SILENCE: Duration = Duration::from_millis(50);
 
 /// A client that sends or receives nothing for this long is disconnected.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
@@ -163,38 +161,6 @@ fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
         };
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         return Ok((path, listener));
-    }
-}
-
-/// A client that has not sent its request yet.
-struct Silent {
-    /// Cleared by the first of two: the client, when it has sent its request, or the next client,
-    /// which takes its place.
-    is_silent: Arc<AtomicBool>,
-    since: Instant,
-    task: AbortHandle,
-}
-
-/// A place for one more client: a free one, or that of the client that has
-/// been silent for the longest.
-async fn place(
-    room: &Arc<Semaphore>,
-    silent: &mut VecDeque<Silent>,
-) -> Option<OwnedSemaphorePermit> {
-    loop {
-        silent.retain(|client| client.is_silent.load(Ordering::Relaxed));
-        let free = room.clone().acquire_owned();
-        let Some(first) = silent.front() else { return free.await.ok() };
-        tokio::select! {
-            biased;
-            place = free => return place.ok(),
-            () = tokio::time::sleep_until(first.since + SILENCE) => {}
-        }
-        if let Some(longest) = silent.pop_front()
-            && longest.is_silent.swap(false, Ordering::Relaxed)
-        {
-            longest.task.abort();
-        }
     }
 }
 

@@ -9,8 +9,10 @@ pub mod client;
 mod control;
 pub mod mounts;
 mod parts;
+mod places;
 mod protocol;
 mod runtime_dir;
+mod scrape;
 mod session;
 pub mod status;
 mod waiting;
@@ -74,6 +76,10 @@ impl Mounted {
         tell: impl Fn(&str),
     ) -> Result<Mounted, String> {
         session::check(&config.dir, config.replace_dead)?;
+        let metrics_at = match &config.metrics {
+            Some(address) => Some(scrape::Listener::bind(address).await?),
+            None => None,
+        };
         let clock = Arc::new(if config.local_clock { Clock::local() } else { Clock::server() });
         let metrics = Arc::new(Metrics::default());
         tokio::pin!(give_up);
@@ -121,6 +127,7 @@ impl Mounted {
             budget,
             idle_warn: config.idle_warn,
             started: Instant::now(),
+            metrics_at: metrics_at.as_ref().map(scrape::Listener::at),
             peak: peak.clone(),
         });
         let control = Server::start(&entry, answers.clone());
@@ -132,6 +139,11 @@ impl Mounted {
         chores.drop_names(fs.clone(), notifier);
         if let Some(after) = config.idle_warn {
             chores.report_idle_bodies(fs.clone(), after);
+        }
+        if let Some(listener) = metrics_at {
+            let answers = answers.clone();
+            let expose = Arc::new(move |format| answers.summary().exposed(format));
+            chores.serve_metrics(listener, expose);
         }
         chores.audit_descriptors(fs.clone());
         let control = control.ok();

@@ -16,6 +16,7 @@ use crate::catalog::index::Index;
 use crate::catalog::index_file::IndexFile;
 use crate::clock::Clock;
 use crate::config::{Config, SpoolPlace};
+use crate::daemon::scrape;
 use crate::fd_budget::{self, Budget};
 use crate::fs::{self, Overlay};
 use crate::metrics::Metrics;
@@ -33,9 +34,10 @@ pub fn budget(config: &Config) -> Result<Budget, String> {
     let read = |e: io::Error| format!("the limit of file descriptors: {e}");
     let limit = fd_budget::descriptor_limit(config.keep_fd_limit).map_err(read)?;
     let inherited = fd_budget::in_use().map_err(read)?.fds;
-    let budget =
-        Budget::plan(limit, inherited, config.max_open_bodies, config.metadata_concurrency)
-            .map_err(|e| e.to_string())?;
+    let optional = if config.metrics.is_some() { scrape::DESCRIPTORS } else { 0 };
+    let (bodies, metadata) = (config.max_open_bodies, config.metadata_concurrency);
+    let budget = Budget::plan_with(limit, inherited, optional, bodies, metadata)
+        .map_err(|e| e.to_string())?;
     info!("{budget}");
     Ok(budget)
 }

@@ -27,6 +27,7 @@ mod inventory;
 mod lifecycle;
 mod listings;
 mod memory;
+mod metrics;
 mod names;
 mod objects;
 mod objects_hostile;

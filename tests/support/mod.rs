@@ -3,9 +3,11 @@
 pub mod content;
 pub mod dir_stream;
 pub mod embedded;
+pub mod http;
 pub mod mount;
 pub mod nginx;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod s3_server;
 pub mod sdk;

@@ -88,6 +88,7 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l open-wait -d
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l metadata-concurrency -d 'Maximum number of concurrent HEAD and LIST requests; fewer if descriptors are scarce' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l timeout -d 'How long a system call waits for the store, including retries' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l idle-warn -d 'Log a body that was held open for this long without a read; 0s: never' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l metrics -d 'Serve metrics at http://HOST:PORT/metrics, in the formats of OpenMetrics and Prometheus. Anybody who can connect can read them; they contain the names of bucket and mount point, but no keys' -r -f
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l fuse-threads -d 'Threads that serve the kernel' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l uid -d 'Owner [default: the user who mounts]' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l gid -d 'Group [default: the group of the user who mounts]' -r
@@ -112,6 +113,7 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l log -d 'Wha
 complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l force -d 'Detach at once, without the daemon: open files stay usable while it lives'
 complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -s h -l help -d 'Print help'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l openmetrics -d 'As OpenMetrics text, the same as `mount --metrics` serves'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -s h -l help -d 'Print help'

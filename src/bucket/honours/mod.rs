@@ -23,7 +23,7 @@ use crate::store::write::WriteStore;
 /// Which conditions a store was seen to honour: a change whose condition does not hold is refused,
 /// and one whose condition holds is made. `false` also if the request is denied, not known, or gets
 /// no clear response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Honours {
     /// ETags in the conditions of changes must have no quotes: in quotes they never match.
     pub bare_etags: bool,

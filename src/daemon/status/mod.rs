@@ -1,9 +1,11 @@
 //! The status of a mount: one structure, as JSON and as text.
 
+mod exposition;
+mod families;
 mod writing;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -15,16 +17,21 @@ use crate::fs::handle::ReadHandle;
 use crate::metrics::{ByKind, Cache, CacheCounts, Caches, OpenedCounts, Requests};
 use crate::process;
 use crate::shown::Shown;
+pub use exposition::{Family, Format};
 pub use writing::{PendingStatus, WritingStatus};
 
 /// The state of a mount. Field names are part of the interface.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
     pub version: String,
     pub pid: u32,
     pub source: String,
     pub dir: String,
     pub uptime_s: f64,
+    /// When it began to serve, in seconds since 1970, by the clock of this host.
+    pub started_unix_s: f64,
+    /// Where its metrics are served (`--metrics`).
+    pub metrics_at: Option<String>,
     /// The cap on open bodies, and how it was computed.
     pub cap: usize,
     pub cap_derivation: String,
@@ -116,45 +123,29 @@ impl Status {
         let (accounts, metrics) = (fs.accounts(), fs.metrics());
         let bodies = &accounts.bodies;
         let handles = fs.open_handles();
-        let forgotten = |handle: &ReadHandle| {
+        let forgotten = |handle: &&ReadHandle| {
             idle_warn.is_some_and(|warn| handle.held_for().is_some_and(|held| held >= warn))
         };
-        let reading = handles.iter().filter_map(|(n, handle)| Some((*n, handle.reading().ok()?)));
-        let bodies_forgotten = reading.clone().filter(|(_, handle)| forgotten(handle)).count();
-        let handles_detail: Vec<_> = reading
-            .map(|(number, handle)| {
-                let reader = &handle.reader;
-                let (pid, command) = process::with_command(handle.pid).unzip();
-                HandleStatus {
-                    handle: number,
-                    key: reader.version().key.to_string(),
-                    offset: reader.offset(),
-                    length: reader.version().size,
-                    age_s: reader.age().as_secs_f64(),
-                    idle_s: reader.unread_for().map(|d| d.as_secs_f64()),
-                    state: reader.state(),
-                    ino: handle.ino,
-                    pid: pid.unwrap_or(handle.pid),
-                    command,
-                }
-            })
-            .collect();
+        let reading = || handles.iter().filter_map(|(_, handle)| handle.reading().ok());
+        let local_now = fs.clock().local_now().duration_since(SystemTime::UNIX_EPOCH);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             source: source.to_owned(),
             dir: dir.to_owned(),
             uptime_s: uptime.as_secs_f64(),
+            started_unix_s: local_now.unwrap_or_default().saturating_sub(uptime).as_secs_f64(),
+            metrics_at: None,
             cap: bodies.cap(),
             cap_derivation: budget.to_string(),
             bodies_open: bodies.held(),
-            bodies_parked: handles_detail.iter().filter(|h| h.state == State::Parked).count(),
+            bodies_parked: reading().filter(|h| h.reader.state() == State::Parked).count(),
             bodies_peak: bodies.peak(),
-            bodies_forgotten,
+            bodies_forgotten: reading().filter(forgotten).count(),
             bodies_resumed: accounts.resumed.get(),
             opens_waiting: bodies.waiting(),
             reads_waiting: accounts.memory.waiting(),
-            handles: handles_detail.len(),
+            handles: reading().count(),
             inodes: fs.inode_count(),
             fd_limit: budget.limit,
             fds: now.fds,
@@ -181,9 +172,32 @@ impl Status {
             unparsable: metrics.unparsable.get(),
             unnameable: metrics.unnameable.get(),
             clock_offset_ms: fs.clock().offset_ms(),
-            handles_detail,
+            handles_detail: Vec::new(),
             writing: WritingStatus::of(fs),
         }
+    }
+
+    /// The same with the open handles, whose processes it looks up.
+    pub fn with_handles(self, fs: &Fs) -> Status {
+        let handles = fs.open_handles();
+        let reading = handles.iter().filter_map(|(n, handle)| Some((*n, handle.reading().ok()?)));
+        let detail = reading.map(|(number, handle)| {
+            let reader = &handle.reader;
+            let (pid, command) = process::with_command(handle.pid).unzip();
+            HandleStatus {
+                handle: number,
+                key: reader.version().key.to_string(),
+                offset: reader.offset(),
+                length: reader.version().size,
+                age_s: reader.age().as_secs_f64(),
+                idle_s: reader.unread_for().map(|d| d.as_secs_f64()),
+                state: reader.state(),
+                ino: handle.ino,
+                pid: pid.unwrap_or(handle.pid),
+                command,
+            }
+        });
+        Status { handles_detail: detail.collect(), ..self }
     }
 }
 
@@ -250,6 +264,9 @@ impl fmt::Display for Status {
             "expired      {} times absent; {} unparsable, {} unnameable keys",
             self.expired_hidden, self.unparsable, self.unnameable
         )?;
+        if let Some(at) = &self.metrics_at {
+            writeln!(f, "metrics      at http://{}/metrics", Shown(at))?;
+        }
         writeln!(f, "clock        the store's is {} ms ahead", self.clock_offset_ms)?;
         if let Some(writing) = &self.writing {
             write!(f, "{writing}")?;

@@ -11,7 +11,7 @@ use crate::process;
 use crate::shown::Shown;
 
 /// Pending files and counters of a writable mount. Field names are part of the interface.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WritingStatus {
     /// Which conditions the store honoured in the test at the start of the mount.
     pub honours: Honours,
