@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -154,11 +154,9 @@ impl Command {
             usd: requests.usd(),
             requests,
         };
-        if let Some(path) = &self.args.metrics {
-            let text = summary.open_metrics(at.bucket().clock.now())?;
-            replace_file(path, text.as_bytes())
-                .map_err(|e| format!("--metrics {}: {e}", path.display()))?;
-        }
+        // Without this file the sweep is still what its summary says.
+        let reported = self.report(&summary, at.bucket().clock.now());
+        let is_reported = reported.inspect_err(|error| say(&format!("expirefs: {error}"))).is_ok();
         if let (Ended::Failed(_) | Ended::Skewed(_) | Ended::NoState(_), false) =
             (&ended, summary.totals.has_done_any())
         {
@@ -170,7 +168,7 @@ impl Command {
             true => return Err(format!("{}: the sweep was not complete", summary.url)),
             false => self.sum_up(&summary)?,
         }
-        let well = summary.complete && summary.totals.failed == 0;
+        let well = summary.complete && summary.totals.failed == 0 && is_reported;
         Ok((if well { ExitCode::SUCCESS } else { ExitCode::from(PARTLY) }, again))
     }
 
@@ -207,6 +205,14 @@ impl Command {
             Some(most) if skew > most => Err(format!("{}: {}", self.url(), skewed(skew))),
             _ => Ok(()),
         }
+    }
+
+    /// Writes the summary as metrics (`--metrics`).
+    fn report(&self, summary: &Summary, ended: SystemTime) -> Result<(), String> {
+        let Some(path) = &self.args.metrics else { return Ok(()) };
+        let text = summary.open_metrics(ended)?;
+        replace_file(path, text.as_bytes())
+            .map_err(|e| format!("--metrics {}: {e}", path.display()))
     }
 
     /// By how much the two clocks may differ.

@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::support::embedded::Embedded;
+use crate::support::prometheus::assert_well_formed;
 use crate::support::proxy::{Answer, Fault, Proxy};
 use crate::support::s3_server::{moto, object, seaweedfs};
 use crate::support::stuck::end_of;
@@ -359,6 +360,20 @@ fn metrics_are_replaced_as_a_whole_by_each_sweep_of_an_interval() {
     assert_eq!(values["expirefs_sweep_objects{url=\"s3://embedded/\",outcome=\"deleted\"}"], 0.0);
     assert!(values["expirefs_sweep_ended_timestamp_seconds{url=\"s3://embedded/\"}"] > 1.7e9);
     assert_eq!(names_in(dir.path()), ["sweep.prom"]);
+    assert_well_formed(&text);
+}
+
+/// What was swept is shown, and the status says that something failed.
+#[test]
+fn a_metrics_file_that_cannot_be_written_does_not_hide_the_summary() {
+    let store = Embedded::start();
+    expired(&store, 0..3);
+    let swept = Swept::of(swept(
+        store.endpoint(),
+        &["--delete", "--json", "--metrics", "/nowhere/sweep.prom"],
+    ));
+    assert_eq!((swept.status, swept.number("deleted")), (3, 3), "{swept:?}");
+    assert!(swept.errors.contains("--metrics /nowhere/sweep.prom: "), "{}", swept.errors);
 }
 
 #[test]
