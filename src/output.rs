@@ -1,11 +1,12 @@
 //! Output of commands, on standard output and standard error. All of it goes through here, so that
 //! text from a bucket cannot control the terminal, and a closed stream causes no panic.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::config::terminal;
 use crate::shown;
 
 /// Whether anybody can still read standard output.
@@ -31,6 +32,21 @@ pub fn print(text: &str) -> Result<Reader, String> {
 /// The same.
 pub fn print_json(json: &str) -> Result<Reader, String> {
     write(&format!("{}\n", shown::json(json)))
+}
+
+/// Clears the screen before the next lines, if standard output is a terminal that can; else ends a
+/// block of lines with an empty one.
+///
+/// # Errors
+/// The same.
+pub fn clear() -> Result<Reader, String> {
+    // CUP and ED of ECMA-48.
+    write(if is_screen() { "\x1b[H\x1b[2J" } else { "\n" })
+}
+
+/// Whether standard output is a terminal that understands more than lines.
+pub fn is_screen() -> bool {
+    io::stdout().is_terminal() && !terminal::is_dumb()
 }
 
 fn write(text: &str) -> Result<Reader, String> {

@@ -9,6 +9,7 @@ mod background;
 mod demo;
 mod explain;
 mod get;
+mod list;
 mod log;
 mod ls;
 mod mount;
@@ -75,6 +76,7 @@ fn run_here(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Mount(args) => Ok(mount::run(*args, cli.in_background)?),
         Command::Umount(args) => Ok(umount::run(&args)?),
         Command::Status(args) => Ok(status::run(&args)?),
+        Command::List(args) => Ok(list::run(&args)?),
         Command::Ls(args) => ls::run(*args),
         Command::Explain(args) => explain::run(*args),
         Command::Put(args) => put::run(*args),

@@ -43,6 +43,8 @@ pub enum Command {
     Umount(UmountArgs),
     /// Show the open files of a mount, its counters, and how its cap was derived
     Status(StatusArgs),
+    /// Show the expirefs mounts of this host, and whether each is served
+    List(ListArgs),
     /// List a bucket, with the expiry of each object: live ones, expired ones, or both
     Ls(Box<LsArgs>),
     /// Explain why an object is visible or not: its headers, their meaning, both clocks, the
@@ -81,6 +83,24 @@ pub struct StatusArgs {
     /// As OpenMetrics text, the same as `mount --metrics` serves
     #[arg(long, conflicts_with_all = ["json", "quiet"])]
     pub openmetrics: bool,
+    /// Show it anew each INTERVAL, 1s if none is given, until a signal comes; with --json, one object
+    /// per line
+    #[arg(
+        long,
+        value_name = "INTERVAL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1s",
+        value_parser = values::nonzero_duration,
+        conflicts_with = "openmetrics"
+    )]
+    pub watch: Option<Duration>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -4,6 +4,7 @@
 //! them. Starts nothing and sends no request: the modules below get values and never see clap.
 
 pub mod args;
+pub mod terminal;
 mod values;
 mod writing;
 

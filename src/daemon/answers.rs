@@ -30,20 +30,17 @@ pub struct Answers {
     pub peak: Arc<Mutex<InUse>>,
 }
 
-impl Answers {
-    /// The status without the open handles.
-    pub fn summary(&self) -> Status {
-        let peak = *self.peak.lock().unwrap_or_else(PoisonError::into_inner);
-        let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
-        let status = Status::of(fs, *idle_warn, budget, peak, source, dir, started.elapsed());
-        Status { metrics_at: self.metrics_at.clone(), ..status }
-    }
-}
-
 #[async_trait]
 impl Service for Answers {
     fn status(&self) -> Status {
         self.summary().with_handles(&self.fs)
+    }
+
+    fn summary(&self) -> Status {
+        let peak = *self.peak.lock().unwrap_or_else(PoisonError::into_inner);
+        let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
+        let status = Status::of(fs, *idle_warn, budget, peak, source, dir, started.elapsed());
+        Status { metrics_at: self.metrics_at.clone(), ..status }
     }
 
     async fn explain(&self, path: &str) -> Reply<Explanation> {

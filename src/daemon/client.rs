@@ -48,6 +48,14 @@ pub async fn status(mount: &MountEntry) -> Result<Status, Failure> {
     ask(mount, &Request::Status, Some(DAEMON_PATIENCE)).await
 }
 
+/// The status without the open handles.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn summary(mount: &MountEntry) -> Result<Status, Failure> {
+    ask(mount, &Request::Summary, Some(DAEMON_PATIENCE)).await
+}
+
 /// Explains why the name at this path below the mount point is visible or not.
 ///
 /// # Errors

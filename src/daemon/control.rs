@@ -40,6 +40,9 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
 pub trait Service: Send + Sync + 'static {
     fn status(&self) -> Status;
 
+    /// The same without the open handles.
+    fn summary(&self) -> Status;
+
     /// Explains why the name at this path below the mount point is visible or not.
     async fn explain(&self, path: &str) -> Reply<Explanation>;
 }
@@ -180,6 +183,7 @@ async fn serve(
     let client = Client(client.into_inner().into_inner());
     match protocol::decode(&line) {
         Ok(Request::Status) => client.tell(&Ok(service.status())).await,
+        Ok(Request::Summary) => client.tell(&Ok(service.summary())).await,
         Ok(Request::Explain(path)) => {
             // One place stays free for `status`.
             let Ok(_turn) = slow.try_acquire() else {
@@ -206,6 +210,10 @@ mod tests {
     #[async_trait]
     impl Service for Mute {
         fn status(&self) -> Status {
+            unreachable!()
+        }
+
+        fn summary(&self) -> Status {
             unreachable!()
         }
 

@@ -15,6 +15,7 @@ mod runtime_dir;
 mod scrape;
 mod session;
 pub mod status;
+pub mod survey;
 mod waiting;
 
 use std::io;

@@ -36,6 +36,8 @@ pub struct MountEntry {
     pub dir: PathBuf,
     kind: String,
     pub source: String,
+    /// The user whose daemon serves it; `None` if it is not FUSE.
+    pub user: Option<u32>,
 }
 
 impl MountEntry {
@@ -76,7 +78,9 @@ pub(super) fn parse(line: &[u8]) -> Option<MountEntry> {
     fields.find(|field| field == b"-")?;
     let kind = text(fields.next()?);
     let source = text(fields.next()?);
-    Some(MountEntry { id, device, dir, kind, source })
+    let options = text(fields.next().unwrap_or_default());
+    let user = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
+    Some(MountEntry { id, device, dir, kind, source, user })
 }
 
 /// Space, tab, newline and backslash come as `\ooo`.
@@ -102,6 +106,11 @@ fn unescape(field: &[u8]) -> OsString {
 fn all() -> io::Result<Vec<MountEntry>> {
     let table = fs::read("/proc/self/mountinfo")?;
     Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
+}
+
+/// The expirefs mounts that this process can see. Never accesses any of them.
+pub fn ours() -> io::Result<Vec<MountEntry>> {
+    Ok(all()?.into_iter().filter(MountEntry::is_ours).collect())
 }
 
 /// The topmost mount at exactly this directory, if there is one. Never accesses the mount itself.
@@ -197,8 +206,9 @@ mod tests {
 
     #[test]
     fn mountinfo_lines() {
-        let line = b"36 35 98:0 /mnt1 /a\\040b\\134c rw,noatime shared:1 - fuse.expirefs expirefs:s3://b rw";
+        let line = b"36 35 98:0 /mnt1 /a\\040b\\134c rw,noatime shared:1 - fuse.expirefs expirefs:s3://b rw,user_id=1000,group_id=0";
         let entry = parse(line).unwrap();
+        assert_eq!(entry.user, Some(1000));
         assert_eq!((entry.device.as_str(), entry.dir.to_str()), ("98:0", Some("/a b\\c")));
         assert!(entry.is_ours());
         assert!(!parse(b"36 35 98:0 / /x rw - ext4 /dev/x rw").unwrap().is_ours());

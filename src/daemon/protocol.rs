@@ -21,6 +21,8 @@ pub const LONGEST: u64 = 6 * 4096 + 64;
 pub enum Request {
     /// Answered by a [`crate::daemon::status::Status`].
     Status,
+    /// The same without the open handles.
+    Summary,
     /// Explain why the name at this path below the mount point is visible or not. Answered by a
     /// [`crate::bucket::explain::Explanation`]; may take as long as requests to the store.
     Explain(String),
@@ -85,7 +87,8 @@ mod tests {
     #[test]
     fn a_request_is_read_as_it_was_sent() {
         let path = "\u{1}".repeat(4096);
-        for request in [Request::Status, Request::Explain(path), Request::Unmount] {
+        for request in [Request::Status, Request::Summary, Request::Explain(path), Request::Unmount]
+        {
             let line = encode(&request).unwrap();
             assert!(line.len() as u64 <= LONGEST, "{} bytes", line.len());
             assert_eq!(line.matches('\n').count(), 1);

@@ -116,12 +116,15 @@ fn commands_about_a_mount_have_the_same_statuses_and_options() {
             let mut command = mount.control_command(command, path, options);
             assert_shape(&mut command, option, status, lines);
         }
+        let list: Vec<&str> = ["list"].into_iter().chain(options.iter().copied()).collect();
+        assert_shape(&mut mount.command(&list), option, DONE, 0);
     }
     for args in [
         &["status"][..],
         &["umount"],
         &["mount", "embedded"],
         &["ls"],
+        &["list", "x"],
         &["explain"],
         &["demo", "x"],
     ] {

@@ -25,6 +25,7 @@ mod hostile;
 mod index;
 mod inventory;
 mod lifecycle;
+mod listed;
 mod listings;
 mod memory;
 mod metrics;

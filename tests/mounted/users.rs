@@ -64,6 +64,9 @@ start || fail "did not mount: $said"
 works
 ! looked=$(LC_ALL=C ls "$work/mnt" 2>&1) || fail "root looks in: $looked"
 [[ $looked == *"Permission denied"* ]] || fail "to root: $looked"
+listed=$("$work/expirefs" list | grep " $work/mnt\$")
+[[ $listed == *"other user"* ]] || fail "to root it is listed as: $listed"
+[[ $(mine "$work/expirefs" list) == *serving*"$work/mnt"* ]] || fail "to its user: $(mine "$work/expirefs" list)"
 ! as 65534 "$work/expirefs" umount "$work/mnt" 2>/dev/null || fail "another user unmounts it"
 ended "$work/expirefs" umount "$work/mnt"
 

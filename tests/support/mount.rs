@@ -405,6 +405,14 @@ impl Mount {
         expirefs
     }
 
+    /// A command that finds the socket of this mount, not yet run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut expirefs = Command::new(BINARY);
+        expirefs.args(args).stdin(Stdio::null());
+        environment(&mut expirefs, &self.place.runtime);
+        expirefs
+    }
+
     /// The output of `expirefs status DIR --json`.
     #[track_caller]
     pub fn status(&self) -> Status {

@@ -30,6 +30,7 @@ complete -c expirefs -n "__fish_expirefs_needs_command" -s V -l version -d 'Prin
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "mount" -d 'Mount a bucket, or a prefix of it'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "umount" -d 'Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "status" -d 'Show the open files of a mount, its counters, and how its cap was derived'
+complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "list" -d 'Show the expirefs mounts of this host, and whether each is served'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "ls" -d 'List a bucket, with the expiry of each object: live ones, expired ones, or both'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "explain" -d 'Explain why an object is visible or not: its headers, their meaning, both clocks, the verdict'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "put" -d 'Store a file, or standard input, as an object with an expiry'
@@ -112,11 +113,16 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -s h -l help -d
 complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l force -d 'Detach at once, without the daemon: open files stay usable while it lives'
 complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -s h -l help -d 'Print help'
+complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l watch -d 'Show it anew each INTERVAL, 1s if none is given, until a signal comes; with --json, one object per line' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l openmetrics -d 'As OpenMetrics text, the same as `mount --metrics` serves'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -s h -l help -d 'Print help'
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l json -d 'Print JSON: one object per line'
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -s q -l quiet -d 'Print nothing but errors'
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -s h -l help -d 'Print help'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l endpoint-url -d 'S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI, by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]' -r -f
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l region -d 'Region of the bucket' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l profile -d 'Profile of the AWS configuration files' -r
@@ -339,14 +345,15 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l no-sign-requ
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "mount" -d 'Mount a bucket, or a prefix of it'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "umount" -d 'Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "status" -d 'Show the open files of a mount, its counters, and how its cap was derived'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "ls" -d 'List a bucket, with the expiry of each object: live ones, expired ones, or both'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "explain" -d 'Explain why an object is visible or not: its headers, their meaning, both clocks, the verdict'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "put" -d 'Store a file, or standard input, as an object with an expiry'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "get" -d 'Fetch an object that has not expired, into a file or to standard output'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "rm" -d 'Delete objects that have not expired, each only if it is still the one that was found'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "ttl" -d 'Set how long files of a mount, or objects, live from now on'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "sweep" -d 'List what has expired, or delete it, each only if it was not renewed meanwhile'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status ls explain put get rm ttl sweep help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "mount" -d 'Mount a bucket, or a prefix of it'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "umount" -d 'Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "status" -d 'Show the open files of a mount, its counters, and how its cap was derived'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "list" -d 'Show the expirefs mounts of this host, and whether each is served'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "ls" -d 'List a bucket, with the expiry of each object: live ones, expired ones, or both'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "explain" -d 'Explain why an object is visible or not: its headers, their meaning, both clocks, the verdict'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "put" -d 'Store a file, or standard input, as an object with an expiry'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "get" -d 'Fetch an object that has not expired, into a file or to standard output'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "rm" -d 'Delete objects that have not expired, each only if it is still the one that was found'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "ttl" -d 'Set how long files of a mount, or objects, live from now on'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "sweep" -d 'List what has expired, or delete it, each only if it was not renewed meanwhile'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
