@@ -1,11 +1,49 @@
 //! One error, one mapping to errno, one severity. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
 use libc::c_int;
 use tracing::Level;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure as the store reported it, or as it was noticed here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// For the operator.
+    pub text: String,
+    /// The store's error code, such as `SlowDown`.
+    pub code: Option<Box<str>>,
+    /// The store's id of the request.
+    pub request_id: Option<Box<str>>,
+}
+
+impl Report {
+    /// The same with another text.
+    #[must_use]
+    pub fn with_text(self, text: String) -> Report {
+        Report { text, ..self }
+    }
+}
+
+impl From<String> for Report {
+    fn from(text: String) -> Report {
+        Report { text, ..Report::default() }
+    }
+}
+
+impl From<&str> for Report {
+    fn from(text: &str) -> Report {
+        text.to_owned().into()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 /// Why an operation failed. Cheap to clone: one result may go to many callers.
 ///
@@ -19,9 +57,9 @@ pub enum Error {
     /// A 404 that may come from something between here and the store: a proxy, an ingress whose
     /// backend restarts. Only a listing shows whether the object exists.
     #[error("404, but not from the store itself (is a proxy in between?): {0}")]
-    Unconfirmed(String),
+    Unconfirmed(Report),
     #[error("no such bucket")]
-    NoSuchBucket,
+    NoSuchBucket(Report),
     #[error("expired")]
     Expired,
     #[error("its Expires cannot be read (--on-unparsable=error)")]
@@ -33,19 +71,19 @@ pub enum Error {
     PreconditionFailed,
     /// 409: the same request may succeed later.
     #[error("another change of the same object was under way: {0}")]
-    Conflict(String),
+    Conflict(Report),
     #[error("the store does not know how to do this: {0}")]
-    Unsupported(String),
+    Unsupported(Report),
     /// A change that may have been made, or may still be made: its response was lost, or is
     /// unclear.
     #[error("no clear answer to a change, which may have been made: {0}")]
-    Unclear(String),
+    Unclear(Report),
     #[error("the store gives no ETag, so the rest could be of another version")]
     NotResumable,
     #[error("access denied: {0}")]
-    Denied(String),
+    Denied(Report),
     #[error("archived in storage class {0}: restore it first")]
-    Archived(String),
+    Archived(Report),
     #[error(
         "all {cap} bodies are open and none became free within {waited:?} (--max-open-bodies, \
          --open-wait)"
@@ -56,18 +94,18 @@ pub enum Error {
     #[error("no answer within {0:?} (--timeout)")]
     TimedOut(Duration),
     #[error("the store cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(Report),
     /// A 4xx response: a retry would not help.
     #[error("the store refused: {0}")]
-    Refused(String),
+    Refused(Report),
     /// 503 SlowDown or 429, until there was no time left to retry.
     #[error("throttled by the store: {0}")]
-    Throttled(String),
+    Throttled(Report),
     /// A 5xx response, after all tries.
     #[error("the store failed: {0}")]
-    Store(String),
+    Store(Report),
     #[error("a wrong answer from the store: {0}")]
-    Protocol(String),
+    Protocol(Report),
     #[error("is a directory")]
     IsADirectory,
     #[error("not a directory")]
@@ -116,7 +154,7 @@ impl Error {
             Error::Denied(_) => libc::EACCES,
             Error::TooManyBodies { .. } | Error::OutOfDescriptors(_) => libc::ENFILE,
             Error::Unconfirmed(_)
-            | Error::NoSuchBucket
+            | Error::NoSuchBucket(_)
             | Error::Unparsable
             | Error::NotResumable
             | Error::Archived(_)
@@ -145,6 +183,50 @@ impl Error {
             Error::NotSupported(_) | Error::NotInOrder => libc::EOPNOTSUPP,
             Error::BadHandle => libc::EBADF,
             Error::ShuttingDown => libc::ESHUTDOWN,
+        }
+    }
+
+    /// The store's report of the failure, if it comes from a store.
+    pub fn report(&self) -> Option<&Report> {
+        match self {
+            Error::Unconfirmed(report)
+            | Error::NoSuchBucket(report)
+            | Error::Conflict(report)
+            | Error::Unsupported(report)
+            | Error::Unclear(report)
+            | Error::Denied(report)
+            | Error::Archived(report)
+            | Error::Unreachable(report)
+            | Error::Refused(report)
+            | Error::Throttled(report)
+            | Error::Store(report)
+            | Error::Protocol(report) => Some(report),
+            Error::NotFound
+            | Error::Expired
+            | Error::Unparsable
+            | Error::Stale
+            | Error::PreconditionFailed
+            | Error::NotResumable
+            | Error::TooManyBodies { .. }
+            | Error::OutOfDescriptors(_)
+            | Error::TimedOut(_)
+            | Error::IsADirectory
+            | Error::NotADirectory
+            | Error::NameTooLong
+            | Error::ReadOnly
+            | Error::Exists
+            | Error::NotEmpty(_)
+            | Error::NotPermitted(_)
+            | Error::NotSupported(_)
+            | Error::CrossDevice
+            | Error::Invalid(_)
+            | Error::NoSpace(_)
+            | Error::TooLarge { .. }
+            | Error::NotInOrder
+            | Error::Spool(_)
+            | Error::BadHandle
+            | Error::ShuttingDown
+            | Error::Defect(_) => None,
         }
     }
 
@@ -199,7 +281,7 @@ impl Error {
             | Error::Conflict(_)
             | Error::NotInOrder => Level::WARN,
             Error::Unconfirmed(_)
-            | Error::NoSuchBucket
+            | Error::NoSuchBucket(_)
             | Error::OutOfDescriptors(_)
             | Error::TimedOut(_)
             | Error::Unreachable(_)

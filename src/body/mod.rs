@@ -72,7 +72,7 @@ impl Body {
             }
             Some(Ok(_)) => Err(Error::Protocol("a body longer than announced".into())),
             Some(Err(error)) => Err(error),
-            None => Err(Error::Protocol(format!("a body that ends {missing} bytes early"))),
+            None => Err(Error::Protocol(format!("a body that ends {missing} bytes early").into())),
         }
     }
 

@@ -57,7 +57,7 @@ fn stamp_file(path: &str, ttl: Ttl) -> Result<Done<'_>> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::ENOENT) => Error::NotFound,
         Some(libc::EROFS) => Error::ReadOnly,
-        _ => Error::Refused(error.to_string()),
+        _ => Error::Refused(error.to_string().into()),
     };
     xattr::set(path, TTL, text.as_bytes()).map_err(failed)?;
     let expires = xattr::get(path, EXPIRES).map_err(failed)?;

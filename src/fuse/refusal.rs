@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 
 use fuser::Errno;
+use libc::c_int;
 use tracing::{Level, event};
 
 use super::operation::Operation;
@@ -16,19 +17,32 @@ pub fn refuse(fs: &Fs, operation: &Operation, ino: u64, error: &Error) -> Errno 
 
 /// The same for readdir.
 pub fn refuse_readdir(fs: &Fs, operation: &Operation, ino: u64, error: &Error) -> Errno {
-    refuse(fs, operation, ino, error);
-    operation.failed(error.errno_of_readdir());
-    Errno::from_i32(error.errno_of_readdir())
+    report(fs, operation, ino, OsStr::new(""), error, error.errno_of_readdir())
 }
 
 /// The same for `name` in the directory `ino`.
 pub fn refuse_name(fs: &Fs, operation: &Operation, ino: u64, name: &OsStr, error: &Error) -> Errno {
+    report(fs, operation, ino, name, error, error.errno())
+}
+
+fn report(
+    fs: &Fs,
+    operation: &Operation,
+    ino: u64,
+    name: &OsStr,
+    error: &Error,
+    errno: c_int,
+) -> Errno {
+    let of_store = error.report();
     macro_rules! log {
         ($level:expr) => {
             event!(
                 $level,
                 operation = operation.name(),
                 key = fs.key_of(ino) + &name.to_string_lossy(),
+                errno = ?nix::errno::Errno::from_raw(errno),
+                code = of_store.and_then(|report| report.code.as_deref()),
+                request_id = of_store.and_then(|report| report.request_id.as_deref()),
                 "{error}"
             )
         };
@@ -39,6 +53,6 @@ pub fn refuse_name(fs: &Fs, operation: &Operation, ino: u64, name: &OsStr, error
         Level::INFO => log!(Level::INFO),
         _ => log!(Level::DEBUG),
     }
-    operation.failed(error.errno());
-    Errno::from_i32(error.errno())
+    operation.failed(errno);
+    Errno::from_i32(errno)
 }

@@ -129,7 +129,10 @@ impl Writer {
                 return Err(Error::PreconditionFailed);
             }
             let found = self.find(commit.key).await.map_err(|error| match &failed {
-                Error::Unclear(says) => Error::Unclear(format!("{says}, and HEAD: {error}")),
+                Error::Unclear(report) => {
+                    let text = format!("{report}, and HEAD: {error}");
+                    Error::Unclear(report.clone().with_text(text))
+                }
                 _ => error,
             })?;
             let is_named = found.tag().is_some_and(|tag| condition == Condition::Is(tag));

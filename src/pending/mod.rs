@@ -421,7 +421,7 @@ pub(crate) mod tests {
     pub struct NoStore;
 
     fn nothing<T>() -> Result<T> {
-        Err(Error::Unsupported("anything".to_owned()))
+        Err(Error::Unsupported("anything".into()))
     }
 
     #[async_trait]

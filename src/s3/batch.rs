@@ -40,13 +40,15 @@ pub fn outcomes(
             Some("NoSuchKey") if unclear => Ok(Deleted::default()),
             Some("NoSuchKey") => Err(Error::NotFound),
             Some("PreconditionFailed") => Err(Error::PreconditionFailed),
-            code => Err(Error::Refused(code.unwrap_or("an error without a code").to_owned())),
+            code => {
+                Err(Error::Refused(code.unwrap_or("an error without a code").to_owned().into()))
+            }
         };
         (error.key(), outcome)
     });
     let mut outcomes: HashMap<_, _> = deleted.chain(refused).collect();
     let of = versions.iter().map(|version| {
-        let unnamed = || Err(Error::Unclear("an answer that does not name the key".to_owned()));
+        let unnamed = || Err(Error::Unclear("an answer that does not name the key".into()));
         outcomes.remove(&Some(&*version.key)).unwrap_or_else(unnamed)
     });
     of.collect()

@@ -11,18 +11,27 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Error;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::S3;
-use crate::error::{Error, chain};
+use crate::error::{Error, Report, chain};
 use crate::s3::tls::{NoConnection, is_no_http};
 
-/// The storage class of an object that has to be restored before it can be read.
-pub fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<String> {
-    match error.as_service_error()? {
+/// The error for an object that has to be restored before it can be read.
+pub fn archived(error: &SdkError<GetObjectError, HttpResponse>) -> Option<Error> {
+    let error = error.as_service_error()?;
+    match error {
         GetObjectError::InvalidObjectState(state) => {
             let class = state.storage_class();
-            Some(class.map_or_else(|| "unknown".to_owned(), ToString::to_string))
+            let class = class.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+            Some(Error::Archived(report(error, class)))
         }
         _ => None,
     }
+}
+
+/// The same failure in these words.
+fn report(error: &impl ProvideErrorMetadata, text: String) -> Report {
+    let meta = error.meta();
+    let request_id = meta.request_id().map(Into::into);
+    Report { text, code: meta.code().map(Into::into), request_id }
 }
 
 impl S3 {
@@ -32,18 +41,18 @@ impl S3 {
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
         if let Some(says) = lacks_credentials(&error) {
-            return Error::Denied(says);
+            return Error::Denied(says.into());
         }
         match &error {
             SdkError::ServiceError(context) => refusal(context.err(), context.raw()),
             SdkError::TimeoutError(_) => Error::TimedOut(self.retry.timeout),
             _ if is_out_of_descriptors(&error) => Error::OutOfDescriptors(chain(&error)),
-            SdkError::ResponseError(_) => Error::Protocol(chain(&error)),
+            SdkError::ResponseError(_) => Error::Protocol(chain(&error).into()),
             // It was not sent, for example because of an invalid header, or a key of spaces only.
-            SdkError::ConstructionFailure(_) => Error::Refused(chain(&error)),
+            SdkError::ConstructionFailure(_) => Error::Refused(chain(&error).into()),
             _ => match find_cause::<NoConnection>(&error) {
-                Some(failure) => Error::Unreachable(failure.to_string()),
-                None => Error::Unreachable(chain(&error)),
+                Some(failure) => Error::Unreachable(failure.to_string().into()),
+                None => Error::Unreachable(chain(&error).into()),
             },
         }
     }
@@ -67,7 +76,7 @@ impl S3 {
             // Not from S3, but from a proxy that may have forwarded the request.
             Error::Throttled(says) if !has_code => Error::Unclear(says),
             Error::Store(says) | Error::Protocol(says) => Error::Unclear(says),
-            timeout @ Error::TimedOut(_) => Error::Unclear(timeout.to_string()),
+            timeout @ Error::TimedOut(_) => Error::Unclear(timeout.to_string().into()),
             other => other,
         }
     }
@@ -87,16 +96,17 @@ impl S3 {
     /// The same for a LIST, which has no key that could be missing.
     pub(super) fn list_failure(&self, error: SdkError<ListObjectsV2Error, HttpResponse>) -> Error {
         match self.failure(error) {
-            Error::NotFound => Error::Unreachable(not_the_store("NoSuchKey (404)")),
-            Error::Unconfirmed(says) => Error::Unreachable(not_the_store(&says)),
+            Error::NotFound => Error::Unreachable(not_the_store("NoSuchKey (404)".into())),
+            Error::Unconfirmed(says) => Error::Unreachable(not_the_store(says)),
             other => other,
         }
     }
 }
 
 /// A 404 that a store has no reason to send: it may come from an ingress whose backend restarts.
-pub fn not_the_store(says: &str) -> String {
-    format!("something else answers in its place: {says}")
+pub fn not_the_store(says: Report) -> Report {
+    let text = format!("something else answers in its place: {says}");
+    says.with_text(text)
 }
 
 fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -> Error {
@@ -117,12 +127,16 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
     if let Some(region) = raw.headers().get("x-amz-bucket-region") {
         says += &format!("; the bucket is in region {region}");
     }
-    if let Some(id) = error.meta().request_id() {
-        says += &format!("; request id {id}");
+    let mut says = report(error, says);
+    // The SDK drops the id of a failure that has no document, such as one of HEAD.
+    let id = raw.headers().get("x-amz-request-id");
+    says.request_id = says.request_id.or_else(|| id.map(Into::into));
+    if let Some(id) = &says.request_id {
+        says.text += &format!("; request id {id}");
     }
     match (told_late(raw, error.code()).unwrap_or(status), error.code()) {
         (404, Some("NoSuchKey" | "NoSuchUpload")) => Error::NotFound,
-        (404, Some("NoSuchBucket")) => Error::NoSuchBucket,
+        (404, Some("NoSuchBucket")) => Error::NoSuchBucket(says),
         // A proxy may send this too, with or without a page of its own.
         (404, _) => Error::Unconfirmed(says),
         (401 | 403, _) => Error::Denied(says),

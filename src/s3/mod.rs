@@ -34,6 +34,7 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::operation::RequestId;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
@@ -42,7 +43,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 use crate::clock::Clock;
-use crate::error::{Error, Result, chain};
+use crate::error::{Error, Report, Result, chain};
 use crate::fd_budget::Budget;
 use crate::metrics::Metrics;
 use crate::store::write::NONCE;
@@ -257,10 +258,10 @@ impl S3 {
         }
         let answer = get.set_request_payer(self.payer()).send().await;
         let mut out = answer.map_err(|error| match archived(&error) {
-            Some(class) => Error::Archived(class),
+            Some(archived) => archived,
             None => match self.failure(error) {
                 Error::NotFound => Error::Stale,
-                Error::Unconfirmed(says) => Error::Unreachable(not_the_store(&says)),
+                Error::Unconfirmed(says) => Error::Unreachable(not_the_store(says)),
                 other => other,
             },
         })?;
@@ -269,19 +270,24 @@ impl S3 {
             (true, None) => length,
             (_, Some(text)) => match content_range(text) {
                 Some((got, size)) if got == range => size,
-                _ => return Err(Error::Protocol(format!("{text:?} for the range {range:?}"))),
+                _ => {
+                    return Err(Error::Protocol(
+                        format!("{text:?} for the range {range:?}").into(),
+                    ));
+                }
             },
-            (false, None) => return Err(Error::Protocol(format!("no range for {range:?}"))),
+            (false, None) => return Err(Error::Protocol(format!("no range for {range:?}").into())),
         };
         let version = version(&asked.key, out.e_tag.as_deref(), out.last_modified, size)?;
         if !asked.is(&version) {
             return Err(Error::Stale);
         }
         if length != range.end - range.start {
-            return Err(Error::Protocol(format!("{length} bytes for the range {range:?}")));
+            return Err(Error::Protocol(format!("{length} bytes for the range {range:?}").into()));
         }
         let headers = headers(&mut out);
-        Ok((Object { version, headers }, received(out.body, self.metrics.clone())))
+        let id = request_id(&out);
+        Ok((Object { version, headers }, received(out.body, id, self.metrics.clone())))
     }
 
     /// Runs a metadata request once it has a permit of the gate.
@@ -336,13 +342,17 @@ impl Store for S3 {
                 None => length(out.content_length)?,
                 Some(text) => match content_range(text) {
                     Some((range, size)) if range.start == 0 && range.end <= size => size,
-                    _ => return Err(Error::Protocol(format!("{text:?} for the first bytes"))),
+                    _ => {
+                        return Err(Error::Protocol(
+                            format!("{text:?} for the first bytes").into(),
+                        ));
+                    }
                 },
             };
             self.etags.note(key, out.e_tag.as_deref());
             let version = version(key, out.e_tag.as_deref(), out.last_modified, size)?;
             let headers = headers(&mut out);
-            let body = received(out.body, self.metrics.clone());
+            let body = received(out.body, None, self.metrics.clone());
             let first = tokio::time::timeout(CONTENT, first_bytes(body, most.min(size)));
             // A read requests the missing bytes again.
             let first = first.await.unwrap_or_default();
@@ -387,8 +397,12 @@ fn headers(out: &mut GetObjectOutput) -> Headers {
     }
 }
 
-/// The body of a response; dropping it closes the response.
-fn received(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
+fn request_id(of: &impl RequestId) -> Option<Box<str>> {
+    of.request_id().map(Into::into)
+}
+
+/// The body of the response to request `id`; dropping it closes the response.
+fn received(mut body: ByteStream, id: Option<Box<str>>, metrics: Arc<Metrics>) -> Content {
     let chunks =
         futures_util::stream::poll_fn(move |cx| std::pin::Pin::new(&mut body).poll_next(cx));
     chunks
@@ -397,7 +411,11 @@ fn received(mut body: ByteStream, metrics: Arc<Metrics>) -> Content {
                 metrics.bytes_received.add(chunk.len() as u64);
                 Ok(chunk)
             }
-            Err(error) => Err(Error::Unreachable(format!("the body broke: {}", chain(&error)))),
+            Err(error) => Err(Error::Unreachable(Report {
+                text: format!("the body broke: {}", chain(&error)),
+                request_id: id.clone(),
+                code: None,
+            })),
         })
         .boxed()
 }
@@ -419,7 +437,7 @@ async fn first_bytes(mut body: Content, most: u64) -> Bytes {
 fn length(length: Option<i64>) -> Result<u64> {
     length
         .and_then(|n| u64::try_from(n).ok())
-        .ok_or_else(|| Error::Protocol(format!("a length of {length:?}")))
+        .ok_or_else(|| Error::Protocol(format!("a length of {length:?}").into()))
 }
 
 fn version(
@@ -431,7 +449,7 @@ fn version(
     // Whole seconds, as in headers; a listing may have fractions.
     let seconds = modified.map_or(0, |at| at.secs());
     let at = SystemTime::try_from(DateTime::from_secs(seconds))
-        .map_err(|e| Error::Protocol(format!("a Last-Modified of {seconds}: {e}")))?;
+        .map_err(|e| Error::Protocol(format!("a Last-Modified of {seconds}: {e}").into()))?;
     let etag = etag::opaque(etag.unwrap_or_default());
     let slack = Duration::ZERO;
     Ok(Version { key: key.into(), etag: etag.into(), last_modified: at, slack, size })

@@ -54,10 +54,13 @@ fn check_count(count: Option<i32>, keys: usize, prefixes: usize) -> Result<()> {
     let agrees = |n: usize| count.is_none_or(|count| usize::try_from(count) == Ok(n));
     match agrees(keys + prefixes) || agrees(keys) {
         true => Ok(()),
-        false => Err(Error::Protocol(format!(
-            "a page of {keys} keys and {prefixes} common prefixes that says it has {}",
-            count.unwrap_or_default()
-        ))),
+        false => Err(Error::Protocol(
+            format!(
+                "a page of {keys} keys and {prefixes} common prefixes that says it has {}",
+                count.unwrap_or_default()
+            )
+            .into(),
+        )),
     }
 }
 

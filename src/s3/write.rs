@@ -160,7 +160,10 @@ impl S3 {
         });
         tried.await.flatten().map_err(|error| match error {
             Error::Unclear(_) => error,
-            error if unclear.load(Ordering::Relaxed) => Error::Unclear(error.to_string()),
+            error if unclear.load(Ordering::Relaxed) => {
+                let report = error.report().cloned().unwrap_or_default();
+                Error::Unclear(report.with_text(error.to_string()))
+            }
             error => error,
         })
     }
@@ -452,7 +455,7 @@ impl WriteStore for S3 {
 
 /// A change without a response by then may have been made.
 async fn within<T>(by: Deadline, change: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = |_| Err(Error::Unclear(by.missed().to_string()));
+    let late = |_| Err(Error::Unclear(by.missed().to_string().into()));
     timeout(by.left(), change).await.unwrap_or_else(late)
 }
 
@@ -498,7 +501,7 @@ fn written(etag: Option<&str>, modified: Option<DateTime>) -> Result<Written> {
 }
 
 fn says_too_little(what: &str) -> Error {
-    Error::Unclear(what.to_owned())
+    Error::Unclear(what.to_owned().into())
 }
 
 #[cfg(test)]

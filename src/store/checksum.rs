@@ -74,10 +74,13 @@ impl Sum {
         let got = Checksum { algorithm: self.expected.algorithm, value };
         match got == self.expected {
             true => Ok(()),
-            false => Err(Error::Protocol(format!(
-                "the bytes received have the checksum {got}, and the object has {}",
-                self.expected
-            ))),
+            false => Err(Error::Protocol(
+                format!(
+                    "the bytes received have the checksum {got}, and the object has {}",
+                    self.expected
+                )
+                .into(),
+            )),
         }
     }
 }

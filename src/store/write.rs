@@ -265,7 +265,9 @@ pub trait WriteStore: Store {
     /// # Errors
     /// Inside, those of `delete`, and `Unclear` for one that the answer does not name.
     async fn delete_all(&self, versions: &[Version]) -> Result<Vec<Result<Deleted>>> {
-        Err(Error::Unsupported(format!("to delete {} objects with one request", versions.len())))
+        Err(Error::Unsupported(
+            format!("to delete {} objects with one request", versions.len()).into(),
+        ))
     }
 
     /// Gives an object another key, with all of its headers (RenameObject).

@@ -289,7 +289,7 @@ impl Removal {
                     Again::Due(now) if version.is(&now) => {
                         return Err(Error::Store(
                             "it refused to delete a version that it shows, under its own ETag"
-                                .to_owned(),
+                                .into(),
                         ));
                     }
                     Again::Due(now) => (version, fresh) = (now, true),
@@ -331,7 +331,7 @@ impl Removal {
                         && version.is(&now)
                     {
                         return Err(Error::Store(
-                            "it said that it deleted an object, and still shows it".to_owned(),
+                            "it said that it deleted an object, and still shows it".into(),
                         ));
                     }
                     match guard {
@@ -371,7 +371,7 @@ impl Removal {
     fn may_send(&self) -> Result<()> {
         if let Some(by) = self.is_skewed() {
             let why = format!("the store's clock has jumped by {} s", by.as_secs());
-            return Err(Error::Protocol(why));
+            return Err(Error::Protocol(why.into()));
         }
         self.sent.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -45,7 +45,7 @@ pub async fn get<S: AsyncWrite + Unpin>(
     while at < size {
         let bytes = reader.read(at, PIECE as u32).await?;
         if bytes.is_empty() {
-            return Err(Error::Protocol(format!("{at} bytes of an object of {size}")).into());
+            return Err(Error::Protocol(format!("{at} bytes of an object of {size}").into()).into());
         }
         if let Some(sum) = &mut sum {
             sum.add(&bytes);

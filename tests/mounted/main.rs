@@ -27,6 +27,7 @@ mod inventory;
 mod lifecycle;
 mod listed;
 mod listings;
+mod logs;
 mod memory;
 mod metrics;
 mod names;

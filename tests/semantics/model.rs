@@ -508,14 +508,14 @@ fn size() -> impl Strategy<Value = usize> {
 fn fault() -> impl Strategy<Value = Fault> {
     let why = || "as told".to_owned();
     let passing = vec![
-        Error::Unreachable(why()),
+        Error::Unreachable(why().into()),
         Error::TimedOut(SECOND),
-        Error::Store(why()),
-        Error::Throttled(why()),
+        Error::Store(why().into()),
+        Error::Throttled(why().into()),
         Error::OutOfDescriptors(why()),
     ];
     // A listing still shows the name of an object whose HEAD is denied.
-    let lasting = [passing.clone(), vec![Error::Denied(why())]].concat();
+    let lasting = [passing.clone(), vec![Error::Denied(why().into())]].concat();
     let breaks = (select(vec![0usize, 1, 999, 70_000, 200_000]), any::<bool>());
     let how = |reset| if reset { Break::Reset } else { Break::Short };
     prop_oneof![

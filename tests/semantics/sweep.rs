@@ -10,7 +10,7 @@ use expirefs::bucket::Bucket;
 use expirefs::bucket::honours::Honours;
 use expirefs::catalog::index::Index;
 use expirefs::clock::Clock;
-use expirefs::error::Error;
+use expirefs::error::{Error, Report};
 use expirefs::expiry::Policy;
 use expirefs::sweep::{
     Ended, Guard, Item, Outcome, Range, Rules, State, Stop, Sweep, Sweeping, Totals,
@@ -459,7 +459,7 @@ async fn an_object_that_waits_for_what_is_left_of_the_most_is_judged_again() {
 /// What a store does to one DELETE, and what becomes of the object.
 #[tokio::test(start_paused = true)]
 async fn a_deletion_that_fails_once_is_tried_again_after_another_look() {
-    let fails = |error: fn(String) -> Error| Fate::Fails(error("as told".to_owned()));
+    let fails = |error: fn(Report) -> Error| Fate::Fails(error("as told".into()));
     let fates = [
         Fate::Unclear { made: true },
         Fate::Unclear { made: false },
@@ -571,7 +571,7 @@ async fn an_object_that_cannot_be_deleted_weakens_no_condition_for_others() {
         ["a", "b", "c", "d"].iter().for_each(|key| rig.put_due(key));
         let refuses = |asked: Asked<'_>| {
             let is_it = asked == Asked::Change(Change::Delete, "a");
-            is_it.then(|| Error::Refused("as told".to_owned()))
+            is_it.then(|| Error::Refused("as told".into()))
         };
         rig.store.refuse(refuses);
         let swept = rig.sweep().await;

@@ -668,7 +668,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn fates() -> impl Strategy<Value = Vec<Fate>> {
     let fate = prop_oneof![
         6 => Just(Fate::Well),
-        1 => Just(Fate::Fails(Error::Store("500".to_owned()))),
+        1 => Just(Fate::Fails(Error::Store("500".into()))),
         1 => Just(Fate::Unclear { made: true }),
         1 => Just(Fate::Unclear { made: false }),
     ];

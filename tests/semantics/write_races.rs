@@ -221,7 +221,7 @@ fn hold_answers(rig: &Rig, faulty: bool, mut random: Random) -> Held {
         // What becomes of uploads whose begin or abort has no answer is not looked at here.
         if faulty && !matches!(change, Change::Create | Change::Abort) && random.below(8) == 0 {
             return match random.below(3) {
-                0 => Fate::Fails(Error::Store("500".to_owned())),
+                0 => Fate::Fails(Error::Store("500".into())),
                 made => Fate::Unclear { made: made == 1 },
             };
         }

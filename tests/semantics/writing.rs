@@ -697,7 +697,7 @@ async fn a_conflict_at_complete_has_all_sent_again() {
     let rig = rig();
     let file = rig.create("a", false).await.unwrap();
     rig.write(file, 0, &pattern(1, 3 * PART)).await.unwrap();
-    rig.store.decide_one(Change::Complete, 1, Fate::Fails(Error::Conflict("409".to_owned())));
+    rig.store.decide_one(Change::Complete, 1, Fate::Fails(Error::Conflict("409".into())));
     rig.close(file).await.unwrap();
     assert!(holding(&rig, "a").unwrap() == pattern(1, 3 * PART), "W13");
     rig.must_be_written().await;
@@ -710,7 +710,7 @@ async fn the_first_failure_sticks_and_no_prefix_is_published() {
         rig.store.put("a", "old", expires(100));
         let file = rig.edit("a", true).await.unwrap();
         rig.store.decide(move |asked, _| match asked == change {
-            true => Fate::Fails(Error::Store("500".to_owned())),
+            true => Fate::Fails(Error::Store("500".into())),
             false => Fate::Well,
         });
         let mut told = None;

@@ -189,7 +189,7 @@ fn a_refusal_is_returned_at_once_but_not_after_an_unclear_try() {
         (says(501, "NotImplemented"), |e| matches!(e, Error::Unsupported(_))),
         (says(403, "AccessDenied"), |e| matches!(e, Error::Denied(_))),
         (says(400, "InvalidArgument"), |e| matches!(e, Error::Refused(_))),
-        (says(404, "NoSuchBucket"), |e| *e == Error::NoSuchBucket),
+        (says(404, "NoSuchBucket"), |e| matches!(e, Error::NoSuchBucket(_))),
     ];
     for (fault, right) in refusals {
         let (done, requests) = rig.run(&put, [fault.clone()]);

@@ -226,7 +226,7 @@ impl Memory {
         };
         self.look(Moment::Before(Asked::Change(change, key)));
         tokio::task::yield_now().await;
-        let lost = || Error::Unclear("the answer is lost, as told".to_owned());
+        let lost = || Error::Unclear("the answer is lost, as told".into());
         match fate {
             Fate::Well => {}
             Fate::Waits(until) => until.acquire().await.expect("open").forget(),
@@ -402,7 +402,7 @@ impl WriteStore for Memory {
                         bytes.extend_from_slice(piece);
                         pieces.push(&piece[..]);
                     }
-                    _ => return Err(Error::Refused(format!("InvalidPart {number}"))),
+                    _ => return Err(Error::Refused(format!("InvalidPart {number}").into())),
                 }
                 before = *number;
             }
@@ -475,7 +475,7 @@ impl WriteStore for Memory {
                     let of_version = *self.writes.of_version.lock().unwrap();
                     if of_version == OfVersion::Refused {
                         let says = "x-amz-if-match-size".to_owned();
-                        return Err(Error::Unsupported(says));
+                        return Err(Error::Unsupported(says.into()));
                     }
                     let found = self.objects.lock().unwrap().get(key).cloned();
                     let found = version(key, &found.ok_or(Error::NotFound)?);

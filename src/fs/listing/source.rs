@@ -92,14 +92,14 @@ impl Source {
             names.extend(page.objects.into_iter().map(|v| (v.key.to_string(), Raw::File(v))));
             names.extend(page.prefixes.into_iter().map(|p| (p, Raw::Directory)));
             if names.len() >= 1 << 16 {
-                return Err(Error::Protocol(format!("a page of {} entries", names.len())));
+                return Err(Error::Protocol(format!("a page of {} entries", names.len()).into()));
             }
             names.sort_by(|a: &(String, Raw), b| a.0.cmp(&b.0));
             if last <= names.last().map(|(key, _)| key.as_str()) {
                 return Ok(Listed { names, next: page.next.map(Arc::from) });
             }
         }
-        Err(Error::Protocol(format!("one page has grown to over {MERGED} pages")))
+        Err(Error::Protocol(format!("one page has grown to over {MERGED} pages").into()))
     }
 
     /// The entries of a page without the directories that are hidden by a file (rule N2) on this
