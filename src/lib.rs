@@ -49,4 +49,5 @@ pub mod store;
 pub mod sweep;
 mod sync;
 pub mod transfer;
+pub mod waits;
 pub mod xattr;

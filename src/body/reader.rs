@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::store::{Object, Store, Version};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Weak};
+use crate::waits::Wait;
 
 /// If an object has at most this many missing bytes, the open that requests them reads them all:
 /// they arrive in the same packets as the headers, and the body is closed before the first read.
@@ -160,7 +161,8 @@ impl Reader {
         let _use = Use(self);
         let _reading = self.gauges.reading();
         let by = Deadline::after(self.patience.timeout);
-        let mut turn = by.bound(async { Ok(self.stream.lock().await) }).await?;
+        let turn = Wait::Turn.during(self.stream.lock());
+        let mut turn = by.bound(async { Ok(turn.await) }).await?;
         let read = by.bound(self.read_in_turn(&mut turn, offset..end, by)).await;
         read.inspect_err(|error| self.give_up(&mut turn, error))
     }
@@ -252,7 +254,7 @@ impl Reader {
                     debug!(key = %self.version.key, offset, "the body broke and is resumed: {error}");
                     stream.resumes_left -= 1;
                     self.accounts.resumed.add(1);
-                    tokio::time::sleep(pause).await;
+                    Wait::Backoff.during(tokio::time::sleep(pause)).await;
                     self.seek(stream, want, here, by).await?;
                 }
             }
@@ -360,7 +362,8 @@ impl Reader {
             return Ok(permit);
         }
         let emptied = stream.buffer.empty(offset);
-        let permit = bodies.acquire(self.me.clone(), 1, emptied, by.left()).await;
+        let permit = bodies.acquire(self.me.clone(), 1, emptied, by.left());
+        let permit = Wait::BodyPermit.during(permit).await;
         permit.ok_or(Error::TooManyBodies { cap: bodies.cap(), waited: by.whole() })
     }
 
@@ -398,7 +401,8 @@ impl Reader {
         let emptied = stream.buffer.empty(range.start);
         let units = kib(range.end - range.start + OVERSHOOT);
         let memory = &self.accounts.memory;
-        let memory = memory.acquire(self.me.clone(), units, emptied, by.left()).await;
+        let memory = memory.acquire(self.me.clone(), units, emptied, by.left());
+        let memory = Wait::Memory.during(memory).await;
         stream.buffer.memory = Some(memory.ok_or(by.missed())?);
         Ok(())
     }
@@ -417,7 +421,7 @@ impl Reader {
             Ok(body.is_drained())
         };
         // Half the time, so that a stalled or slow response can still be resumed.
-        match by.half().bound(pull).await {
+        match by.half().bound(Wait::Receive.during(pull)).await {
             Err(error) => response.broke(error),
             Ok(true) => response.end(),
             Ok(false) => {}

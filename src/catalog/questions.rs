@@ -16,6 +16,7 @@ use crate::deadline::{Deadline, pauses};
 use crate::error::{Error, Result};
 use crate::expiry::Presence;
 use crate::store::{Version, settle};
+use crate::waits::{Wait, inherited};
 
 /// How often a lookup is retried if the object is listed but the 404 did not come from the store,
 /// and the first pause, which doubles.
@@ -89,22 +90,25 @@ impl Catalog {
         if let Said::Absent { until } = said {
             return Ok(Fact { known: Known::Absent, until, walked: false });
         }
-        let question = {
+        let (question, is_shared) = {
             let mut table = self.asking();
             let asked = table.get(key).filter(|question| self.would_be_fresh(question.asked));
             caches.questions.counted(asked.is_some());
             match asked {
-                Some(question) => question.clone(),
+                Some(question) => (question.clone(), true),
                 None => {
                     let useful = self.content_is_useful(key, in_kernel);
                     let key: Arc<str> = key.into();
                     let question = self.question(key.clone(), useful);
                     table.insert(key, question.clone());
-                    question
+                    (question, false)
                 }
             }
         };
-        question.answer.await
+        match is_shared {
+            true => Wait::Turn.during(question.answer).await,
+            false => question.answer.await,
+        }
     }
 
     /// Runs a question as a task, so that it completes even if its first waiter is cancelled.
@@ -123,7 +127,7 @@ impl Catalog {
             clippy::disallowed_methods,
             reason = "the first waiter may be cancelled while others wait; a timeout ends the task"
         )]
-        let answer = tokio::spawn(asking.in_current_span())
+        let answer = tokio::spawn(inherited(asking).in_current_span())
             .map(|joined| joined.unwrap_or_else(|e| Err(Error::Defect(e.to_string()))))
             .boxed()
             .shared();

@@ -571,6 +571,9 @@ pub struct LimitArgs {
     /// who can connect can read them; they contain the names of bucket and mount point, but no keys
     #[arg(long, value_name = "HOST:PORT", value_parser = values::address, value_hint = ValueHint::Other)]
     pub metrics: Option<String>,
+    /// Log an operation that took longer than this, with what it waited for [default: none]
+    #[arg(long, value_name = "D", value_parser = values::nonzero_duration)]
+    pub slow: Option<Duration>,
     /// Threads that serve the kernel
     #[arg(long, value_name = "N", default_value = "2", value_parser = values::fuse_threads)]
     pub fuse_threads: usize,
@@ -617,6 +620,7 @@ mod tests {
     fn error_of_a_wrong_value_names_option_value_and_expected_form() {
         let table = [
             ("--open-wait", "soon", "90s"),
+            ("--slow", "0s", "above zero"),
             ("--timeout", "0s", "above zero"),
             ("--metadata-ttl", "always", "`expiry`"),
             ("--max-open-bodies", "0", "from 1"),

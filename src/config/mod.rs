@@ -53,6 +53,8 @@ pub struct Config {
     pub idle_warn: Option<Duration>,
     /// The address at which metrics are served.
     pub metrics: Option<String>,
+    /// Operations that take longer are logged.
+    pub slow: Option<Duration>,
     pub fuse_threads: usize,
     /// Threads that talk to the store.
     pub workers: usize,
@@ -110,6 +112,7 @@ impl Config {
             keep_fd_limit: limits.keep_fd_limit,
             idle_warn: Some(limits.idle_warn).filter(|after| !after.is_zero()),
             metrics: limits.metrics,
+            slow: limits.slow,
             fuse_threads: limits.fuse_threads,
             workers: workers(),
             ownership: Ownership {

@@ -112,8 +112,15 @@ impl Mounted {
         let (alive, ended) = oneshot::channel();
         let plus = config.settings.listing.exactness == Exactness::Exact;
         let pages = PageCache::default();
-        let fuse =
-            Fuse::new(fs.clone(), Handle::current(), config.ownership, plus, pages.clone(), alive);
+        let fuse = Fuse::new(
+            fs.clone(),
+            Handle::current(),
+            config.ownership,
+            plus,
+            pages.clone(),
+            config.slow,
+            alive,
+        );
         let source = config.url();
         let (entry, notifier) = session::mount(fuse, &config, &source).await?;
         pages.reached_by(notifier.clone());

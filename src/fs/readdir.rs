@@ -10,6 +10,7 @@ use crate::catalog::{Fact, Known};
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::expiry::Presence;
+use crate::waits::Wait;
 
 /// An entry of a directory, for the kernel.
 pub struct Entry<'a> {
@@ -108,7 +109,10 @@ impl Fs {
         // A call that shows nothing may skip many pages, all within one deadline.
         let by = Deadline::after(self.settings.patience.timeout);
         loop {
-            let Some(batch) = by.bound(directory.listing.from(offset)).await? else { break };
+            let Some(batch) = by.bound(Wait::Turn.during(directory.listing.from(offset))).await?
+            else {
+                break;
+            };
             for (next, entry) in batch.entries() {
                 if beside.names.contains(&entry.name) {
                     continue;

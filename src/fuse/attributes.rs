@@ -15,7 +15,7 @@ impl Fuse {
         if !name.as_encoded_bytes().starts_with(b"user.") {
             return reply.error(Errno::EOPNOTSUPP);
         }
-        let op = self.begin(Operation::Getxattr);
+        let op = self.begin(Operation::Getxattr, ino);
         let _span = debug_span!("getxattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.attributes(ino.0) {
             Ok(attributes) => match attributes.iter().find(|(known, _)| name == known.as_str()) {
@@ -30,7 +30,7 @@ impl Fuse {
     }
 
     pub(super) fn list_attributes(&self, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let op = self.begin(Operation::Listxattr);
+        let op = self.begin(Operation::Listxattr, ino);
         let _span = debug_span!("listxattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.attributes(ino.0) {
             Ok(attributes) => {

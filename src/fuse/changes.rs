@@ -51,7 +51,7 @@ impl Fuse {
         reply: ReplyEmpty,
         work: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) {
-        let (fs, name, op) = (self.fs.clone(), name.to_owned(), self.begin(kind));
+        let (fs, name, op) = (self.fs.clone(), name.to_owned(), self.begin_name(kind, ino, name));
         let span = debug_span!(
             "change",
             operation = op.name(),
@@ -59,7 +59,7 @@ impl Fuse {
             key = fs.key_of(ino.0),
             ?name
         );
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             match work.await {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(refuse_name(&fs, &op, ino.0, &name, &error)),
@@ -69,7 +69,7 @@ impl Fuse {
 
     /// Refuses to make a file of a type that a bucket cannot store.
     pub(super) fn refuse_kind(&self, kind: Kind, ino: INodeNo, reply: ReplyEntry) {
-        let op = self.begin(kind);
+        let op = self.begin(kind, ino);
         let error = match self.fs.is_writable() {
             true => Error::NotPermitted("a bucket has files and directories only"),
             false => Error::ReadOnly,
@@ -85,10 +85,10 @@ impl Fuse {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let op = self.begin(Kind::Create);
+        let op = self.begin_name(Kind::Create, parent, name);
         let (fs, owner, name, pid) = (self.fs.clone(), self.owner, name.to_owned(), pid);
         let span = debug_span!("create", parent = parent.0, key = fs.key_of(parent.0), ?name, pid);
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             match fs.create(parent.0, &name, open_mode(flags), pid).await {
                 Ok((attr, handle)) => {
                     let (ttl, attr) = (attr.ttl, owner.attr(&attr));
@@ -107,7 +107,7 @@ impl Fuse {
         data: &[u8],
         reply: ReplyWrite,
     ) {
-        let op = self.begin(Kind::Write);
+        let op = self.begin(Kind::Write, ino);
         let (fs, size) = (self.fs.clone(), data.len());
         let span = debug_span!("write", ino = ino.0, handle = handle.0, offset, size);
         // Most writes need not wait, and so need no copy of the data.
@@ -119,7 +119,7 @@ impl Fuse {
         if wrote == Some(Ok(false)) {
             return reply.written(size as u32);
         }
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             let wrote = match wrote {
                 Some(wrote) => wrote,
                 None => fs.write(handle.0, offset, data).await,
@@ -138,10 +138,10 @@ impl Fuse {
     }
 
     pub(super) fn make_directory(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let op = self.begin(Kind::Mkdir);
+        let op = self.begin_name(Kind::Mkdir, parent, name);
         let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
         let span = debug_span!("mkdir", parent = parent.0, key = fs.key_of(parent.0), ?name);
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             match fs.mkdir(parent.0, &name).await {
                 Ok(attr) => reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0)),
                 Err(error) => reply.error(refuse_name(&fs, &op, parent.0, &name, &error)),
@@ -179,10 +179,10 @@ impl Fuse {
         new: NewAttr,
         reply: ReplyAttr,
     ) {
-        let op = self.begin(Kind::Setattr);
+        let op = self.begin(Kind::Setattr, ino);
         let (fs, owner) = (self.fs.clone(), self.owner);
         let span = debug_span!("setattr", ino = ino.0, key = fs.key_of(ino.0), size);
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             let set = match size {
                 Some(size) => fs.truncate(ino.0, handle.map(|handle| handle.0), size).await,
                 None => fs.set_attributes(ino.0, new).await,

@@ -11,13 +11,12 @@ mod operation;
 mod ownership;
 mod page_cache;
 mod refusal;
+mod slow;
 
 use std::ffi::OsStr;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::task::{Context, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
@@ -25,17 +24,15 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tracing::{Instrument, Span, debug_span, error, warn};
+use tracing::{debug_span, warn};
 
 use crate::error::Error;
 use crate::fs::Fs;
 use crate::fs::attributes::NewAttr;
 use crate::metrics::Operation as Kind;
 use changes::{WRITTEN, open_mode};
-use operation::Operation;
 pub use ownership::Ownership;
 pub use page_cache::PageCache;
 use refusal::refuse;
@@ -64,6 +61,8 @@ pub struct Fuse {
     /// Whether listings carry attributes. Lazy ones do not know them.
     plus: bool,
     pages: PageCache,
+    /// Operations that take longer are logged.
+    slow: Option<Duration>,
     /// Dropped with the session.
     _alive: oneshot::Sender<()>,
 }
@@ -76,33 +75,10 @@ impl Fuse {
         owner: Ownership,
         plus: bool,
         pages: PageCache,
+        slow: Option<Duration>,
         alive: oneshot::Sender<()>,
     ) -> Fuse {
-        Fuse { fs, runtime, owner, plus, pages, _alive: alive }
-    }
-
-    /// Counts an operation from now on, until it is dropped.
-    fn begin(&self, kind: Kind) -> Operation {
-        Operation::begin(kind, self.fs.metrics().clone())
-    }
-
-    /// Runs an operation: here if it need not wait, else on the runtime. `work` owns the reply: if
-    /// it panics, the reply is dropped, and fuser answers EIO.
-    fn run(&self, span: Span, work: impl Future<Output = ()> + Send + 'static) {
-        let _runtime = self.runtime.enter();
-        let mut work =
-            Box::pin(AssertUnwindSafe(work).catch_unwind().instrument(span).map(|done| {
-                if done.is_err() {
-                    error!("an operation panicked; it was answered with EIO");
-                }
-            }));
-        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the kernel waits for the reply that it owns, and each operation has a time limit"
-            )]
-            self.runtime.spawn(work);
-        }
+        Fuse { fs, runtime, owner, plus, pages, slow, _alive: alive }
     }
 }
 
@@ -143,7 +119,7 @@ impl Filesystem for Fuse {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let op = self.begin(Kind::Getattr);
+        let op = self.begin(Kind::Getattr, ino);
         let _span = debug_span!("getattr", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.getattr(ino.0) {
             Ok(attr) => reply.attr(&attr.ttl, &self.owner.attr(&attr)),
@@ -152,7 +128,7 @@ impl Filesystem for Fuse {
     }
 
     fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let op = self.begin(Kind::Access);
+        let op = self.begin(Kind::Access, ino);
         let _span = debug_span!("access", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         let granted = match mask.contains(AccessFlags::W_OK) && !self.fs.is_writable() {
             true => Err(Error::ReadOnly),
@@ -165,10 +141,10 @@ impl Filesystem for Fuse {
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let op = self.begin(Kind::Open);
+        let op = self.begin(Kind::Open, ino);
         let (fs, pid) = (self.fs.clone(), request.pid());
         let span = debug_span!("open", ino = ino.0, key = fs.key_of(ino.0), pid);
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             let mode = open_mode(flags.0);
             let opened = match mode.changes() {
                 true => fs.open_for_writing(ino.0, mode, pid).await.map(|it| (it, WRITTEN)),
@@ -192,7 +168,7 @@ impl Filesystem for Fuse {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let op = self.begin(Kind::Read);
+        let op = self.begin(Kind::Read, ino);
         let (fs, pages) = (self.fs.clone(), self.pages.clone());
         let span = debug_span!(
             "read",
@@ -202,7 +178,7 @@ impl Filesystem for Fuse {
             offset,
             size
         );
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             match fs.read(handle.0, offset, size).await {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => reply.error(refuse(&fs, &op, ino.0, &error)),
@@ -224,11 +200,11 @@ impl Filesystem for Fuse {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let op = self.begin(Kind::Release);
+        let op = self.begin(Kind::Release, ino);
         let span =
             debug_span!("release", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0);
         let fs = self.fs.clone();
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             match fs.release(handle.0).await {
                 Ok(()) => reply.ok(),
                 Err(error) => reply.error(refuse(&fs, &op, ino.0, &error)),
@@ -237,7 +213,7 @@ impl Filesystem for Fuse {
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let op = self.begin(Kind::Opendir);
+        let op = self.begin(Kind::Opendir, ino);
         let _span = debug_span!("opendir", ino = ino.0, key = self.fs.key_of(ino.0)).entered();
         match self.fs.opendir(ino.0) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
@@ -275,7 +251,7 @@ impl Filesystem for Fuse {
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let op = self.begin(Kind::Releasedir);
+        let op = self.begin(Kind::Releasedir, ino);
         let _runtime = self.runtime.enter();
         let _span =
             debug_span!("releasedir", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0)
@@ -481,7 +457,7 @@ impl Filesystem for Fuse {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let op = self.begin(Kind::CopyFileRange);
+        let op = self.begin(Kind::CopyFileRange, ino);
         match self.fs.is_writable() {
             // The kernel then reads and writes instead.
             true => reply.error(Errno::ENOSYS),

@@ -15,10 +15,10 @@ use crate::metrics::Operation;
 
 impl Fuse {
     pub(super) fn look_up(&self, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let op = self.begin(Operation::Lookup);
+        let op = self.begin_name(Operation::Lookup, parent, name);
         let (fs, owner, name) = (self.fs.clone(), self.owner, name.to_owned());
         let span = debug_span!("lookup", parent = parent.0, key = fs.key_of(parent.0), ?name);
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             match fs.lookup(parent.0, &name).await {
                 Ok(Lookup::Found(attr)) => {
                     reply.entry(&attr.ttl, &owner.attr(&attr), Generation(0));
@@ -45,10 +45,10 @@ impl Fuse {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let (fs, op) = (self.fs.clone(), self.begin(Operation::Readdir));
+        let (fs, op) = (self.fs.clone(), self.begin(Operation::Readdir, ino));
         let span =
             debug_span!("readdir", ino = ino.0, key = fs.key_of(ino.0), handle = handle.0, offset);
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             let add = |entry: &Entry<'_>| {
                 !reply.add(INodeNo(entry.ino), entry.next, file_type(entry.kind), entry.name)
             };
@@ -66,7 +66,7 @@ impl Fuse {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let op = self.begin(Operation::Readdirplus);
+        let op = self.begin(Operation::Readdirplus, ino);
         let (fs, owner) = (self.fs.clone(), self.owner);
         let span = debug_span!(
             "readdirplus",
@@ -75,7 +75,7 @@ impl Fuse {
             handle = handle.0,
             offset
         );
-        self.run(span, async move {
+        self.run(op.account(), span, async move {
             let add = |entry: &Entry<'_>| {
                 // If only the name is known, the kernel caches nothing and sends a lookup when it
                 // needs it.

@@ -1,12 +1,70 @@
-//! An operation in flight, which is counted when it ends.
+//! An operation in flight: how it is run, and that it is counted when it ends.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use fuser::INodeNo;
+use futures_util::FutureExt;
 use tokio::time::Instant;
+use tracing::{Instrument, Span, error};
 
+use super::Fuse;
+use super::slow::Slow;
 use crate::metrics::{self, Metrics};
+use crate::waits::Waits;
+
+impl Fuse {
+    /// Counts an operation on an inode from now on, until it is dropped.
+    pub(super) fn begin(&self, kind: metrics::Operation, ino: INodeNo) -> Operation {
+        self.begin_name(kind, ino, OsStr::new(""))
+    }
+
+    /// The same for a name in a directory.
+    pub(super) fn begin_name(
+        &self,
+        kind: metrics::Operation,
+        ino: INodeNo,
+        name: &OsStr,
+    ) -> Operation {
+        let slow = self.slow.map(|after| Slow::begin(after, self.fs.clone(), ino.0, name));
+        Operation::begin(kind, self.fs.metrics().clone(), slow)
+    }
+
+    /// Runs an operation: here if it need not wait, else on the runtime. `work` owns the reply: if
+    /// it panics, the reply is dropped, and fuser answers EIO. What it waits for goes to `account`.
+    pub(super) fn run(
+        &self,
+        account: Option<Arc<Waits>>,
+        span: Span,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        match account {
+            None => self.poll_once(span, work),
+            Some(account) => self.poll_once(span, account.of(work)),
+        }
+    }
+
+    fn poll_once(&self, span: Span, work: impl Future<Output = ()> + Send + 'static) {
+        let _runtime = self.runtime.enter();
+        let mut work =
+            Box::pin(AssertUnwindSafe(work).catch_unwind().instrument(span).map(|done| {
+                if done.is_err() {
+                    error!("an operation panicked; it was answered with EIO");
+                }
+            }));
+        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the kernel waits for the reply that it owns, and each operation has a time limit"
+            )]
+            self.runtime.spawn(work);
+        }
+    }
+}
 
 /// Counts an operation, with its errno and how long it took, when it is dropped. Drop it once the
 /// reply is sent.
@@ -16,11 +74,18 @@ pub struct Operation {
     /// 0 as long as it has not failed.
     errno: Cell<i32>,
     metrics: Arc<Metrics>,
+    slow: Option<Slow>,
 }
 
 impl Operation {
-    pub fn begin(kind: metrics::Operation, metrics: Arc<Metrics>) -> Operation {
-        Operation { kind, began: Instant::now(), errno: Cell::new(0), metrics }
+    /// `slow`: logs it if it is slow.
+    pub fn begin(kind: metrics::Operation, metrics: Arc<Metrics>, slow: Option<Slow>) -> Operation {
+        Operation { kind, began: Instant::now(), errno: Cell::new(0), metrics, slow }
+    }
+
+    /// What it waits for, if that is recorded.
+    pub fn account(&self) -> Option<Arc<Waits>> {
+        self.slow.as_ref().map(|slow| slow.account.clone())
     }
 
     pub fn name(&self) -> &'static str {
@@ -43,5 +108,6 @@ impl Drop for Operation {
         // fuser answers a request with EIO whose reply is dropped.
         let errno = if std::thread::panicking() { libc::EIO } else { self.errno.get() };
         self.metrics.operations.add(self.kind, errno, self.took());
+        self.slow.iter().for_each(|slow| slow.report(self.name()));
     }
 }

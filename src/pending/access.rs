@@ -9,6 +9,7 @@ use super::spool::Extent;
 use super::{Inner, Pending, Wanted, blocking, upload};
 use crate::body::Permit;
 use crate::error::{Error, Result};
+use crate::waits::Wait;
 
 /// Bytes of the base that are written to the spool at once.
 const PIECE: usize = 1 << 20;
@@ -37,7 +38,7 @@ impl Pending {
     /// `NoSpace`, `TooLarge`, `NotInOrder`, those of reading the base, and the first failure of this
     /// file.
     pub async fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         self.sound(&inner)?;
         let mut done = 0;
         while done < bytes.len() {
@@ -139,7 +140,7 @@ impl Pending {
     /// Waits for memory.
     async fn memory(&self, kib: usize, why: &str) -> Result<Permit> {
         let (memory, timeout) = (&self.writer.room.memory, self.writer.rules.timeout);
-        let permit = memory.acquire_for_upload(kib, timeout).await;
+        let permit = Wait::Memory.during(memory.acquire_for_upload(kib, timeout)).await;
         permit.ok_or_else(|| {
             Error::NoSpace(format!("--buffer-memory is in use for {timeout:?}, and {why}"))
         })
@@ -176,7 +177,7 @@ impl Pending {
     /// `NotInOrder` if they were sent and are not kept here; those of reading the base; the first
     /// failure of the file, whose bytes are gone.
     pub async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         self.sound(&inner)?;
         let size = u64::from(size).min(inner.content.size().saturating_sub(offset));
         let mut read: Vec<Bytes> = Vec::new();
@@ -216,7 +217,7 @@ impl Pending {
     /// # Errors
     /// Those of writing.
     pub async fn truncate(&self, size: u64) -> Result<()> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         self.sound(&inner)?;
         loop {
             let before = inner.content.size();
@@ -246,7 +247,7 @@ impl Pending {
     /// name.
     pub async fn empty(&self) -> Result<()> {
         self.truncate(0).await?;
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         inner.dirty = true;
         if matches!(inner.wanted, Wanted::Edit(_)) {
             inner.wanted = Wanted::Any;

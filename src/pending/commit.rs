@@ -11,6 +11,7 @@ use crate::store::write::{
     Condition, CopyHeaders, CopyRequest, DeleteIf, NewHeaders, Tag, Written,
 };
 use crate::store::{Headers, Object, Version, found};
+use crate::waits::Wait;
 
 /// How often a commit is retried after its condition was determined again.
 const TRIES: u32 = 5;
@@ -158,7 +159,7 @@ impl Writer {
             if failed == Error::NotFound && commit.is_upload && is_named {
                 return Err(Error::NotFound);
             }
-            tokio::time::sleep(PAUSE.min(by.left())).await;
+            Wait::Backoff.during(tokio::time::sleep(PAUSE.min(by.left()))).await;
         }
     }
 
@@ -305,7 +306,9 @@ impl Writer {
                 }
             }
             match failed {
-                Error::Unclear(_) => tokio::time::sleep(PAUSE.min(by.left())).await,
+                Error::Unclear(_) => {
+                    Wait::Backoff.during(tokio::time::sleep(PAUSE.min(by.left()))).await
+                }
                 Error::PreconditionFailed => match self.find(key).await? {
                     Found::Live(_) if *wanted == Wanted::New => return Err(Error::Exists),
                     Found::Expired(object) if *wanted == Wanted::New && corpse.is_none() => {

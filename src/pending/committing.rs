@@ -10,6 +10,7 @@ use super::commit::Commit;
 use super::{Closing, Held, Inner, Pending, Wanted};
 use crate::error::{Error, Result};
 use crate::store::Object;
+use crate::waits::Wait;
 
 /// The outcome of [`Pending::commit_as`].
 pub enum CommittedAs<'a> {
@@ -22,7 +23,7 @@ pub enum CommittedAs<'a> {
 impl Pending {
     /// Whether a commit is due.
     pub async fn is_due(&self, closing: Closing) -> Result<bool> {
-        let inner = self.inner.lock().await;
+        let inner = self.locked().await;
         self.sound(&inner)?;
         Ok(inner.is_due(closing))
     }
@@ -32,10 +33,10 @@ impl Pending {
     /// # Errors
     /// Of the store; `Exists`, `Stale` where its condition does not hold. They stick.
     pub async fn commit(&self, closing: Closing) -> Result<Option<Object>> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         self.sound(&inner)?;
         match inner.is_due(closing) {
-            true => self.commit_locked(&mut inner).await.map(Some),
+            true => Wait::Commit.during(self.commit_locked(&mut inner)).await.map(Some),
             false => Ok(None),
         }
     }
@@ -46,14 +47,14 @@ impl Pending {
     /// # Errors
     /// Those of [`Pending::commit`].
     pub async fn commit_as(&self, key: &str, wanted: Wanted) -> Result<CommittedAs<'_>> {
-        let inner = self.inner.lock().await;
+        let inner = self.locked().await;
         self.sound(&inner)?;
         let before = inner.committed.clone();
         if !inner.is_due(Closing::Now) {
             return Ok(CommittedAs::Unchanged { before, held: Held { pending: self, inner } });
         }
         let mut renaming = Renaming::new(self, inner, key, wanted);
-        match self.commit_locked(&mut renaming.inner).await {
+        match Wait::Commit.during(self.commit_locked(&mut renaming.inner)).await {
             Ok(object) => {
                 renaming.old = None;
                 Ok(CommittedAs::Anew { object, before })

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -35,6 +36,7 @@ pub use writer::{Commits, Rules, Writer};
 use crate::error::{Error, Result};
 use crate::expiry::{self, Ttl};
 use crate::store::{Object, Version};
+use crate::waits::Wait;
 
 /// The expiry of a file, if a program has set it (`user.expirefs.ttl`, `.expires`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +177,7 @@ impl Pending {
 
     /// The first failure of this file, if there was one.
     pub async fn check(&self) -> Result<()> {
-        self.sound(&*self.inner.lock().await)
+        self.sound(&*self.locked().await)
     }
 
     /// When it was last changed.
@@ -225,7 +227,7 @@ impl Pending {
 
     /// Sets its expiry instead of that of the rules. `None`: as the rules say.
     pub async fn stamp(&self, end: Option<End>) -> Result<()> {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         self.sound(&inner)?;
         inner.end = end;
         // The headers of an upload are fixed.
@@ -262,7 +264,7 @@ impl Pending {
     /// Fetches what a file still has in the version that it edits, which is about to be deleted or
     /// replaced. A version larger than a part is not fetched, and reads and writes may fail then.
     pub async fn keep_base(&self) {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         if self.has_writers()
             && inner.content.edited().is_some_and(|base| base.size <= self.writer.room.part)
             && let Err(error) = self.fetch(&mut inner, 0).await
@@ -273,12 +275,16 @@ impl Pending {
 
     /// Lets no commit begin as long as the answer lives.
     pub async fn hold(&self) -> Held<'_> {
-        Held { pending: self, inner: self.inner.lock().await }
+        Held { pending: self, inner: self.locked().await }
     }
 
     /// Whether bytes are kept nowhere but in an upload under its key (`--no-spool`).
     pub async fn has_left(&self) -> bool {
-        self.inner.lock().await.content.has_left()
+        self.locked().await.content.has_left()
+    }
+
+    async fn locked(&self) -> MutexGuard<'_, Inner> {
+        Wait::Turn.during(self.inner.lock()).await
     }
 
     /// The first failure of this file, if there was one.
@@ -304,7 +310,7 @@ impl Pending {
     /// Frees the room of a file that has failed: nobody gets its bytes any more, but the kernel may
     /// know its inode for long.
     pub async fn discard_failed(&self) {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         if inner.failed.is_some() {
             inner.content = Content::empty(self.writer.room.clone());
         }
@@ -312,7 +318,7 @@ impl Pending {
 
     /// Abandons uncommitted changes: all later operations fail.
     pub async fn give_up(&self, why: Error) {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         if inner.dirty {
             self.refuse(&mut inner, why);
         }
@@ -330,7 +336,7 @@ impl Pending {
     /// most `most`, in memory and unchanged since, else none. Not where its name has another by now, or
     /// none: neither changes before this is noted.
     pub async fn note(&self, object: &Object, most: u64, note: impl FnOnce(Bytes)) {
-        let inner = self.inner.lock().await;
+        let inner = self.locked().await;
         if inner.unlinked || inner.committed.as_ref() != Some(object) {
             return;
         }
@@ -342,7 +348,7 @@ impl Pending {
 
     /// The object of its last commit, if nothing has changed since.
     pub async fn committed(&self) -> Option<Object> {
-        let inner = self.inner.lock().await;
+        let inner = self.locked().await;
         inner.committed.clone().filter(|_| !inner.dirty && inner.failed.is_none())
     }
 }
@@ -356,7 +362,7 @@ impl Inner {
 /// A pending file that nothing happens to.
 pub struct Held<'a> {
     pending: &'a Pending,
-    inner: tokio::sync::MutexGuard<'a, Inner>,
+    inner: MutexGuard<'a, Inner>,
 }
 
 impl Held<'_> {

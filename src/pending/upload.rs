@@ -17,6 +17,7 @@ use super::{Inner, Pending, blocking};
 use crate::error::{Error, Result};
 use crate::store::write::{NewHeaders, Part, SMALLEST_PART, Upload};
 use crate::store::{Content as Stream, Object};
+use crate::waits::{Wait, inherited};
 
 /// Parts of one file that are sent concurrently.
 const IN_FLIGHT: usize = 4;
@@ -68,7 +69,7 @@ impl Pending {
     /// Sends the parts that a program has filled, up to `offset`. To be called after the write that
     /// ended there was answered.
     pub async fn send_full_parts(&self, offset: u64) {
-        let mut inner = self.inner.lock().await;
+        let mut inner = self.locked().await;
         if inner.failed.is_some() || inner.unlinked || !inner.written {
             return;
         }
@@ -161,7 +162,7 @@ impl Pending {
             (index, change, sent)
         };
         ongoing.under_way.insert(index);
-        ongoing.parts.spawn(send.in_current_span());
+        ongoing.parts.spawn(inherited(send).in_current_span());
         Ok(())
     }
 
@@ -326,7 +327,7 @@ async fn load(writer: &super::Writer, source: Source) -> Result<Loaded<'_>> {
         }
         other => other,
     };
-    let turn = writer.loads.acquire().await.ok();
+    let turn = Wait::Memory.during(writer.loads.acquire()).await.ok();
     let bytes = match source {
         Source::Bytes(sealed, length) => {
             let mut bytes = BytesMut::from(&sealed.bytes[..]);

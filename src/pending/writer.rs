@@ -24,6 +24,7 @@ use crate::metrics::Counter;
 use crate::name::Prefix;
 use crate::store::UploadPages;
 use crate::store::write::{Created, NewHeaders, Upload, WriteStore};
+use crate::waits::Wait;
 
 /// The minimum of parts that are in memory only to be sent, most of them from the spool; the maximum is
 /// half of what `--buffer-memory` has for pending files. Not part of that, since a commit must not wait
@@ -137,7 +138,8 @@ impl Writer {
     /// `TooManyBodies` if none became free in time.
     pub async fn body(&self) -> Result<Permit> {
         let by = Deadline::after(self.rules.timeout);
-        let permit = self.bodies.acquire_for_upload(1, by.left()).await;
+        let permit = self.bodies.acquire_for_upload(1, by.left());
+        let permit = Wait::BodyPermit.during(permit).await;
         permit.ok_or(Error::TooManyBodies { cap: self.bodies.cap(), waited: by.whole() })
     }
 

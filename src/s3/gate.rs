@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use crate::waits::Wait;
+
 /// Throttling responses within this time are one burst and count once.
 const BURST: Duration = Duration::from_millis(500);
 
@@ -46,7 +48,7 @@ impl Gate {
     /// Waits for a permit, in FIFO order.
     pub async fn turn(&self) -> Turn<'_> {
         // The semaphore is never closed.
-        Turn { gate: self, permit: self.turns.acquire().await.ok() }
+        Turn { gate: self, permit: Wait::MetadataPermit.during(self.turns.acquire()).await.ok() }
     }
 
     /// Records a throttling response.

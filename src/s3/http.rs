@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::s3::document;
 use crate::s3::tls::{self, NoConnection, TlsWanted};
 use crate::store::CHUNK;
+use crate::waits::Wait;
 
 /// The limits of a client.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +184,7 @@ impl Service<hyper::Uri> for Bounded {
         let (permits, metrics, timeout) =
             (self.permits.clone(), self.metrics.clone(), self.timeout);
         let connecting = self.inner.call(uri.clone());
+        let waiting = Wait::Connect.begin();
         Box::pin(async move {
             // A request that waits here uses a connection that becomes idle, if one does first.
             let permit = permits.acquire_owned().await?;
@@ -190,6 +192,7 @@ impl Service<hyper::Uri> for Bounded {
                 .await
                 .unwrap_or_else(|_| Err(format!("none within {timeout:?}").into()))
                 .map_err(|error| NoConnection::new(&uri, error))?;
+            drop(waiting);
             metrics.connections_opened.add(1);
             let uses = Uses { answered: Arc::default(), metrics: metrics.clone() };
             Ok(Socket { stream, uses, metrics, _permit: permit })

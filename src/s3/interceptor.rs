@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use aws_sdk_s3::config::interceptors::{
     BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
-    BeforeTransmitInterceptorContextMut, FinalizerInterceptorContextRef,
+    BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef,
+    FinalizerInterceptorContextRef,
 };
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
@@ -19,6 +20,7 @@ use super::http::Answer;
 use crate::clock::Clock;
 use crate::expiry;
 use crate::metrics::{Metrics, Outcome, Requests};
+use crate::waits::{Wait, Waiting};
 
 /// Sees every try of every request: counts it, and reads the `Date` of its response.
 #[derive(Debug)]
@@ -58,6 +60,14 @@ impl Storable for InFlight {
     type Storer = StoreReplace<InFlight>;
 }
 
+/// What the request waits for now.
+#[derive(Debug)]
+struct Current(#[expect(dead_code, reason = "ends when it is dropped")] Waiting);
+
+impl Storable for Current {
+    type Storer = StoreReplace<Current>;
+}
+
 /// What is kept about an operation (S3 API reference, "Actions"), and what its successful response
 /// contains.
 fn kind<'a, N>(operation: &str, requests: &'a Requests<N>) -> (&'a N, Answer) {
@@ -82,6 +92,17 @@ fn kind<'a, N>(operation: &str, requests: &'a Requests<N>) -> (&'a N, Answer) {
 impl Intercept for Interceptor {
     fn name(&self) -> &'static str {
         "Interceptor"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        bag: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // Storing a wait ends the one before.
+        bag.interceptor_state().store_put(Current(Wait::Response.begin()));
+        Ok(())
     }
 
     fn modify_before_transmit(
@@ -169,6 +190,8 @@ impl Intercept for Interceptor {
         };
         // One with a response was counted before.
         bag.load::<InFlight>().inspect(|sent| sent.ends(outcome));
+        // Until the next try, or the end of the request.
+        bag.interceptor_state().store_put(Current(Wait::Backoff.begin()));
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::deadline::{Deadline, pauses};
 use crate::error::{Error, Result};
+use crate::waits::Wait;
 
 /// Pauses double from the first one to the last, each with random jitter of up to its own length.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -78,7 +79,7 @@ impl Retry {
             }
             self.last_failure.set(&error);
             last = error;
-            sleep(pause).await;
+            Wait::Backoff.during(sleep(pause)).await;
         }
     }
 }

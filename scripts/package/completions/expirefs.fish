@@ -90,6 +90,7 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l metadata-con
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l timeout -d 'How long a system call waits for the store, including retries' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l idle-warn -d 'Log a body that was held open for this long without a read; 0s: never' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l metrics -d 'Serve metrics at http://HOST:PORT/metrics, in the formats of OpenMetrics and Prometheus. Anybody who can connect can read them; they contain the names of bucket and mount point, but no keys' -r -f
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l slow -d 'Log an operation that took longer than this, with what it waited for [default: none]' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l fuse-threads -d 'Threads that serve the kernel' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l uid -d 'Owner [default: the user who mounts]' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l gid -d 'Group [default: the group of the user who mounts]' -r

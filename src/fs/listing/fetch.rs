@@ -13,6 +13,7 @@ use super::{DirEntry, What};
 use crate::catalog::{Fact, Known};
 use crate::error::{Error, Result};
 use crate::name::Shadows;
+use crate::waits::inherited;
 
 /// How to fetch a page.
 #[derive(Clone, Default)]
@@ -88,7 +89,7 @@ impl Fetch {
     pub fn start(source: &Arc<Source>, start: Start) -> Fetch {
         let (answered, next) = oneshot::channel();
         let mut task = JoinSet::new();
-        task.spawn(source.clone().page(start, answered).in_current_span());
+        task.spawn(inherited(source.clone().page(start, answered)).in_current_span());
         // Dropping the last clone, including the listing's, drops the set and ends the task.
         let loaded = async move {
             match task.join_next().await {

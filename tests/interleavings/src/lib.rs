@@ -15,6 +15,8 @@ pub mod glob;
 pub mod metrics;
 #[path = "../../../src/store/mod.rs"]
 pub mod store;
+#[path = "../../../src/waits.rs"]
+pub mod waits;
 
 // Replaces `src/sync.rs`.
 use shuttle::sync;
