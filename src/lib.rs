@@ -38,6 +38,7 @@ pub mod fd_budget;
 pub mod fs;
 pub mod fuse;
 pub mod glob;
+pub mod log;
 pub mod metrics;
 pub mod name;
 pub mod output;

@@ -71,7 +71,15 @@ pub async fn gone() {
     std::future::pending().await
 }
 
-/// Writes a line for the operator to standard error. If that is closed, only the line is lost.
+/// How long a line for the operator may wait for a reader that is slow.
+const PATIENCE: u16 = 1000;
+
+/// Writes a line for the operator to standard error. If that is closed, or nobody reads it, only the
+/// line is lost.
 pub fn say(line: &str) {
+    let stderr = io::stderr();
+    if poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], PATIENCE) == Ok(0) {
+        return;
+    }
     let _ = writeln!(io::stderr(), "{}", shown::line(line));
 }

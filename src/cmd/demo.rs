@@ -16,6 +16,7 @@ use crate::config::args::{Cli, Command, DemoArgs};
 use crate::daemon::{self, Mounted};
 use crate::embedded::{Handle, Object, Server};
 use crate::expiry::format_http_date;
+use crate::log::{Filter, Log};
 use crate::output::{self, Reader, say};
 
 const BUCKET: &str = "cache";
@@ -34,10 +35,10 @@ const README: &str = "This file has no Expires: it lives until somebody deletes 
 const PAGE: &str = "<p>This page expires in an hour.</p>\n";
 const SOON_TEXT: &str = "This file is about to expire.\n";
 
-pub fn run(args: DemoArgs) -> Result<ExitCode, String> {
+pub fn run(args: DemoArgs, log: &Log) -> Result<ExitCode, String> {
     let work = async {
         let mut signals = Signals::new()?;
-        demo(args.exit, signals.next()).await
+        demo(args.exit, &log.filter, signals.next()).await
     };
     on_runtime_of_a_mount(1, work).map(|()| ExitCode::SUCCESS)
 }
@@ -46,13 +47,13 @@ pub fn run(args: DemoArgs) -> Result<ExitCode, String> {
 ///
 /// # Errors
 /// In words for the operator: what failed, or which result of the tour was wrong.
-async fn demo(tour: bool, stop: impl Future<Output = ()>) -> Result<(), String> {
+async fn demo(tour: bool, log: &Filter, stop: impl Future<Output = ()>) -> Result<(), String> {
     let server = Server::start().await.map_err(|e| format!("no server: {e}"))?;
     let ends = SystemTime::now() + if tour { SOON_ON_TOUR } else { SOON };
     fill(&server.handle(), ends);
 
     let dir = MountPoint::new().map_err(|e| format!("no mount point: {e}"))?;
-    let mut mounted = mount(&server.endpoint(), &dir.0).await?;
+    let mut mounted = mount(&server.endpoint(), &dir.0, log.clone()).await?;
     let outcome = if tour {
         let path = dir.0.clone();
         let tour = tokio::task::spawn_blocking(move || take_tour(&path));
@@ -119,7 +120,7 @@ fn fill(bucket: &Handle, soon: SystemTime) {
     put("big.bin", Object::new(vec![0xA5; 32 << 20]).expires(until(now + day)));
 }
 
-async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
+async fn mount(endpoint: &str, dir: &Path, log: Filter) -> Result<Mounted, String> {
     let dir = dir.to_string_lossy().into_owned();
     let writing = ["--writable", "--ttl=1h", TTL_RULE];
     let store = ["--no-sign-request", "--region=us-east-1", "--endpoint-url"];
@@ -136,7 +137,7 @@ async fn mount(endpoint: &str, dir: &Path) -> Result<Mounted, String> {
     let whole = daemon::budget(&config)?;
     config.max_open_bodies = Some((whole.available.saturating_sub(whole.metadata) / 2).max(1));
     let budget = daemon::budget(&config)?;
-    Mounted::start(config, budget, std::future::pending(), say).await
+    Mounted::start(config, budget, log, std::future::pending(), say).await
 }
 
 fn explain(mounted: &Mounted, soon: SystemTime) -> Result<Reader, String> {

@@ -30,8 +30,10 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::bucket::Bucket;
+use crate::config::LogArgs;
 use crate::config::Query;
 use crate::config::args::{Cli, Command};
+use crate::log::{Filter, Log};
 use crate::output::say;
 use crate::s3::QUIET;
 
@@ -71,9 +73,10 @@ pub fn run(cli: Cli, arguments: &[OsString]) -> ExitCode {
 }
 
 fn run_here(cli: Cli) -> Result<ExitCode, Failed> {
-    log::start(&cli.log, QUIET).map_err(Failed::Usage)?;
+    let log = start_log(&cli.log, cli.in_background)?;
     match cli.command {
-        Command::Mount(args) => Ok(mount::run(*args, cli.in_background)?),
+        Command::Mount(args) => Ok(mount::run(*args, &log, cli.in_background)?),
+        Command::Log(args) => Ok(log::run(args)?),
         Command::Umount(args) => Ok(umount::run(&args)?),
         Command::Status(args) => Ok(status::run(&args)?),
         Command::List(args) => Ok(list::run(&args)?),
@@ -83,10 +86,17 @@ fn run_here(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Get(args) => get::run(*args),
         Command::Rm(args) => rm::run(*args),
         Command::Ttl(args) => ttl::run(*args),
-        Command::Sweep(args) => sweep::run(*args),
+        Command::Sweep(args) => sweep::run(*args, &log),
         #[cfg(feature = "demo")]
-        Command::Demo(args) => Ok(demo::run(args)?),
+        Command::Demo(args) => Ok(demo::run(args, &log)?),
     }
+}
+
+/// Starts logging. `in_background`: nobody will read standard error.
+fn start_log(args: &LogArgs, in_background: bool) -> Result<Log, Failed> {
+    let (filter, filtering) = Filter::new(&args.log, QUIET).map_err(Failed::Usage)?;
+    let place = args.place(in_background).map_err(Failed::Usage)?;
+    Ok(Log::start(filter, filtering, &place, args.log_format, in_background)?)
 }
 
 /// A bucket without a mount.

@@ -1,34 +1,66 @@
-//! The signals that end a mount.
+//! The signals that end a mount, and the one that rotates its log.
 
 use std::fs;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGINT, SIGTERM, SIGHUP (the terminal was closed) and SIGQUIT. One that was ignored when the
+use crate::log::Rotation;
+
+/// SIGINT, SIGTERM, SIGQUIT, and SIGHUP of a terminal that was closed. One that was ignored when the
 /// process started stays ignored, as nohup(1) and a shell that starts a job with `&` expect;
 /// SIGTERM is always handled.
-pub struct Signals(Vec<Signal>);
+pub struct Signals {
+    ending: Vec<Signal>,
+    /// Makes it open its log file anew.
+    rotating: Option<(Signal, Option<Rotation>)>,
+}
 
 impl Signals {
     /// # Errors
     /// In words for the operator.
     pub fn new() -> Result<Signals, String> {
+        Signals::rotating(None, false)
+    }
+
+    /// Of a process that stays. With a log file, and in the background, SIGHUP ends nothing.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn rotating(log: Option<Rotation>, in_background: bool) -> Result<Signals, String> {
+        let failed = |e| format!("no signal handler: {e}");
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = ignored(&status);
         let is_ignored = |kind: &SignalKind| ignored & 1 << (kind.as_raw_value() - 1) != 0;
+        let rotates = log.is_some() || in_background;
         let kinds = [SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
         let heard = kinds.into_iter().filter(|kind| !is_ignored(kind));
+        let heard = heard.filter(|kind| !rotates || *kind != SignalKind::hangup());
         let heard = heard.chain([SignalKind::terminate()]).map(signal).collect::<Result<_, _>>();
         // With a handler, a write beyond `ulimit -f` fails; without one it ends the process, which
         // leaves its temporary file, or its mount (setrlimit(2)).
         let heard = signal(SignalKind::from_raw(libc::SIGXFSZ)).and(heard);
-        heard.map(Signals).map_err(|e| format!("no signal handler: {e}"))
+        let ending = heard.map_err(failed)?;
+        let rotating = match rotates {
+            true => Some((signal(SignalKind::hangup()).map_err(failed)?, log)),
+            false => None,
+        };
+        Ok(Signals { ending, rotating })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next one that ends the mount, and rotates the log meanwhile.
     pub async fn next(&mut self) {
-        let next = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
-        futures_util::future::select_all(next).await;
+        let next = self.ending.iter_mut().map(|signal| Box::pin(signal.recv()));
+        let mut ended = futures_util::future::select_all(next);
+        let Some((hangup, log)) = &mut self.rotating else {
+            ended.await;
+            return;
+        };
+        loop {
+            tokio::select! {
+                _ = &mut ended => return,
+                _ = hangup.recv() => log.iter().for_each(Rotation::now),
+            }
+        }
     }
 }
 

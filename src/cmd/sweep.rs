@@ -17,6 +17,7 @@ use crate::catalog::index::Index;
 use crate::config::Query;
 use crate::config::args::{OutputArgs, SweepArgs};
 use crate::daemon;
+use crate::log::Log;
 use crate::name::Prefix;
 use crate::output::{Reader, print, print_json, say};
 use crate::shown::Shown;
@@ -34,13 +35,13 @@ const INDEX_MEMORY: usize = 16 << 20;
 /// Items that are not shown yet.
 const BACKLOG: usize = 1000;
 
-pub fn run(args: SweepArgs) -> Result<ExitCode, Failed> {
+pub fn run(args: SweepArgs, log: &Log) -> Result<ExitCode, Failed> {
     let mut query = Query::new(&args.url, args.object.clone()).map_err(Failed::Usage)?;
     let prefix = Prefix::new(&query.key);
     query.key = prefix.as_str().to_owned();
     let swept = on_runtime(2, async {
         let command = Command { index: open_index(&args, &query).await?, args, query };
-        command.run().await
+        command.run(Signals::rotating(log.rotation(), false)?).await
     });
     Ok(swept?)
 }
@@ -70,8 +71,7 @@ enum Again {
 }
 
 impl Command {
-    async fn run(self) -> Result<ExitCode, String> {
-        let mut signals = Signals::new()?;
+    async fn run(self, mut signals: Signals) -> Result<ExitCode, String> {
         loop {
             let began = Instant::now();
             let swept = self.sweep(&mut signals).await;

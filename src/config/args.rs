@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::logging::LogArgs;
 use super::values;
 use crate::catalog::Trust;
 use crate::expiry::{CacheControl, OnUnparsable, Source, Touch, Ttl};
@@ -19,15 +20,8 @@ use crate::store::write::Sse;
 #[derive(Debug, Parser)]
 #[command(name = "expirefs", version, max_term_width = 100)]
 pub struct Cli {
-    /// What to log, on standard error: a level, or levels by module (`expirefs=debug`)
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILTER",
-        env = "EXPIREFS_LOG",
-        default_value = "warn,aws_config=error,aws_runtime=error,aws_smithy_runtime=error"
-    )]
-    pub log: String,
+    #[command(flatten)]
+    pub log: LogArgs,
     /// This process was started by `expirefs mount`, which waits at the other end of standard input
     #[arg(long, hide = true)]
     pub in_background: bool,
@@ -45,6 +39,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the expirefs mounts of this host, and whether each is served
     List(ListArgs),
+    /// Show what a running mount logs, or change it
+    Log(ChangeLogArgs),
     /// List a bucket, with the expiry of each object: live ones, expired ones, or both
     Ls(Box<LsArgs>),
     /// Explain why an object is visible or not: its headers, their meaning, both clocks, the
@@ -103,6 +99,14 @@ pub struct StatusArgs {
 pub struct ListArgs {
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ChangeLogArgs {
+    /// The mount point, or a path in the mount
+    pub dir: PathBuf,
+    /// What to log from now on, as for --log; without it the current filter is shown
+    pub filter: Option<String>,
 }
 
 #[derive(Debug, Args)]

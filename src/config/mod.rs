@@ -4,6 +4,7 @@
 //! them. Starts nothing and sends no request: the modules below get values and never see clap.
 
 pub mod args;
+mod logging;
 pub mod terminal;
 mod values;
 mod writing;
@@ -26,6 +27,7 @@ use crate::name::Prefix;
 use crate::s3::Endpoint;
 use crate::store;
 use args::{ClockArg, MountArgs, ObjectArgs, RuleArgs, StoreArgs};
+pub use logging::LogArgs;
 pub use writing::{PART, SPOOL, SpoolPlace, Writing};
 
 /// The configuration of a mount.

@@ -12,6 +12,7 @@ use crate::catalog::Trust;
 use crate::expiry::{CacheControl, OnUnparsable, Source, Touch, Ttl, whole_second};
 use crate::fs::listing::Exactness;
 use crate::glob::Glob;
+use crate::log::Style;
 use crate::s3::Addressing;
 use crate::store::write::{SMALLEST_PART, Sse};
 
@@ -55,6 +56,10 @@ words! {
         Aes256 = "AES256": "With keys of the store",
         Kms = "aws:kms": "With a key of AWS KMS",
         KmsDsse = "aws:kms:dsse": "With a key of AWS KMS, in two layers",
+    }
+    Style {
+        Text = "text": "For people: time, level, module, text, and fields as NAME=VALUE",
+        Json = "json": "One JSON object",
     }
     Exactness {
         Exact = "exact": "Never show an expired name: request the headers of each object that is not cached",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
+use tracing::info;
 
 use crate::bucket::Bucket;
 use crate::bucket::explain::Explanation;
@@ -13,6 +14,7 @@ use crate::daemon::protocol::Reply;
 use crate::daemon::status::Status;
 use crate::fd_budget::{Budget, InUse};
 use crate::fs::Fs;
+use crate::log::Filter;
 
 /// What the replies are made from.
 pub struct Answers {
@@ -28,6 +30,7 @@ pub struct Answers {
     /// Where metrics are served.
     pub metrics_at: Option<String>,
     pub peak: Arc<Mutex<InUse>>,
+    pub log: Filter,
 }
 
 #[async_trait]
@@ -41,6 +44,14 @@ impl Service for Answers {
         let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
         let status = Status::of(fs, *idle_warn, budget, peak, source, dir, started.elapsed());
         Status { metrics_at: self.metrics_at.clone(), ..status }
+    }
+
+    fn log_filter(&self, new: Option<&str>) -> Reply<String> {
+        if let Some(new) = new {
+            self.log.set(new)?;
+            info!(filter = new, "the filter of the log was changed");
+        }
+        Ok(self.log.current())
     }
 
     async fn explain(&self, path: &str) -> Reply<Explanation> {

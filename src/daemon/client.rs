@@ -65,6 +65,14 @@ pub async fn explain(mount: &MountEntry, path: String) -> Result<Explanation, Fa
     ask(mount, &Request::Explain(path), None).await
 }
 
+/// What the mount logs, after a change to `new` if there is one.
+///
+/// # Errors
+/// See [`Failure`].
+pub async fn log_filter(mount: &MountEntry, new: Option<String>) -> Result<String, Failure> {
+    ask(mount, &Request::Log(new), Some(DAEMON_PATIENCE)).await
+}
+
 /// Returns when it is unmounted.
 ///
 /// # Errors

@@ -43,6 +43,9 @@ pub trait Service: Send + Sync + 'static {
     /// The same without the open handles.
     fn summary(&self) -> Status;
 
+    /// Changes the filter of the log if there is a new one. Returns the one in force.
+    fn log_filter(&self, new: Option<&str>) -> Reply<String>;
+
     /// Explains why the name at this path below the mount point is visible or not.
     async fn explain(&self, path: &str) -> Reply<Explanation>;
 }
@@ -184,6 +187,7 @@ async fn serve(
     match protocol::decode(&line) {
         Ok(Request::Status) => client.tell(&Ok(service.status())).await,
         Ok(Request::Summary) => client.tell(&Ok(service.summary())).await,
+        Ok(Request::Log(new)) => client.tell(&service.log_filter(new.as_deref())).await,
         Ok(Request::Explain(path)) => {
             // One place stays free for `status`.
             let Ok(_turn) = slow.try_acquire() else {
@@ -217,6 +221,10 @@ mod tests {
             unreachable!()
         }
 
+        fn log_filter(&self, new: Option<&str>) -> Reply<String> {
+            Ok(new.unwrap_or("old").to_owned())
+        }
+
         async fn explain(&self, path: &str) -> Reply<Explanation> {
             Err(format!("{path}: no"))
         }
@@ -246,6 +254,10 @@ mod tests {
         assert_eq!(asked(&explain, 1).await, (r#"{"Err":"a/b: no"}"#.into(), false));
         let (busy, _) = asked(&explain, 0).await;
         assert!(busy.starts_with(r#"{"Err":""#) && busy.contains("try again"), "{busy}");
+        for (new, answer) in [(None, "old"), (Some("new"), "new")] {
+            let log = protocol::encode(&Request::Log(new.map(str::to_owned))).unwrap();
+            assert_eq!(asked(&log, 0).await, (format!(r#"{{"Ok":"{answer}"}}"#), false));
+        }
         let unmount = protocol::encode(&Request::Unmount).unwrap();
         assert_eq!(asked(&unmount, 1).await, (r#"{"Err":"busy"}"#.into(), true));
         for line in ["\n", "\"unmount\"\n"] {

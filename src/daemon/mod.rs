@@ -36,6 +36,7 @@ use crate::fd_budget::{Budget, InUse};
 use crate::fs::Fs;
 use crate::fs::listing::Exactness;
 use crate::fuse::{Fuse, PageCache};
+use crate::log::Filter;
 use crate::metrics::Metrics;
 use answers::Answers;
 use chores::Chores;
@@ -73,6 +74,7 @@ impl Mounted {
     pub async fn start(
         config: Config,
         budget: Budget,
+        log: Filter,
         give_up: impl Future<Output = ()>,
         tell: impl Fn(&str),
     ) -> Result<Mounted, String> {
@@ -137,6 +139,7 @@ impl Mounted {
             started: Instant::now(),
             metrics_at: metrics_at.as_ref().map(scrape::Listener::at),
             peak: peak.clone(),
+            log,
         });
         let control = Server::start(&entry, answers.clone());
         let control = control.inspect_err(|error| {

@@ -26,6 +26,8 @@ pub enum Request {
     /// Explain why the name at this path below the mount point is visible or not. Answered by a
     /// [`crate::bucket::explain::Explanation`]; may take as long as requests to the store.
     Explain(String),
+    /// Log what this filter says, if there is one. Answered by the filter in force.
+    Log(Option<String>),
     /// Answered by `()` when it is unmounted.
     Unmount,
 }
@@ -87,8 +89,14 @@ mod tests {
     #[test]
     fn a_request_is_read_as_it_was_sent() {
         let path = "\u{1}".repeat(4096);
-        for request in [Request::Status, Request::Summary, Request::Explain(path), Request::Unmount]
-        {
+        for request in [
+            Request::Status,
+            Request::Summary,
+            Request::Explain(path),
+            Request::Log(None),
+            Request::Log(Some("warn".into())),
+            Request::Unmount,
+        ] {
             let line = encode(&request).unwrap();
             assert!(line.len() as u64 <= LONGEST, "{} bytes", line.len());
             assert_eq!(line.matches('\n').count(), 1);

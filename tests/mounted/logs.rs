@@ -1,16 +1,26 @@
 //! O4 and R5: what the log of a mount says, and where it goes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::embedded::Embedded;
-use crate::support::mount::{Mount, Setup};
+use crate::support::mount::{Mount, Setup, is_mounted};
 use crate::support::proxy::{Answer, Fault, Proxy};
-use crate::support::wait::{equal, eventually};
+use crate::support::wait::{equal, eventually, within};
 
 /// For a line to get to its destination.
 const SOON: Duration = Duration::from_secs(10);
+
+/// For a mount to be there, and to end.
+const START: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(15);
 
 /// Longer than `--slow`.
 const SLOW: Duration = Duration::from_millis(600);
@@ -110,7 +120,7 @@ fn a_slow_operation_is_one_line_with_what_it_waited_for() {
         true => Fault::Delay(SLOW),
         false => Fault::None,
     });
-    let file = fs::File::open(&other).expect("open");
+    let file = File::open(&other).expect("open");
     // The first file has the only body until this thread has waited for the second one.
     let second = std::thread::spawn(move || fs::read(large).map(|content| content.len()));
     eventually(SOON, || equal("opens_waiting", mount.status().number("opens_waiting"), 1));
@@ -134,4 +144,145 @@ fn a_slow_operation_is_one_line_with_what_it_waited_for() {
         Ok(())
     });
     rig.proxy.behave();
+}
+
+/// The lines of a file, which may not exist yet.
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn failures(lines: &[String]) -> usize {
+    lines.iter().filter(|line| line.contains("operation=\"open\"")).count()
+}
+
+#[test]
+fn sighup_opens_the_log_file_anew_and_ends_nothing() {
+    let (rig, folder) = (Rig::new(), tempfile::tempdir().expect("a folder"));
+    let (path, rotated) = (folder.path().join("log"), folder.path().join("log.1"));
+    let file = format!("--metadata-ttl 60s --log-file {}", path.display());
+    let mut mount = rig.setup(&file).start();
+    fs::metadata(mount.path(HOSTILE)).expect("it is there");
+    rig.fail();
+    assert_fails(&mount, HOSTILE);
+    eventually(SOON, || equal("lines", failures(&lines(&path)), 1));
+    let mode = fs::metadata(&path).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o137, 0, "{mode:o}");
+    fs::rename(&path, &rotated).expect("rename");
+    mount.signal(Signal::SIGHUP);
+    eventually(SOON, || equal("a new file", path.exists(), true));
+    assert_fails(&mount, HOSTILE);
+    eventually(SOON, || equal("lines", failures(&lines(&path)), 1));
+    assert_eq!(failures(&lines(&rotated)), 1);
+    // A file that cannot be opened anew: the old one is kept.
+    fs::remove_file(&path).expect("unlink");
+    fs::create_dir(&path).expect("a folder in its place");
+    mount.signal(Signal::SIGHUP);
+    assert_fails(&mount, HOSTILE);
+    assert!(!mount.said().iter().any(|line| line.contains("operation=")), "{:?}", mount.said());
+    rig.proxy.behave();
+    assert_eq!(fs::read(mount.path(HOSTILE)).expect("read").len(), LARGE);
+    mount.signal(Signal::SIGTERM);
+    mount.assert_ended_well();
+}
+
+#[test]
+fn a_log_in_json_is_an_object_per_line_whatever_a_bucket_holds() {
+    let rig = Rig::new();
+    let mount = rig.setup("--metadata-ttl 60s --log-format json --log trace").start();
+    fs::metadata(mount.path(HOSTILE)).expect("it is there");
+    rig.fail();
+    assert_fails(&mount, HOSTILE);
+    eventually(SOON, || {
+        let said = mount.said();
+        let said = said.iter().filter(|line| !line.starts_with("expirefs: "));
+        let events = said.map(|line| {
+            assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+        });
+        let events: Vec<serde_json::Value> = events.collect();
+        let failed = events.iter().find(|event| event["level"] == "ERROR").ok_or("no line")?;
+        let fields = &failed["fields"];
+        assert_eq!((&fields["operation"], &fields["key"]), (&"open".into(), &HOSTILE.into()));
+        assert_eq!((&fields["errno"], &fields["code"]), (&"EIO".into(), &"Nope".into()));
+        Ok(())
+    });
+    rig.proxy.behave();
+}
+
+/// `log` of `expirefs log DIR`, and the error of `expirefs log DIR FILTER`.
+#[test]
+fn the_filter_of_a_running_mount_is_shown_and_changed_and_a_wrong_one_is_refused() {
+    let rig = Rig::new();
+    let mount = rig.setup("--metadata-ttl 0s --log error").start();
+    let log = |args: &[&str]| {
+        let output = mount.control("log", args);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let looked_up = || {
+        fs::metadata(mount.path("file")).expect("it is there");
+        mount.said().iter().filter(|line| line.contains("DEBUG")).count()
+    };
+    let shows = |filter: &str| assert_eq!(log(&[]), (Some(0), filter.into(), String::new()));
+    shows("error");
+    assert_eq!(looked_up(), 0);
+    let (status, stdout, stderr) = log(&["inof"]);
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("\"inof\" is no level"), "{stderr}");
+    shows("error");
+    assert_eq!(log(&["debug"]), (Some(0), String::new(), String::new()));
+    shows("debug");
+    eventually(SOON, || equal("is logged", looked_up() > 0, true));
+    assert_eq!(log(&["off"]).0, Some(0));
+    let before = looked_up();
+    assert_eq!(looked_up(), before);
+}
+
+/// A disk that is full, a pipe that nobody reads or whose reader is gone.
+#[test]
+fn a_log_that_cannot_be_written_harms_no_operation() {
+    let rig = Rig::new();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let (gone, closed) = std::io::pipe().expect("a pipe");
+    drop(gone);
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+    let outputs = [Stdio::from(writer), Stdio::from(closed), Stdio::from(full)];
+    let filters = ["--log trace", "--log trace", "--log trace --log-file /dev/full"];
+    for (stderr, filter) in outputs.into_iter().zip(filters) {
+        let place = tempfile::tempdir().expect("a folder");
+        let dir = place.path().join("mnt");
+        fs::create_dir(&dir).expect("a folder");
+        let mut daemon = rig.setup("--metadata-ttl 0s").with(filter).command(&dir, place.path());
+        let mut daemon = daemon.stderr(stderr).spawn().expect("it starts");
+        eventually(START, || equal("mounted", is_mounted(&dir), true));
+        let read = |path: &Path| fs::read(path).expect("read").len();
+        // At this level more is logged than a pipe holds.
+        for _ in 0..200 {
+            let path = dir.join(HOSTILE);
+            assert_eq!(within(SOON, "read", move || read(&path)), LARGE);
+        }
+        kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).expect("it runs");
+        let status = within(STOP, "its end", move || daemon.wait().expect("a child"));
+        assert_eq!(status.code(), Some(0), "{filter}");
+        assert!(!is_mounted(&dir));
+    }
+    drop(reader);
+}
+
+#[test]
+fn a_log_file_that_cannot_be_used_is_refused() {
+    let (rig, folder) = (Rig::new(), tempfile::tempdir().expect("a folder"));
+    let dir = folder.path();
+    let inside = format!("--log-file {}/log", dir.display());
+    let cases = [
+        (inside.as_str(), "would lie in the mount"),
+        ("--log-file /no/such/folder/log", "cannot log to /no/such/folder/log"),
+        ("--log-file /dev", "cannot log to /dev"),
+        ("--log-to stderr --log-file /tmp/log", "cannot be used with"),
+    ];
+    for (args, says) in cases {
+        let refused = rig.setup(args).refused_on(dir);
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(stderr.contains(says), "{args}: {stderr}");
+    }
 }

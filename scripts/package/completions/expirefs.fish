@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_expirefs_global_optspecs
-    string join \n log= h/help V/version
+    string join \n log= log-to= log-file= log-format= h/help V/version
 end
 
 function __fish_expirefs_needs_command
@@ -24,13 +24,20 @@ function __fish_expirefs_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c expirefs -n "__fish_expirefs_needs_command" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
-complete -c expirefs -n "__fish_expirefs_needs_command" -s h -l help -d 'Print help'
+complete -c expirefs -n "__fish_expirefs_needs_command" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_needs_command" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_needs_command" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_needs_command" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
+complete -c expirefs -n "__fish_expirefs_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_needs_command" -s V -l version -d 'Print version'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "mount" -d 'Mount a bucket, or a prefix of it'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "umount" -d 'Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "status" -d 'Show the open files of a mount, its counters, and how its cap was derived'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "list" -d 'Show the expirefs mounts of this host, and whether each is served'
+complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "log" -d 'Show what a running mount logs, or change it'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "ls" -d 'List a bucket, with the expiry of each object: live ones, expired ones, or both'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "explain" -d 'Explain why an object is visible or not: its headers, their meaning, both clocks, the verdict'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "put" -d 'Store a file, or standard input, as an object with an expiry'
@@ -96,7 +103,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l uid -d 'Owne
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l gid -d 'Group [default: the group of the user who mounts]' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l file-mode -d 'Permissions of files, octal; write bits are removed' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l dir-mode -d 'Permissions of directories, octal; write bits are removed' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -s f -l foreground -d 'Stay in the foreground; without it, the command returns when the mount serves, and a daemon goes on'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l replace-dead -d 'Clear a dead mount at DIR, left by a crash, before mounting'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l no-sign-request -d 'Send requests without credentials, for public buckets'
@@ -111,19 +124,45 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l no-parking -
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l keep-fd-limit -d 'Do not raise the soft limit of descriptors to the hard limit'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l allow-other -d 'Allow other users to access the mount, as the permissions say'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -l force -d 'Detach at once, without the daemon: open files stay usable while it lives'
-complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -s h -l help -d 'Print help'
+complete -c expirefs -n "__fish_expirefs_using_subcommand umount" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l watch -d 'Show it anew each INTERVAL, 1s if none is given, until a signal comes; with --json, one object per line' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l openmetrics -d 'As OpenMetrics text, the same as `mount --metrics` serves'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand status" -s q -l quiet -d 'Print nothing but errors'
-complete -c expirefs -n "__fish_expirefs_using_subcommand status" -s h -l help -d 'Print help'
-complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand list" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand list" -s q -l quiet -d 'Print nothing but errors'
-complete -c expirefs -n "__fish_expirefs_using_subcommand list" -s h -l help -d 'Print help'
+complete -c expirefs -n "__fish_expirefs_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c expirefs -n "__fish_expirefs_using_subcommand log" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand log" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand log" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand log" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand log" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l endpoint-url -d 'S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI, by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]' -r -f
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l region -d 'Region of the bucket' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l profile -d 'Profile of the AWS configuration files' -r
@@ -142,7 +181,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l clock -d 'Which
 local\t'This host\'s'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l metadata-concurrency -l concurrency -d 'Maximum number of concurrent HEAD requests' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l timeout -d 'Timeout of a request to the store, including retries' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l expired -d 'Only expired objects'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l live -d 'Only live objects: what a mount shows'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l all -d 'All objects (the default)'
@@ -172,7 +217,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l clock -d '
 local\t'This host\'s'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l metadata-concurrency -l concurrency -d 'Maximum number of concurrent HEAD requests' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l timeout -d 'Timeout of a request to the store, including retries' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l no-sign-request -d 'Send requests without credentials, for public buckets'
@@ -211,7 +262,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l clock -d 'Whic
 local\t'This host\'s'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l metadata-concurrency -l concurrency -d 'Maximum number of concurrent HEAD requests' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l timeout -d 'Timeout of a request to the store, including retries' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l if-absent -d 'Fail if a live object has this key; an expired one is replaced'
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -s q -l quiet -d 'Print nothing but errors'
@@ -240,7 +297,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l clock -d 'Whic
 local\t'This host\'s'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l metadata-concurrency -l concurrency -d 'Maximum number of concurrent HEAD requests' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l timeout -d 'Timeout of a request to the store, including retries' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l no-sign-request -d 'Send requests without credentials, for public buckets'
@@ -265,7 +328,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l clock -d 'Which
 local\t'This host\'s'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l metadata-concurrency -l concurrency -d 'Maximum number of concurrent HEAD requests' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l timeout -d 'Timeout of a request to the store, including retries' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l no-sign-request -d 'Send requests without credentials, for public buckets'
@@ -301,7 +370,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l clock -d 'Whic
 local\t'This host\'s'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l metadata-concurrency -l concurrency -d 'Maximum number of concurrent HEAD requests' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l timeout -d 'Timeout of a request to the store, including retries' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l json -d 'Print JSON: one object per line'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l no-sign-request -d 'Send requests without credentials, for public buckets'
@@ -336,7 +411,13 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l clock -d 'Wh
 local\t'This host\'s'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l metadata-concurrency -l concurrency -d 'Maximum number of concurrent HEAD requests' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l timeout -d 'Timeout of a request to the store, including retries' -r
-complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l log -d 'What to log, on standard error: a level, or levels by module (`expirefs=debug`)' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l log -d 'What to log: a level, or levels by module (`expirefs=debug`). Of a running mount it is changed by `expirefs log`' -r
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l log-to -d 'Where to log [default: standard error, or the journal if systemd has connected standard error to it; a mount in the background: the journal if there is one, else syslog, else nowhere]' -r -f -a "stderr\t'Standard error'
+syslog\t'syslog(3), with the facility `daemon`'
+journald\t'The journal of systemd, with each field of an event as `EXPIREFS_…`'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l log-file -d 'Append the log to this file. SIGHUP makes a mount open it anew, for logrotate(8)' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l log-format -d 'The form of a line of the log' -r -f -a "text\t'For people: time, level, module, text, and fields as NAME=VALUE'
+json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l delete -d 'Delete what is due, instead of listing it'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l unparsable -d 'Also delete objects whose expiry cannot be parsed, if they are older than --grace'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l lifecycle-advice -d 'Print the lifecycle rule that would do the same for nothing, if there is one, and on standard error what it does otherwise'
@@ -346,15 +427,16 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l no-sign-requ
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "mount" -d 'Mount a bucket, or a prefix of it'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "umount" -d 'Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "status" -d 'Show the open files of a mount, its counters, and how its cap was derived'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "list" -d 'Show the expirefs mounts of this host, and whether each is served'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "ls" -d 'List a bucket, with the expiry of each object: live ones, expired ones, or both'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "explain" -d 'Explain why an object is visible or not: its headers, their meaning, both clocks, the verdict'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "put" -d 'Store a file, or standard input, as an object with an expiry'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "get" -d 'Fetch an object that has not expired, into a file or to standard output'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "rm" -d 'Delete objects that have not expired, each only if it is still the one that was found'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "ttl" -d 'Set how long files of a mount, or objects, live from now on'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "sweep" -d 'List what has expired, or delete it, each only if it was not renewed meanwhile'
-complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list ls explain put get rm ttl sweep help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "mount" -d 'Mount a bucket, or a prefix of it'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "umount" -d 'Unmount, after reads in flight have ended or 5 s have passed; also clears a dead mount'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "status" -d 'Show the open files of a mount, its counters, and how its cap was derived'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "list" -d 'Show the expirefs mounts of this host, and whether each is served'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "log" -d 'Show what a running mount logs, or change it'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "ls" -d 'List a bucket, with the expiry of each object: live ones, expired ones, or both'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "explain" -d 'Explain why an object is visible or not: its headers, their meaning, both clocks, the verdict'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "put" -d 'Store a file, or standard input, as an object with an expiry'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "get" -d 'Fetch an object that has not expired, into a file or to standard output'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "rm" -d 'Delete objects that have not expired, each only if it is still the one that was found'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "ttl" -d 'Set how long files of a mount, or objects, live from now on'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "sweep" -d 'List what has expired, or delete it, each only if it was not renewed meanwhile'
+complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
