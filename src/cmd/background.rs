@@ -26,7 +26,7 @@ use tokio::net::UnixStream;
 
 use super::on_runtime;
 use super::signals::Signals;
-use crate::config;
+use crate::config::environment;
 use crate::output::say;
 
 /// As the daemon is shown by ps(1) and found by pgrep(1).
@@ -35,12 +35,12 @@ const NAME: &str = "expirefs";
 /// Not resolved: a path would name another program once this one has been replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Starts the daemon with these arguments, the first of which is the name of the program, and waits
-/// until it serves or has failed.
+/// Starts the daemon with these arguments, the first of which is the name of the program, and with the
+/// variables of a file, and waits until it serves or has failed.
 ///
 /// # Errors
 /// In words for the operator. What the daemon has printed itself is not in it.
-pub fn start(arguments: &[OsString]) -> Result<ExitCode, String> {
+pub fn start(arguments: &[OsString], env_file: Option<&Path>) -> Result<ExitCode, String> {
     let failed = |error: io::Error| format!("cannot start a daemon: {error}");
     let (ours, theirs) = StdStream::pair().map_err(failed)?;
     // The command holds the daemon's end until it is dropped.
@@ -48,7 +48,7 @@ pub fn start(arguments: &[OsString]) -> Result<ExitCode, String> {
         .arg0(NAME)
         .arg("--in-background")
         .args(arguments.get(1..).unwrap_or_default())
-        .envs(config::absolute_paths_of_the_environment())
+        .envs(environment::of_a_daemon(env_file)?)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .spawn()
@@ -105,18 +105,13 @@ fn outcome(status: ExitStatus) -> Result<ExitCode, String> {
 pub struct Starter(UnixStream);
 
 impl Starter {
-    /// Makes this process a daemon, except for its standard streams and its working directory. Call
-    /// it before any thread is started.
+    /// Gives the process its name: of `/proc/self/exe` it is `exe`. Call it before any thread is
+    /// started.
     ///
     /// # Errors
     /// In words for the operator.
-    pub fn leave_terminal() -> Result<(), String> {
-        let name = c"expirefs";
-        // Otherwise it is called `exe`.
-        prctl::set_name(name).map_err(|e| format!("the name of the process: {e}"))?;
-        // Fails for a leader of a process group, which a daemon that `start` has started is not.
-        setsid().map_err(|e| format!("no session of its own: {e}"))?;
-        Ok(())
+    pub fn name_process() -> Result<(), String> {
+        prctl::set_name(c"expirefs").map_err(|e| format!("the name of the process: {e}"))
     }
 
     /// Takes it from standard input, which is /dev/null then: a program that the daemon starts must
@@ -144,14 +139,19 @@ impl Starter {
         let _ = self.0.read(&mut [0]).await;
     }
 
-    /// Tells it that this mount serves, with a line for the operator, and lets go of standard error
-    /// and the working directory. Returns whether it has received the line: otherwise nobody knows of
-    /// this mount.
+    /// Tells it that this mount serves, with a line for the operator, and lets go of the session, of
+    /// standard error and of the working directory. Returns whether it has received the line:
+    /// otherwise nobody knows of this mount.
+    ///
+    /// Until it is mounted, this process has to be in the process group of mount(8): for others, the
+    /// kernel's autofs delays each access to the mount point until it is mounted.
     ///
     /// # Errors
     /// In words for the operator.
     pub async fn leave(mut self, line: &str) -> Result<bool, String> {
         let failed = |error: io::Error| format!("cannot go on in the background: {error}");
+        // Fails for a leader of a process group, which a daemon that `start` has started is not.
+        setsid().map_err(|e| failed(e.into()))?;
         std::env::set_current_dir(Path::new("/")).map_err(failed)?;
         let told = self.0.write_all(format!("{line}\n").as_bytes()).await.is_ok()
             && self.0.read(&mut [0]).await.is_ok_and(|read| read == 1);

@@ -27,12 +27,13 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::bucket::Bucket;
-use crate::config::LogArgs;
-use crate::config::Query;
 use crate::config::args::{Cli, Command};
+use crate::config::helper::{self, Typed, Wrong};
+use crate::config::{Config, LogArgs, Query};
 use crate::log::{Filter, Log};
 use crate::output::say;
 use crate::s3::QUIET;
@@ -53,23 +54,56 @@ impl From<String> for Failed {
 /// Exit status of a wrong command line.
 const USAGE: u8 = 2;
 
-/// Runs a command, and prints the error if it fails. `arguments` are those that `cli` was made of.
-pub fn run(cli: Cli, arguments: &[OsString]) -> ExitCode {
-    let done = match &cli.command {
+/// The same, and that of a mount that failed, of a helper of mount(8).
+const HELPER_USAGE: u8 = 1;
+const HELPER_FAILED: u8 = 32;
+
+/// Runs the command of these arguments, and prints the error if it fails.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let Typed { arguments, is_helper, fake } = match helper::typed(arguments) {
+        Ok(typed) => typed,
+        Err(wrong) => {
+            let (why, status) = match wrong {
+                Wrong::Usage(why) => (why, HELPER_USAGE),
+                Wrong::Mount(why) => (why, HELPER_FAILED),
+            };
+            say(&format!("expirefs: {why}"));
+            return ExitCode::from(status);
+        }
+    };
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            let usage = u8::try_from(error.exit_code()).unwrap_or(USAGE);
+            return ExitCode::from(if is_helper { HELPER_USAGE } else { usage });
+        }
+    };
+    let done = match cli.command {
+        Command::Mount(args) if fake => match Config::new(*args) {
+            Ok(_) => Ok(ExitCode::SUCCESS),
+            Err(why) => Err(Failed::Usage(why)),
+        },
         // The daemon has the log.
         Command::Mount(args) if !args.foreground && !cli.in_background => {
-            background::start(arguments).map_err(Failed::Other)
+            background::start(&arguments, args.env_file.as_deref()).map_err(Failed::Other)
         }
         _ => run_here(cli),
     };
-    done.unwrap_or_else(|failed| {
+    let status = done.unwrap_or_else(|failed| {
         let (error, status) = match failed {
             Failed::Usage(error) => (error, ExitCode::from(USAGE)),
             Failed::Other(error) => (error, ExitCode::FAILURE),
         };
         say(&format!("expirefs: {error}"));
         status
-    })
+    });
+    match is_helper {
+        false => status,
+        true if status == ExitCode::SUCCESS => status,
+        true if status == ExitCode::from(USAGE) => ExitCode::from(HELPER_USAGE),
+        true => ExitCode::from(HELPER_FAILED),
+    }
 }
 
 fn run_here(cli: Cli) -> Result<ExitCode, Failed> {

@@ -15,7 +15,7 @@ use crate::output::say;
 /// `background`: a command waits for this daemon.
 pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, String> {
     if background {
-        Starter::leave_terminal()?;
+        Starter::name_process()?;
     }
     let config = Config::new(args)?;
     if let Some(file) = log.file().filter(|file| lies_below(file, &config.dir)) {

@@ -315,6 +315,15 @@ pub struct MountArgs {
     /// Clear a dead mount at DIR, left by a crash, before mounting
     #[arg(long)]
     pub replace_dead: bool,
+    /// Forbid executing the files of the mount
+    #[arg(long)]
+    pub noexec: bool,
+    /// What df(1) and the mount table show as the source [default: expirefs:s3://BUCKET/PREFIX]
+    #[arg(long, value_name = "NAME", value_hint = ValueHint::Other)]
+    pub fsname: Option<String>,
+    /// File with variables for the daemon's environment, such as credentials: lines NAME=VALUE
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "foreground")]
+    pub env_file: Option<PathBuf>,
 
     #[command(flatten, next_help_heading = "Store")]
     pub store: StoreArgs,

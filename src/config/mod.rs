@@ -4,6 +4,8 @@
 //! them. Starts nothing and sends no request: the modules below get values and never see clap.
 
 pub mod args;
+pub mod environment;
+pub mod helper;
 mod logging;
 pub mod terminal;
 mod values;
@@ -63,6 +65,9 @@ pub struct Config {
     pub ownership: Ownership,
     pub allow_other: bool,
     pub replace_dead: bool,
+    pub noexec: bool,
+    /// The source in the mount table, if it is not made of the bucket.
+    pub fsname: Option<String>,
 }
 
 impl Config {
@@ -125,6 +130,8 @@ impl Config {
             },
             allow_other: files.allow_other,
             replace_dead: args.replace_dead,
+            noexec: args.noexec,
+            fsname: args.fsname,
         })
     }
 
@@ -213,28 +220,6 @@ impl RuleArgs {
 /// A daemon changes its working directory.
 fn absolute(path: PathBuf) -> Result<PathBuf, String> {
     path::absolute(&path).map_err(|error: io::Error| format!("{}: {error}", path.display()))
-}
-
-/// The variables of the AWS SDKs and of TLS that name a file, of which some are read again and again.
-const PATHS: [&str; 7] = [
-    "AWS_CA_BUNDLE",
-    "AWS_CONFIG_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-];
-
-/// Those of the variables that are relative paths, as absolute ones, for a daemon that changes its
-/// working directory.
-pub fn absolute_paths_of_the_environment() -> Vec<(&'static str, PathBuf)> {
-    let found = PATHS.into_iter().filter_map(|name| {
-        let path = PathBuf::from(std::env::var_os(name)?);
-        let is_relative = path.is_relative() && !path.as_os_str().is_empty();
-        is_relative.then(|| Some((name, path::absolute(&path).ok()?))).flatten()
-    });
-    found.collect()
 }
 
 fn endpoint(bucket: String, store: StoreArgs) -> Endpoint {

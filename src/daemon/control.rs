@@ -148,6 +148,9 @@ async fn accept(
 }
 
 fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
+    if mount.device.is_empty() {
+        return Err(io::Error::other("the number of the FUSE connection is unknown"));
+    }
     let dirs = runtime_dir::of_this_user();
     let mut tries = 0;
     loop {

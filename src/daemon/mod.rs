@@ -9,6 +9,7 @@ pub mod client;
 mod control;
 pub mod mounts;
 mod parts;
+mod passed;
 mod places;
 mod protocol;
 mod runtime_dir;

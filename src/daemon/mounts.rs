@@ -113,6 +113,22 @@ pub fn ours() -> io::Result<Vec<MountEntry>> {
     Ok(all()?.into_iter().filter(MountEntry::is_ours).collect())
 }
 
+/// The mount of a FUSE connection, shown as `dir` if it is in another mount namespace, or if its number
+/// is unknown: then it has no entry, and counts as gone.
+pub fn of_connection(number: Option<u64>, dir: &Path) -> io::Result<MountEntry> {
+    // A connection has the minor number of its superblock, which has no device (fs/fuse/inode.c).
+    let device = number.map(|number| format!("0:{number}")).unwrap_or_default();
+    let found = all()?.into_iter().find(|entry| entry.device == device);
+    Ok(found.unwrap_or_else(|| MountEntry {
+        id: 0,
+        device,
+        dir: dir.to_owned(),
+        kind: TYPE.to_owned(),
+        source: String::new(),
+        user: None,
+    }))
+}
+
 /// The topmost mount at exactly this directory, if there is one. Never accesses the mount itself.
 pub fn at(dir: &Path) -> io::Result<Option<MountEntry>> {
     let dir = absolute(dir)?;

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -18,6 +18,7 @@ use tracing::debug;
 
 use crate::config::Config;
 use crate::daemon::mounts::{self, MountEntry};
+use crate::daemon::passed;
 use crate::fuse::Fuse;
 
 const DEVICE: &str = "/dev/fuse";
@@ -35,6 +36,9 @@ const LOCKED: Duration = Duration::from_secs(5);
 /// # Errors
 /// In words for the operator.
 pub fn check(dir: &Path, replace_dead: bool) -> Result<(), String> {
+    if passed::number(dir).is_some() {
+        return Ok(());
+    }
     match vacancy(dir, replace_dead)? {
         Vacancy::Free => open(dir).map(drop),
         Vacancy::Dead(_) => Ok(()),
@@ -53,22 +57,28 @@ pub async fn mount(
     let (dir, replace_dead) = (config.dir.clone(), config.replace_dead);
     let shown = dir.display().to_string();
     let failed = |error: String| format!("cannot mount on {shown}: {error}");
+    let mut options = fuser::Config::default();
+    options.n_threads = Some(config.fuse_threads);
+    if let Some(number) = passed::number(&dir) {
+        let served = spawn_blocking(move || serve_passed(fuse, number, &dir, options)).await;
+        return served.map_err(|panic| failed(panic.to_string()))?.map_err(failed);
+    }
     let claim = spawn_blocking(move || claim(&dir, replace_dead));
     let claim = tokio::time::timeout(LOCKED, claim)
         .await
         .map_err(|_| failed("another process holds a lock on it (flock(2))".to_owned()))?
         .map_err(|panic| failed(panic.to_string()))??;
 
+    let source = config.fsname.clone().unwrap_or_else(|| format!("{}{source}", mounts::SOURCE));
     // A comma would end the option.
-    let source = format!("{}{}", mounts::SOURCE, source.replace(',', "_"));
-    let mut options = fuser::Config::default();
-    options.n_threads = Some(config.fuse_threads);
+    let source = source.replace(',', "_");
     if config.allow_other {
         options.acl = SessionACL::All;
     }
-    let (dir, writable) = (config.dir.clone(), config.writing.is_some());
+    let dir = config.dir.clone();
+    let flags = Flags { writable: config.writing.is_some(), noexec: config.noexec };
     let mounted = spawn_blocking(move || {
-        let mounted = start(fuse, &dir, &source, options, writable);
+        let mounted = start(fuse, &dir, &source, options, flags);
         drop(claim);
         mounted
     });
@@ -76,6 +86,36 @@ pub async fn mount(
     let (entry, notifier) = mounted.map_err(failed)?;
     raise_read_ahead(&entry);
     Ok((entry, notifier))
+}
+
+/// Serves a mount that was made by the process that has started this one. Its options, such as who may
+/// access it, are those that it was mounted with.
+fn serve_passed(
+    fuse: Fuse,
+    number: RawFd,
+    dir: &Path,
+    mut options: fuser::Config,
+) -> Result<(MountEntry, Notifier), String> {
+    let device = passed::take(number).map_err(|e| e.to_string())?;
+    let entry = passed::mount_of(&device, dir).map_err(|e| e.to_string())?;
+    options.acl = SessionACL::All;
+    let served = Session::from_fd(fuse, device, options.acl, options);
+    let session = served.and_then(Session::spawn).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM) => "nothing is mounted by this descriptor yet".to_owned(),
+        _ => error.to_string(),
+    })?;
+    let notifier = session.notifier();
+    // As for a mount of our own.
+    let _ = ManuallyDrop::new(session);
+    raise_read_ahead(&entry);
+    Ok((entry, notifier))
+}
+
+/// Flags of a mount, but for those that all have.
+#[derive(Clone, Copy)]
+struct Flags {
+    writable: bool,
+    noexec: bool,
 }
 
 /// What is at a mount point that can be used.
@@ -140,7 +180,7 @@ fn start(
     dir: &Path,
     source: &str,
     mut options: fuser::Config,
-    writable: bool,
+    flags: Flags,
 ) -> Result<(MountEntry, Notifier), String> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(device_error)?;
     let others = options.acl == SessionACL::All;
@@ -149,7 +189,7 @@ fn start(
     let auto_unmount = others && has_fusermount3();
     let direct = match auto_unmount {
         true => Err(Errno::EPERM),
-        false => mount_directly(&device, dir, source, others, writable),
+        false => mount_directly(&device, dir, source, others, flags),
     };
     let session = match direct {
         Ok(()) => Session::from_fd(fuse, OwnedFd::from(device), options.acl, options),
@@ -158,12 +198,15 @@ fn start(
             options.mount_options = vec![
                 MountOption::FSName(source.to_owned()),
                 MountOption::Subtype("expirefs".to_owned()),
-                if writable { MountOption::RW } else { MountOption::RO },
+                if flags.writable { MountOption::RW } else { MountOption::RO },
                 MountOption::NoDev,
                 MountOption::NoSuid,
                 MountOption::NoAtime,
                 MountOption::DefaultPermissions,
             ];
+            if flags.noexec {
+                options.mount_options.push(MountOption::NoExec);
+            }
             if auto_unmount {
                 options.mount_options.push(MountOption::AutoUnmount);
             }
@@ -205,7 +248,7 @@ fn mount_directly(
     dir: &Path,
     source: &str,
     others: bool,
-    writable: bool,
+    with: Flags,
 ) -> Result<(), Errno> {
     let mode = fs::metadata(dir).map_or(libc::S_IFDIR, |meta| meta.mode());
     let (uid, gid) = (Uid::current(), Gid::current());
@@ -217,7 +260,8 @@ fn mount_directly(
         data += ",allow_other";
     }
     let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
-    flags.set(MsFlags::MS_RDONLY, !writable);
+    flags.set(MsFlags::MS_RDONLY, !with.writable);
+    flags.set(MsFlags::MS_NOEXEC, with.noexec);
     nix::mount::mount(Some(source), dir, Some(mounts::TYPE), flags, Some(data.as_str()))
 }
 

@@ -21,6 +21,7 @@ mod endpoints;
 mod expiry;
 mod explain;
 mod faults;
+mod fstab;
 mod hostile;
 mod index;
 mod inventory;

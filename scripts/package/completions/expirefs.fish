@@ -46,6 +46,8 @@ complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "rm" -d 'Delete ob
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "ttl" -d 'Set how long files of a mount, or objects, live from now on'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "sweep" -d 'List what has expired, or delete it, each only if it was not renewed meanwhile'
 complete -c expirefs -n "__fish_expirefs_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l fsname -d 'What df(1) and the mount table show as the source [default: expirefs:s3://BUCKET/PREFIX]' -r -f
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l env-file -d 'File with variables for the daemon\'s environment, such as credentials: lines NAME=VALUE' -r -F
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l endpoint-url -d 'S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI, by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]' -r -f
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l region -d 'Region of the bucket' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l profile -d 'Profile of the AWS configuration files' -r
@@ -112,6 +114,7 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l log-format -
 json\t'One JSON object'"
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -s f -l foreground -d 'Stay in the foreground; without it, the command returns when the mount serves, and a daemon goes on'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l replace-dead -d 'Clear a dead mount at DIR, left by a crash, before mounting'
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l noexec -d 'Forbid executing the files of the mount'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
