@@ -383,6 +383,19 @@ pub struct StoreArgs {
     /// Pay for the requests to a requester-pays bucket
     #[arg(long)]
     pub requester_pays: bool,
+    /// Trust the certificates in this PEM file, and not the system's [default: AWS_CA_BUNDLE or the
+    /// profile's ca_bundle]
+    #[arg(long, value_name = "FILE")]
+    pub ca_bundle: Option<PathBuf>,
+    /// Use endpoints of AWS that are certified for FIPS 140
+    #[arg(long, conflicts_with = "endpoint_url")]
+    pub fips: bool,
+    /// Use endpoints of AWS with IPv6 and IPv4
+    #[arg(long, conflicts_with = "endpoint_url")]
+    pub dual_stack: bool,
+    /// The account that must own the bucket: the store refuses requests to one of another owner
+    #[arg(long, value_name = "ID", value_parser = values::account)]
+    pub expected_bucket_owner: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -634,6 +647,7 @@ mod tests {
         let table = [
             ("--open-wait", "soon", "90s"),
             ("--slow", "0s", "above zero"),
+            ("--expected-bucket-owner", "1234", "12 digits"),
             ("--timeout", "0s", "above zero"),
             ("--metadata-ttl", "always", "`expiry`"),
             ("--max-open-bodies", "0", "from 1"),

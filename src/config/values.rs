@@ -72,6 +72,14 @@ words! {
     }
 }
 
+/// An AWS account.
+pub fn account(text: &str) -> Result<String, String> {
+    match text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Ok(text.to_owned()),
+        false => Err("expected the 12 digits of an AWS account".to_owned()),
+    }
+}
+
 /// Far below the range of instants and timers.
 const LONGEST: Duration = Duration::from_secs(1000 * 365 * 86400);
 

@@ -116,6 +116,7 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         (None, 200..=299) => format!("{status}, with a document that cannot be read"),
         (None, 301) => "PermanentRedirect (301)".to_owned(),
         (None, 403) => "Forbidden (403)".to_owned(),
+        (None, 407) => "the proxy wants another user name and password (407)".to_owned(),
         (None, 400) if wants_tls(raw) => {
             "plain HTTP was sent to an HTTPS port (400): give the endpoint as https://".to_owned()
         }
@@ -139,7 +140,7 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         (404, Some("NoSuchBucket")) => Error::NoSuchBucket(says),
         // A proxy may send this too, with or without a page of its own.
         (404, _) => Error::Unconfirmed(says),
-        (401 | 403, _) => Error::Denied(says),
+        (401 | 403 | 407, _) => Error::Denied(says),
         (412, _) => Error::Stale,
         (409, _) => Error::Conflict(says),
         (429 | 503, _) => Error::Throttled(says),

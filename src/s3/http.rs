@@ -23,6 +23,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use futures_util::future::BoxFuture;
 use hyper::Version;
+use hyper::header::PROXY_AUTHORIZATION;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{
@@ -36,6 +37,7 @@ use tower_service::Service;
 
 use crate::metrics::Metrics;
 use crate::s3::document;
+use crate::s3::proxy::{self, Routes};
 use crate::s3::tls::{self, NoConnection, TlsWanted};
 use crate::store::CHUNK;
 use crate::waits::Wait;
@@ -67,18 +69,21 @@ pub enum Answer {
 pub fn clients<const N: usize>(
     limits: [Limits; N],
     ca_bundle: Option<&Path>,
+    routes: Routes,
     metrics: Arc<Metrics>,
 ) -> Result<[impl HttpClient + use<N> + 'static; N], String> {
     let mut tcp = TcpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     let tls = HttpsConnectorBuilder::new().with_tls_config(tls::config(ca_bundle)?);
+    let tcp = proxy::Connector { tcp, routes: routes.clone() };
     let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
     Ok(limits.map(|limits| {
         let connector = Bounded {
             inner: connector.clone(),
             permits: Arc::new(Semaphore::new(limits.sockets)),
             timeout: limits.connect,
+            routes: routes.clone(),
             metrics: metrics.clone(),
         };
         let client = Client::builder(TokioExecutor::new())
@@ -87,12 +92,15 @@ pub fn clients<const N: usize>(
             .pool_max_idle_per_host(limits.idle.map_or(0, |_| limits.sockets))
             .http1_max_buf_size(CHUNK)
             .build(connector);
-        Hyper(client)
+        Hyper { client, routes: routes.clone() }
     }))
 }
 
 #[derive(Clone)]
-struct Hyper(Client<Bounded, SdkBody>);
+struct Hyper {
+    client: Client<Bounded, SdkBody>,
+    routes: Routes,
+}
 
 impl fmt::Debug for Hyper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,7 +120,7 @@ impl HttpClient for Hyper {
 
 impl HttpConnector for Hyper {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
+        let Hyper { client, routes } = self.clone();
         HttpConnectorFuture::new(async move {
             let mut request =
                 request.try_into_http1x().map_err(|e| ConnectorError::user(Box::new(e)))?;
@@ -122,6 +130,9 @@ impl HttpConnector for Hyper {
                 smithy.set_connection_retriever(move || condemnable(&captured));
             }
             let uri = request.uri().clone();
+            if let Some(authorization) = routes.authorization(&uri) {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+            }
             // A retry on another connection may succeed.
             let failed = |error: legacy::Error| match tls::is_no_http(&error) {
                 true => ConnectorError::io(NoConnection::new(&uri, error.into()).into()),
@@ -162,13 +173,14 @@ fn condemnable(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
 /// Makes connections, as many as there are permits.
 #[derive(Clone)]
 struct Bounded {
-    inner: HttpsConnector<TcpConnector>,
+    inner: HttpsConnector<proxy::Connector>,
     permits: Arc<Semaphore>,
     timeout: Duration,
+    routes: Routes,
     metrics: Arc<Metrics>,
 }
 
-type Stream = <HttpsConnector<TcpConnector> as Service<hyper::Uri>>::Response;
+type Stream = <HttpsConnector<proxy::Connector> as Service<hyper::Uri>>::Response;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl Service<hyper::Uri> for Bounded {
@@ -184,18 +196,22 @@ impl Service<hyper::Uri> for Bounded {
         let (permits, metrics, timeout) =
             (self.permits.clone(), self.metrics.clone(), self.timeout);
         let connecting = self.inner.call(uri.clone());
+        let proxy = self.routes.proxy_of(&uri).as_ref().map(proxy::shown);
         let waiting = Wait::Connect.begin();
         Box::pin(async move {
             // A request that waits here uses a connection that becomes idle, if one does first.
             let permit = permits.acquire_owned().await?;
             let stream = tokio::time::timeout(timeout, connecting)
                 .await
-                .unwrap_or_else(|_| Err(format!("none within {timeout:?}").into()))
+                .unwrap_or_else(|_| {
+                    let by = proxy.iter().map(|proxy| format!(" by the proxy {proxy}"));
+                    Err(format!("none within {timeout:?}{}", by.collect::<String>()).into())
+                })
                 .map_err(|error| NoConnection::new(&uri, error))?;
             drop(waiting);
             metrics.connections_opened.add(1);
             let uses = Uses { answered: Arc::default(), metrics: metrics.clone() };
-            Ok(Socket { stream, uses, metrics, _permit: permit })
+            Ok(Socket { stream, is_proxied: proxy.is_some(), uses, metrics, _permit: permit })
         })
     }
 }
@@ -222,6 +238,8 @@ impl Uses {
 /// until the ACK (RFC 9293 §3.7.4).
 struct Socket {
     stream: Stream,
+    /// Requests by plain HTTP then name the host in their first line (RFC 9112 §3.2.2).
+    is_proxied: bool,
     uses: Uses,
     metrics: Arc<Metrics>,
     // Last: it is released after the descriptor is closed.
@@ -245,7 +263,7 @@ impl Drop for Socket {
 
 impl Connection for Socket {
     fn connected(&self) -> Connected {
-        Connection::connected(&self.stream).extra(self.uses.clone())
+        Connection::connected(&self.stream).proxy(self.is_proxied).extra(self.uses.clone())
     }
 }
 

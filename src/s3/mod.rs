@@ -14,13 +14,16 @@ mod failure;
 mod gate;
 pub mod http;
 mod interceptor;
+mod owner;
 mod page;
+pub mod proxy;
 mod retry;
 mod site;
 mod tls;
 mod write;
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +56,8 @@ use etag::Etags;
 use failure::{archived, not_the_store};
 use gate::Gate;
 use interceptor::Interceptor;
+use owner::OwnedBy;
+use proxy::{Proxies, Routes};
 pub use retry::LastFailure;
 use retry::{LeaveOutages, Retry};
 pub use site::{QUIET, Site};
@@ -83,6 +88,14 @@ pub struct Endpoint {
     pub requester_pays: bool,
     /// How long a connection is kept for the next request.
     pub pool_idle: Option<Duration>,
+    pub proxies: Proxies,
+    /// Certificates to trust instead of the system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// Endpoints of AWS that are certified for FIPS 140, and those with IPv6.
+    pub fips: bool,
+    pub dual_stack: bool,
+    /// The account that must own the bucket.
+    pub owner: Option<String>,
 }
 
 /// Where the bucket's name goes in a URL (`--addressing-style`).
@@ -136,8 +149,10 @@ impl S3 {
         // Credentials have their own sockets: a refresh never waits for bodies.
         let elsewhere = http::Limits { sockets: budget.credentials, idle: None, ..bucket };
         let ca_bundle = site.ca_bundle.as_deref();
-        let [bucket, elsewhere] = http::clients([bucket, elsewhere], ca_bundle, metrics.clone())
-            .map_err(|e| format!("no HTTP client: {e}"))?;
+        let routes = Routes::new(&site.endpoint.proxies)?;
+        let [bucket, elsewhere] =
+            http::clients([bucket, elsewhere], ca_bundle, routes, metrics.clone())
+                .map_err(|e| format!("no HTTP client: {e}"))?;
 
         let Site { endpoint, region, .. } = site.clone();
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(elsewhere);
@@ -152,6 +167,13 @@ impl S3 {
         }
         if let Some(profile) = endpoint.profile {
             loader = loader.profile_name(profile);
+        }
+        // Otherwise the environment or the profile decides.
+        if endpoint.fips {
+            loader = loader.use_fips(true);
+        }
+        if endpoint.dual_stack {
+            loader = loader.use_dual_stack(true);
         }
         if endpoint.no_sign_request {
             loader = loader.no_credentials();
@@ -182,7 +204,13 @@ impl S3 {
             .stalled_stream_protection(StalledStreamProtectionConfig::enabled().build())
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            // That of the ARN of an access point.
+            .use_arn_region(true)
             .interceptor(Interceptor { clock, metrics: metrics.clone(), gate: gate.clone() });
+        let config = match endpoint.owner {
+            Some(owner) => config.interceptor(OwnedBy::new(owner)),
+            None => config,
+        };
         if shared.region().is_none() {
             return Err("no region: give --region, or set AWS_REGION".to_owned());
         }

@@ -16,7 +16,7 @@ pub const QUIET: &str = "aws_runtime::env_config=debug";
 #[derive(Clone, Debug)]
 pub struct Site {
     pub(super) endpoint: Endpoint,
-    /// Certificates to trust instead of the system's (`AWS_CA_BUNDLE`, `ca_bundle`).
+    /// Certificates to trust instead of the system's (`--ca-bundle`, `AWS_CA_BUNDLE`, `ca_bundle`).
     pub(super) ca_bundle: Option<PathBuf>,
     /// The profile's region.
     pub(super) region: Option<String>,
@@ -44,7 +44,15 @@ impl Endpoint {
         if let Some(url) = &self.endpoint_url {
             check(url)?;
         }
-        let ca_bundle = read("AWS_CA_BUNDLE", "ca_bundle").map(PathBuf::from);
+        if self.endpoint_url.is_some() && (self.fips || self.dual_stack) {
+            return Err(
+                "--fips and --dual-stack choose an endpoint of AWS, and cannot be used with \
+                        --endpoint-url, AWS_ENDPOINT_URL or a profile's endpoint_url"
+                    .to_owned(),
+            );
+        }
+        let ca_bundle = self.ca_bundle.clone();
+        let ca_bundle = ca_bundle.or_else(|| read("AWS_CA_BUNDLE", "ca_bundle").map(PathBuf::from));
         let region = read("AWS_REGION", "region");
         Ok(Site { endpoint: self, ca_bundle, region })
     }

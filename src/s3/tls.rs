@@ -25,7 +25,10 @@ pub fn config(ca_bundle: Option<&Path>) -> Result<ClientConfig, String> {
             .map_err(|e| format!("no root certificates: {} (is ca-certificates installed?)", e))?,
         Some(file) => {
             let roots = roots(file).map_err(|e| {
-                format!("certificates in {} (AWS_CA_BUNDLE or ca_bundle): {e}", file.display())
+                format!(
+                    "certificates in {} (--ca-bundle, AWS_CA_BUNDLE or ca_bundle): {e}",
+                    file.display()
+                )
             })?;
             builder.with_root_certificates(roots)
         }
@@ -76,7 +79,7 @@ impl NoConnection {
             Some(rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::Other(_),
             )) => "nobody trusted has signed its certificate: name the file with that of its \
-                   authority by AWS_CA_BUNDLE"
+                   authority by --ca-bundle"
                 .to_owned(),
             _ => return None,
         })

@@ -115,10 +115,8 @@ impl S3 {
 
     /// `x-amz-copy-source`, which is percent-encoded, and the condition on it.
     fn source(&self, source: &Version) -> (String, Option<String>) {
-        const NOT_IN_A_KEY: AsciiSet =
-            NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
-        let key = utf8_percent_encode(&source.key, &NOT_IN_A_KEY);
-        (format!("{}/{key}", self.bucket), source.tag().map(|tag| self.if_match(&tag)))
+        let tag = source.tag().map(|tag| self.if_match(&tag));
+        (copy_source(&self.bucket, &source.key), tag)
     }
 
     /// Sends a change without content, once it has a permit for metadata requests.
@@ -502,6 +500,17 @@ fn written(etag: Option<&str>, modified: Option<DateTime>) -> Result<Written> {
 
 fn says_too_little(what: &str) -> Error {
     Error::Unclear(what.to_owned().into())
+}
+
+/// `x-amz-copy-source`; the bucket may be the ARN of an access point (S3 API reference, CopyObject).
+fn copy_source(bucket: &str, key: &str) -> String {
+    const NOT_IN_A_KEY: AsciiSet =
+        NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+    let key = utf8_percent_encode(key, &NOT_IN_A_KEY);
+    match bucket.starts_with("arn:") {
+        true => format!("{bucket}/object/{key}"),
+        false => format!("{bucket}/{key}"),
+    }
 }
 
 #[cfg(test)]

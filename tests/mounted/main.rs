@@ -32,6 +32,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod names;
+mod network;
 mod objects;
 mod objects_hostile;
 mod post_mortem;

@@ -3,6 +3,7 @@
 pub mod content;
 pub mod dir_stream;
 pub mod embedded;
+pub mod forward;
 pub mod http;
 pub mod mount;
 pub mod nginx;

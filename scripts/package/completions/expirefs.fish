@@ -54,6 +54,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l profile -d '
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l metadata-ttl -d 'How long metadata of an object is cached: a duration, or `expiry`: until the object expires (60s for one without an expiry). With `expiry` a replacement, a deletion or a purge is not noticed before the old expiry, unless a read needs a new request' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l negative-ttl -d 'How long it is cached that a name does not exist [default: 0s; with --writable 1s, but at most --metadata-ttl]' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
@@ -117,6 +119,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l replace-dead
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l noexec -d 'Forbid executing the files of the mount'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l writable -d 'Allow writing files, each with an expiry; needs --ttl'
 complete -c expirefs -n "__fish_expirefs_using_subcommand mount" -l no-spool -d 'Keep no content on disk: files larger than a part can only be written sequentially'
@@ -172,6 +176,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l profile -d 'Pro
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
 fresh\t'As if the object had no such header'
 error\t'EIO'"
@@ -200,6 +206,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l json -d 'Print 
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l endpoint-url -d 'S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI, by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]' -r -f
@@ -208,6 +216,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l profile -d
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
 fresh\t'As if the object had no such header'
 error\t'EIO'"
@@ -231,6 +241,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l json -d 'P
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l ttl -d 'How long the object lives, counted from when it is stored; never: no expiry' -r
@@ -253,6 +265,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l profile -d 'Pr
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
 fresh\t'As if the object had no such header'
 error\t'EIO'"
@@ -279,6 +293,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l content-type-b
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l no-content-type-by-name -d 'Set no Content-Type: S3 then uses binary/octet-stream'
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand put" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l if-live-for -d 'Count an object that expires within this time as expired' -r
@@ -288,6 +304,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l profile -d 'Pr
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
 fresh\t'As if the object had no such header'
 error\t'EIO'"
@@ -311,6 +329,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l json -d 'Print
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand get" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l endpoint-url -d 'S3 endpoint other than AWS: http://HOST:PORT or https://HOST [default: as for the AWS CLI, by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile]' -r -f
@@ -319,6 +339,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l profile -d 'Pro
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
 fresh\t'As if the object had no such header'
 error\t'EIO'"
@@ -342,6 +364,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l json -d 'Print 
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l sse -d 'Server-side encryption of files that are written, renamed or given a new expiry [default: the bucket\'s]' -r -f -a "AES256\t'With keys of the store'
@@ -361,6 +385,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l profile -d 'Pr
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
 fresh\t'As if the object had no such header'
 error\t'EIO'"
@@ -384,6 +410,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l json -d 'Print
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand ttl" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l grace -d 'How long ago an object must have expired' -r
@@ -402,6 +430,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l profile -d '
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l addressing-style -d 'Where the bucket\'s name goes; auto: in the host for AWS, else in the path' -r -f -a "auto\t'In the host for AWS, in the path for any other endpoint'
 path\t'http://HOST/BUCKET/KEY'
 virtual\t'http://BUCKET.HOST/KEY'"
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l ca-bundle -d 'Trust the certificates in this PEM file, and not the system\'s [default: AWS_CA_BUNDLE or the profile\'s ca_bundle]' -r -F
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l expected-bucket-owner -d 'The account that must own the bucket: the store refuses requests to one of another owner' -r
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l on-unparsable -d 'How to treat an Expires that is not a date, or a max-age that is not a number' -r -f -a "expired\t'Already expired, as RFC 9111 §5.3 says'
 fresh\t'As if the object had no such header'
 error\t'EIO'"
@@ -428,6 +458,8 @@ complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l json -d 'Pri
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -s q -l quiet -d 'Print nothing but errors'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l no-sign-request -d 'Send requests without credentials, for public buckets'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l requester-pays -d 'Pay for the requests to a requester-pays bucket'
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l fips -d 'Use endpoints of AWS that are certified for FIPS 140'
+complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l dual-stack -d 'Use endpoints of AWS with IPv6 and IPv4'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -l lifecycle -d 'Also use the day on which a lifecycle rule of the bucket deletes an object, if it is earlier'
 complete -c expirefs -n "__fish_expirefs_using_subcommand sweep" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c expirefs -n "__fish_expirefs_using_subcommand help; and not __fish_seen_subcommand_from mount umount status list log ls explain put get rm ttl sweep help" -f -a "mount" -d 'Mount a bucket, or a prefix of it'
