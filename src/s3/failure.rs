@@ -11,6 +11,7 @@ use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Error;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::S3;
+use super::identity::is_of_credentials;
 use crate::error::{Error, Report, chain};
 use crate::s3::tls::{NoConnection, is_no_http};
 
@@ -141,6 +142,8 @@ fn refusal(error: &(impl ProvideErrorMetadata + StdError), raw: &HttpResponse) -
         // A proxy may send this too, with or without a page of its own.
         (404, _) => Error::Unconfirmed(says),
         (401 | 403 | 407, _) => Error::Denied(says),
+        // Some of them are 400.
+        (_, Some(code)) if is_of_credentials(code) => Error::Denied(says),
         (412, _) => Error::Stale,
         (409, _) => Error::Conflict(says),
         (429 | 503, _) => Error::Throttled(says),

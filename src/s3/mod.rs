@@ -13,6 +13,7 @@ mod etag;
 mod failure;
 mod gate;
 pub mod http;
+mod identity;
 mod interceptor;
 mod owner;
 mod page;
@@ -28,10 +29,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::{BehaviorVersion, Region};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
@@ -55,6 +54,7 @@ use crate::store::{Checksum, Content, Headers, ListRequest, Object, Page, Store,
 use etag::Etags;
 use failure::{archived, not_the_store};
 use gate::Gate;
+use identity::Identities;
 use interceptor::Interceptor;
 use owner::OwnedBy;
 use proxy::{Proxies, Routes};
@@ -126,6 +126,8 @@ pub struct S3 {
     gate: Arc<Gate>,
     etags: Arc<Etags>,
     metrics: Arc<Metrics>,
+    /// `None`: requests are not signed.
+    identities: Option<Identities>,
 }
 
 impl S3 {
@@ -154,34 +156,12 @@ impl S3 {
             http::clients([bucket, elsewhere], ca_bundle, routes, metrics.clone())
                 .map_err(|e| format!("no HTTP client: {e}"))?;
 
-        let Site { endpoint, region, .. } = site.clone();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(elsewhere);
-        if endpoint.region.is_some() || endpoint.endpoint_url.is_some() {
-            // With an explicit endpoint, the region is only used in signatures, so the instance
-            // metadata service is not queried for it.
-            let region = RegionProviderChain::first_try(endpoint.region.map(Region::new))
-                .or_else(EnvironmentVariableRegionProvider::new())
-                .or_else(region.map(Region::new))
-                .or_else("us-east-1");
-            loader = loader.region(region);
-        }
-        if let Some(profile) = endpoint.profile {
-            loader = loader.profile_name(profile);
-        }
-        // Otherwise the environment or the profile decides.
-        if endpoint.fips {
-            loader = loader.use_fips(true);
-        }
-        if endpoint.dual_stack {
-            loader = loader.use_dual_stack(true);
-        }
-        if endpoint.no_sign_request {
-            loader = loader.no_credentials();
-        }
-        let shared = loader.load().await;
-        let elsewhere = endpoint.endpoint_url.is_some();
+        let elsewhere = SharedHttpClient::new(elsewhere);
+        let shared = site.loader(elsewhere.clone()).load().await;
+        let endpoint = site.endpoint.clone();
+        let is_elsewhere = endpoint.endpoint_url.is_some();
         let path_style = match endpoint.addressing {
-            Addressing::Auto => elsewhere,
+            Addressing::Auto => is_elsewhere,
             Addressing::Path => true,
             Addressing::Virtual => false,
         };
@@ -207,6 +187,16 @@ impl S3 {
             // That of the ARN of an access point.
             .use_arn_region(true)
             .interceptor(Interceptor { clock, metrics: metrics.clone(), gate: gate.clone() });
+        let identities = (!endpoint.no_sign_request).then(|| {
+            let site = site.clone();
+            Identities::new(&shared, move || site.loader(elsewhere.clone()))
+        });
+        let config = match identities.clone() {
+            Some(identities) => {
+                config.identity_cache(identities.clone()).credentials_provider(identities)
+            }
+            None => config,
+        };
         let config = match endpoint.owner {
             Some(owner) => config.interceptor(OwnedBy::new(owner)),
             None => config,
@@ -231,6 +221,7 @@ impl S3 {
             gate,
             etags: Arc::default(),
             metrics,
+            identities,
         })
     }
 
@@ -327,7 +318,24 @@ impl S3 {
             let _turn = self.gate.turn().await;
             ask().await
         };
-        self.retry.run(in_turn).await
+        self.run(in_turn).await
+    }
+
+    /// Retries a request while the failure may be temporary; once, with other credentials, if it may
+    /// have failed because of these.
+    async fn run<T, F>(&self, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let Some(identities) = &self.identities else { return self.retry.run(ask).await };
+        let once_more = || async {
+            let generation = identities.generation();
+            match ask().await {
+                Err(error) if identities.is_outdated(generation, &error) => ask().await,
+                answer => answer,
+            }
+        };
+        self.retry.run(once_more).await
     }
 }
 
@@ -390,7 +398,7 @@ impl Store for S3 {
     }
 
     async fn get(&self, asked: &Version, range: Range<u64>) -> Result<(Object, Content)> {
-        self.retry.run(|| self.content(asked, range.clone())).await
+        self.run(|| self.content(asked, range.clone())).await
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {

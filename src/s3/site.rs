@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::{BehaviorVersion, ConfigLoader, Region};
+use aws_sdk_s3::config::SharedHttpClient;
 use aws_types::service_config::ServiceConfigKey;
 use hyper::Uri;
 
@@ -59,6 +62,35 @@ impl Endpoint {
 }
 
 impl Site {
+    /// Reads environment and profile for credentials and region; `http` fetches them.
+    pub(super) fn loader(&self, http: SharedHttpClient) -> ConfigLoader {
+        let Site { endpoint, region, .. } = self;
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
+        if endpoint.region.is_some() || endpoint.endpoint_url.is_some() {
+            // With an explicit endpoint, the region is only used in signatures, so the instance
+            // metadata service is not queried for it.
+            let region = RegionProviderChain::first_try(endpoint.region.clone().map(Region::new))
+                .or_else(EnvironmentVariableRegionProvider::new())
+                .or_else(region.clone().map(Region::new))
+                .or_else("us-east-1");
+            loader = loader.region(region);
+        }
+        if let Some(profile) = &endpoint.profile {
+            loader = loader.profile_name(profile);
+        }
+        // Otherwise the environment or the profile decides.
+        if endpoint.fips {
+            loader = loader.use_fips(true);
+        }
+        if endpoint.dual_stack {
+            loader = loader.use_dual_stack(true);
+        }
+        if endpoint.no_sign_request {
+            loader = loader.no_credentials();
+        }
+        loader
+    }
+
     pub fn bucket(&self) -> &str {
         &self.endpoint.bucket
     }

@@ -144,7 +144,7 @@ impl S3 {
         F: Future<Output = Result<T>>,
     {
         let Sending { resend, unclear } = sending;
-        let tried = self.retry.run(|| async {
+        let tried = self.run(|| async {
             let before = unclear.swap(true, Ordering::Relaxed);
             // At the timeout, this ends here.
             let answer = ask().await;

@@ -15,6 +15,7 @@ mod checksums;
 mod claims;
 mod commands;
 mod control;
+mod credentials;
 mod crowds;
 mod death;
 mod endpoints;
