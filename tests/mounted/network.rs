@@ -129,9 +129,13 @@ fn a_proxy_that_does_not_connect_is_named_without_its_password() {
 /// Runs `expirefs ls` of a bucket at AWS, by a proxy that lets nothing through. Returns what it says,
 /// and the host that it was to connect to.
 fn host_of(bucket: &str, options: &str) -> (String, Vec<String>) {
+    host_of_command(&["ls", bucket], options)
+}
+
+fn host_of_command(command: &[&str], options: &str) -> (String, Vec<String>) {
     let proxy = Forward::start(Does::Answer("403 Forbidden"));
     let mut ls = Command::new(env!("CARGO_BIN_EXE_expirefs"));
-    ls.args(["ls", bucket, "--timeout", "2s"]).args(options.split_whitespace());
+    ls.args(command).args(["--timeout", "2s"]).args(options.split_whitespace());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("AWS_") {
             ls.env_remove(name);
@@ -185,6 +189,24 @@ fn endpoints_of_aws_are_chosen_by_options_and_by_the_kind_of_bucket() {
         let (said, hosts) = host_of("s3://bkt", &format!("{endpoint} {option}"));
         assert!(said.contains("cannot be used with") && hosts.is_empty(), "{said}");
     }
+}
+
+/// Listings of a directory bucket have no order, which a mount, ls and sweep rely on. Requests for
+/// single objects are signed for the session that the SDK creates.
+#[test]
+fn a_directory_bucket_is_refused_by_what_lists_it() {
+    let bucket = "name--usw2-az1--x-s3";
+    let object = format!("s3://{bucket}/key");
+    let (said, hosts) = host_of_command(&["get", &object, "/dev/null"], "--region us-west-2");
+    assert_eq!(hosts, [format!("{bucket}.s3express-usw2-az1.us-west-2.amazonaws.com")], "{said}");
+    for command in ["ls", "sweep"] {
+        let (said, hosts) = host_of_command(&[command, &object], "--region us-west-2");
+        assert!(said.contains("listings have no order") && hosts.is_empty(), "{command}: {said}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let refused = Setup::anywhere(bucket).with("--region us-west-2").refused_on(folder.path());
+    let said = String::from_utf8(refused.stderr).expect("text");
+    assert!(said.contains("listings have no order"), "{said}");
 }
 
 /// Each request names the account, and a copy also as the owner of its source.
