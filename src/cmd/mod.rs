@@ -19,6 +19,7 @@ mod put;
 mod rm;
 mod signals;
 mod status;
+mod supervisor;
 mod sweep;
 mod ttl;
 mod umount;

@@ -1,11 +1,13 @@
 //! `expirefs mount`: mounts a bucket, and serves it until it is unmounted.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::background::Starter;
 use super::on_runtime_of_a_mount;
 use super::signals::Signals;
+use super::supervisor::Supervisor;
 use crate::config::Config;
 use crate::config::args::MountArgs;
 use crate::daemon::{self, Mounted};
@@ -25,7 +27,11 @@ pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, Str
     let budget = daemon::budget(&config)?;
     let source = config.url();
     on_runtime_of_a_mount(config.workers, async {
-        let mut signals = Signals::rotating(log.rotation(), background)?;
+        // Not of a daemon whose command it has started.
+        let supervisor = if background { None } else { Supervisor::find() };
+        // `systemctl reload` sends SIGHUP.
+        let stays = background || supervisor.is_some();
+        let mut signals = Signals::rotating(log.rotation(), stays)?;
         let mut starter = background.then(Starter::at_standard_input).transpose()?;
         let give_up = async {
             tokio::select! {
@@ -33,7 +39,12 @@ pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, Str
                 () = gone(&mut starter) => {}
             }
         };
-        let tell = |line: &str| say(&format!("expirefs: {line}"));
+        let tell = |line: &str| {
+            say(&format!("expirefs: {line}"));
+            if let Some(supervisor) = supervisor {
+                supervisor.waits(line);
+            }
+        };
         let mut mounted = Mounted::start(config, budget, log.filter.clone(), give_up, tell).await?;
         let dir = mounted.dir().display().to_string();
         let cap = mounted.status().cap;
@@ -45,19 +56,38 @@ pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, Str
                 Ok(true)
             }
         };
-        if goes_on == Ok(true) {
+        let watched = match supervisor {
+            Some(supervisor) => supervisor.serves(mounted.entry().clone(), &mounted.status()),
+            None => Ok(None),
+        };
+        let goes_on = goes_on.and_then(|goes_on| watched.map(|watchdog| (goes_on, watchdog)));
+        if let Ok((true, _)) = &goes_on {
+            let status = mounted.status_later();
             tokio::select! {
                 () = mounted.until_done() => {}
                 () = signals.next() => {}
+                never = told(supervisor.map(|supervisor| supervisor.report(status))) => match never {},
             }
         }
-        mounted.unmount(signals.next()).await?;
-        match goes_on? {
+        tokio::select! {
+            unmounted = mounted.unmount(signals.next()) => unmounted?,
+            never = told(supervisor.map(Supervisor::stops)) => match never {},
+        }
+        let (goes_on, _watchdog) = goes_on?;
+        match goes_on {
             true => say(&format!("expirefs: unmounted {dir}")),
             false => return Err("interrupted; nothing is mounted".to_owned()),
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Tells a supervisor, if there is one.
+async fn told(telling: Option<impl Future<Output = Infallible>>) -> Infallible {
+    match telling {
+        Some(telling) => telling.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits until the command that has started this daemon is gone, if there is one.

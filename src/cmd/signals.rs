@@ -22,16 +22,17 @@ impl Signals {
         Signals::rotating(None, false)
     }
 
-    /// Of a process that stays. With a log file, and in the background, SIGHUP ends nothing.
+    /// Of a process that stays. With a log file, in the background, and as a service, SIGHUP ends
+    /// nothing.
     ///
     /// # Errors
     /// The same.
-    pub fn rotating(log: Option<Rotation>, in_background: bool) -> Result<Signals, String> {
+    pub fn rotating(log: Option<Rotation>, no_terminal: bool) -> Result<Signals, String> {
         let failed = |e| format!("no signal handler: {e}");
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = ignored(&status);
         let is_ignored = |kind: &SignalKind| ignored & 1 << (kind.as_raw_value() - 1) != 0;
-        let rotates = log.is_some() || in_background;
+        let rotates = log.is_some() || no_terminal;
         let kinds = [SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
         let heard = kinds.into_iter().filter(|kind| !is_ignored(kind));
         let heard = heard.filter(|kind| !rotates || *kind != SignalKind::hangup());

@@ -20,6 +20,11 @@ const PATHS: [&str; 7] = [
     "SSL_CERT_FILE",
 ];
 
+/// Whether a service manager wants to be told of this process (sd_notify(3)).
+pub fn is_supervised() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// What a daemon has in addition to the environment of this process, or in place of it: the variables
 /// of `file` (`--env-file`), absolute paths, and HOME, which is missing if init(1) mounts.
 ///

@@ -166,6 +166,16 @@ impl Mounted {
         self.answers.status()
     }
 
+    /// The same while this is waited for.
+    pub fn status_later(&self) -> impl Fn() -> Status + use<> {
+        let answers = self.answers.clone();
+        move || answers.status()
+    }
+
+    pub fn entry(&self) -> &MountEntry {
+        &self.entry
+    }
+
     pub fn dir(&self) -> &Path {
         &self.entry.dir
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{fstatvfs, statvfs};
 
 /// The type of our mounts in `/proc/mounts`, which `PRUNEFS` of updatedb.conf(5) can name.
 pub const TYPE: &str = "fuse.expirefs";
@@ -49,6 +49,29 @@ impl MountEntry {
     /// is gone.
     pub fn now(&self) -> io::Result<Option<MountEntry>> {
         Ok(all()?.into_iter().find(|now| now.id == self.id && now.device == self.device))
+    }
+
+    /// Asks its daemon for the size of the file system, which waits for its answer; the kernel caches
+    /// none, and the store is not asked.
+    ///
+    /// # Errors
+    /// ENOTCONN if no daemon serves it. Others if it cannot be reached: it was unmounted, or another
+    /// mount lies on top of it.
+    pub fn statfs(&self) -> io::Result<()> {
+        let now = self.now()?.ok_or(io::ErrorKind::NotFound)?;
+        fstatvfs(&self.reach(&now.dir)?)?;
+        Ok(())
+    }
+
+    /// Holds the mount, without accessing it, if it is the topmost one at `dir`.
+    fn reach(&self, dir: &Path) -> io::Result<File> {
+        // Whatever is mounted there from now on.
+        let top = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(dir)?;
+        // While it is held, no other mount gets its number.
+        match mount_id(&top)? == self.id && self.now()?.is_some() {
+            true => Ok(top),
+            false => Err(io::Error::other("another mount lies on top of it: unmount that first")),
+        }
     }
 
     /// Whether its daemon is known to be gone: the kernel answers ENOTCONN. `false` if that is
@@ -182,14 +205,7 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
 /// error if the mount is gone already: another mount in its place is left alone.
 pub fn detach(entry: &MountEntry) -> io::Result<()> {
     let Some(now) = entry.now()? else { return Ok(()) };
-    // Holds the topmost mount, without accessing it, whatever is mounted there from now on.
-    let top = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&now.dir);
-    // While it is held, no other mount gets its number.
-    let found = top.and_then(|top| match mount_id(&top)? == entry.id && entry.now()?.is_some() {
-        true => Ok(top),
-        false => Err(io::Error::other("another mount lies on top of it: unmount that first")),
-    });
-    let top = match found {
+    let top = match entry.reach(&now.dir) {
         // It was unmounted meanwhile.
         Err(_) if entry.now()?.is_none() => return Ok(()),
         found => found?,

@@ -46,6 +46,7 @@ mod requests;
 mod saturation;
 mod scattered;
 mod suites;
+mod supervised;
 mod sweep;
 mod sweep_kinds;
 mod sweep_races;
