@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -284,5 +284,61 @@ fn a_log_file_that_cannot_be_used_is_refused() {
         let refused = rig.setup(args).refused_on(dir);
         let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(stderr.contains(says), "{args}: {stderr}");
+    }
+}
+
+/// Listens on the sockets of the journal and of syslog, in a mount namespace of its own, and prints what
+/// it gets from two runs of the command.
+const LISTEN: &str = r#"
+import os, socket, subprocess, sys
+sockets = {}
+for to, path in ('journald', '/run/systemd/journal/socket'), ('syslog', '/run/log'):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    sockets[to] = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sockets[to].bind(path)
+for to, server in sockets.items():
+    subprocess.run([sys.argv[1], '--log-to', to, *sys.argv[2:]], stderr=subprocess.DEVNULL)
+    server.setblocking(False)
+    try:
+        while True:
+            print(repr((to, server.recv(1 << 20).decode())))
+    except BlockingIOError:
+        pass
+"#;
+
+#[test]
+fn the_journal_and_syslog_get_a_datagram_for_each_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("listen.py"), LISTEN).expect("a file");
+    // /dev/log is a link, as on a host with systemd.
+    let namespace =
+        "mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && mkdir /dev/shm/dev &&
+        cp -a /dev/null /dev/urandom /dev/shm/dev/ && ln -s /run/log /dev/shm/dev/log &&
+        mount --bind /dev/shm/dev /dev && exec python3 \"$@\"";
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--mount", "sh", "-c", namespace, "sh", "listen.py"]);
+    unshare.arg(env!("CARGO_BIN_EXE_expirefs")).args(["ls", "s3://bucket", "--timeout", "1s"]);
+    unshare.args(["--endpoint-url", "http://127.0.0.1:1", "--no-sign-request", "--log", "debug"]);
+    unshare.current_dir(folder.path());
+    let output = within(STOP, "two runs", move || unshare.output().expect("unshare(1)"));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = |to: &str| -> Vec<_> {
+        let start = format!("('{to}', ");
+        text.lines().filter(|line| line.starts_with(&start)).map(str::to_owned).collect()
+    };
+    let (journal, syslog) = (lines("journald"), lines("syslog"));
+    assert!(
+        !journal.is_empty() && !syslog.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for line in journal {
+        for field in ["MESSAGE=", "PRIORITY=7\\n", "SYSLOG_IDENTIFIER=expirefs", "EXPIREFS_TARGET="]
+        {
+            assert!(line.contains(field), "{line}");
+        }
+    }
+    for line in syslog {
+        assert!(line.contains("<31>expirefs["), "{line}");
     }
 }
