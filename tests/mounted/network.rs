@@ -2,14 +2,17 @@
 //! the bucket.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::Endpoint;
+use crate::support::content::{MIB, content};
 use crate::support::embedded::Embedded;
 use crate::support::forward::{Does, Forward};
 use crate::support::mount::Setup;
+use crate::support::nginx::Nginx;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::tls::{Tls, ToPlain};
 use crate::support::wait::within;
@@ -71,6 +74,46 @@ fn https_goes_through_the_proxy_and_its_password_does_not() {
         let said = mount.said().join("\n");
         assert!(!said.contains("secret-word") && !said.contains(AUTHORIZATION), "{said}");
     }
+}
+
+/// nginx in front of the store, with a certificate of a private authority.
+#[test]
+fn a_large_file_is_read_over_tls_from_nginx_and_a_certificate_for_another_name_is_refused() {
+    let server = server();
+    let whole = content(7, 64 * MIB);
+    server.put("large", whole.clone());
+    let certificates = Tls::before(port_of(&server), ToPlain::Alert);
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
+    let [certificate, key] = certificates.certificate_and_key();
+    let nginx = Nginx::start(
+        "",
+        &format!(
+            "listen 127.0.0.1:{port} ssl; listen 127.0.0.2:{port} ssl;
+             ssl_certificate {}; ssl_certificate_key {};
+             location / {{
+                proxy_pass {}; proxy_http_version 1.1; proxy_set_header Host $http_host;
+             }}",
+            certificate.display(),
+            key.display(),
+            server.endpoint().url,
+        ),
+    );
+    let bundle = format!("--ca-bundle {}", certificates.authority().display());
+    let mount = at(&format!("https://127.0.0.1:{port}")).with(&bundle).start();
+    assert!(fs::read(mount.path("large")).expect("read") == whole);
+    drop(mount);
+    for (host, options, says) in [
+        ("127.0.0.2", bundle.as_str(), "not valid for name"),
+        ("127.0.0.1", "", "--ca-bundle"),
+        ("127.0.0.1", "--ca-bundle /dev/null", "it holds none"),
+        ("127.0.0.1", "--ca-bundle /no/such/file", "certificates in /no/such/file"),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let setup = at(&format!("https://{host}:{port}")).with(options);
+        let said = String::from_utf8(setup.refused_on(folder.path()).stderr).expect("text");
+        assert!(said.contains(says), "{host} {options}: no {says:?} in {said}");
+    }
+    nginx.stop();
 }
 
 #[test]

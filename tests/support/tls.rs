@@ -98,6 +98,11 @@ impl Tls {
         Tls { child, folder, port }
     }
 
+    /// The certificate and the key of the server, in PEM.
+    pub fn certificate_and_key(&self) -> [PathBuf; 2] {
+        ["server.pem", "server.key"].map(|name| self.folder.path().join(name))
+    }
+
     /// The authority's certificate, in PEM.
     pub fn authority(&self) -> PathBuf {
         self.folder.path().join("authority.pem")
