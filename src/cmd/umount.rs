@@ -24,14 +24,15 @@ async fn umount(UmountArgs { dir, force }: &UmountArgs) -> Result<ExitCode, Stri
         Some(Err(Failure::Refused(why))) => return Err(why),
         // The daemon has ended before it could answer.
         Some(Err(Failure::Unanswered(_))) if !is_mounted()? => {}
-        Some(Err(Failure::Unanswered(why))) if !mount.is_dead() => {
+        Some(Err(Failure::Unanswered(why))) if !client::has_lost_its_daemon(&mount) => {
             return Err(format!(
                 "{why}; it is still mounted: `expirefs umount --force {}` detaches it without its \
                  daemon",
                 dir.display()
             ));
         }
-        Some(Err(Failure::Unanswered(_))) | None => mounts::detach(&mount).map_err(failed)?,
+        Some(Err(Failure::Unanswered(_))) => mounts::clear(&mount).map_err(failed)?,
+        None => mounts::detach(&mount).map_err(failed)?,
     }
     match is_mounted()? {
         true => Err(format!("{} is still mounted", dir.display())),

@@ -2,9 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use nix::unistd::Uid;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 use crate::bucket::explain::Explanation;
-use crate::daemon::mounts::{self, MountEntry};
+use crate::daemon::mounts::{self, MountEntry, Pulse};
 use crate::daemon::protocol::{self, Reply, Request, socket_of};
 use crate::daemon::runtime_dir;
 use crate::daemon::status::Status;
@@ -79,6 +82,42 @@ pub async fn log_filter(mount: &MountEntry, new: Option<String>) -> Result<Strin
 /// See [`Failure`]. A daemon that ends before it has answered is [`Failure::Unanswered`].
 pub async fn unmount(mount: &MountEntry) -> Result<(), Failure> {
     ask(mount, &Request::Unmount, Some(DAEMON_PATIENCE)).await
+}
+
+/// Whether the daemon of a mount is known to be gone: the kernel says so; or it does not answer, and its
+/// control socket has no listener, or one that was killed and cannot end.
+pub fn has_lost_its_daemon(mount: &MountEntry) -> bool {
+    match mount.pulse() {
+        Pulse::Alive => return false,
+        Pulse::Dead => return true,
+        Pulse::None => {}
+    }
+    let dirs = runtime_dir::of_this_user();
+    let private = dirs.iter().filter(|dir| runtime_dir::is_private(dir, Uid::effective()));
+    let connected = private.map(|dir| StdStream::connect(socket_of(dir, mount)));
+    let found = connected.filter(|tried| match tried {
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        Ok(_) => true,
+    });
+    match found.into_iter().next() {
+        Some(Ok(stream)) => {
+            getsockopt(&stream, PeerCredentials).is_ok_and(|peer| is_dying(peer.pid()))
+        }
+        Some(Err(error)) => error.kind() == io::ErrorKind::ConnectionRefused,
+        None => false,
+    }
+}
+
+/// Whether a process was killed; a thread of it may still wait in the kernel (proc_pid_status(5)).
+fn is_dying(process: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let killed = |name| {
+        let mask = field(name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+        mask & 1 << (libc::SIGKILL - 1) != 0
+    };
+    let is_zombie = field("State:").is_some_and(|state| state.starts_with(['Z', 'X']));
+    is_zombie || killed("SigPnd:") || killed("ShdPnd:")
 }
 
 async fn ask<T: DeserializeOwned>(

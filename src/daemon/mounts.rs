@@ -40,6 +40,15 @@ pub struct MountEntry {
     pub user: Option<u32>,
 }
 
+/// A sign of life of a daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    Alive,
+    Dead,
+    /// No answer in time: it hangs, or nobody serves a connection that is still open.
+    None,
+}
+
 impl MountEntry {
     pub fn is_ours(&self) -> bool {
         self.kind == TYPE
@@ -77,6 +86,11 @@ impl MountEntry {
     /// Whether its daemon is known to be gone: the kernel answers ENOTCONN. `false` if that is
     /// unknown: the daemon hangs, or is another user's.
     pub fn is_dead(&self) -> bool {
+        self.pulse() == Pulse::Dead
+    }
+
+    /// What statfs(2) says of its daemon.
+    pub fn pulse(&self) -> Pulse {
         let (tell, told) = mpsc::channel();
         let dir = self.dir.clone();
         // The kernel never answers statfs(2) from a cache, as it does stat(2). If the daemon hangs,
@@ -85,8 +99,22 @@ impl MountEntry {
             clippy::disallowed_methods,
             reason = "statfs(2) cannot be cancelled if the daemon hangs"
         )]
-        thread::spawn(move || tell.send(statvfs(&dir).is_err_and(|e| e == Errno::ENOTCONN)));
-        told.recv_timeout(STATFS).unwrap_or(false)
+        thread::spawn(move || tell.send(statvfs(&dir)));
+        match told.recv_timeout(STATFS) {
+            Ok(Err(Errno::ENOTCONN)) => Pulse::Dead,
+            Ok(_) => Pulse::Alive,
+            Err(_) => Pulse::None,
+        }
+    }
+
+    /// Ends the connection between the kernel and the daemon, if anybody still holds it: requests that
+    /// wait fail. Only for root, and for the user who has mounted.
+    ///
+    /// # Errors
+    /// If the control file system of FUSE (`/sys/fs/fuse/connections`) is not mounted, or refuses.
+    pub fn abort(&self) -> io::Result<()> {
+        let number = self.device.rsplit(':').next().unwrap_or_default();
+        fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1")
     }
 }
 
@@ -195,6 +223,17 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
         }
         other => other,
     }
+}
+
+/// Detaches a mount whose daemon is gone. Requests that wait for it fail.
+///
+/// # Errors
+/// See [`detach`].
+pub fn clear(entry: &MountEntry) -> io::Result<()> {
+    // The kernel does it by itself, unless the device is held open: by a thread of the killed daemon
+    // that waits in the kernel for the answer to such a request, or by another process.
+    let _ = entry.abort();
+    detach(entry)
 }
 
 /// Detaches an expirefs mount, wherever it is now. Files that are open stay usable while its daemon

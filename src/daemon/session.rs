@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use crate::config::Config;
+use crate::daemon::client;
 use crate::daemon::mounts::{self, MountEntry};
 use crate::daemon::passed;
 use crate::fuse::Fuse;
@@ -137,7 +138,9 @@ fn vacancy(dir: &Path, replace_dead: bool) -> Result<Vacancy, String> {
     };
     match found.filter(MountEntry::is_ours) {
         None => Ok(Vacancy::Free),
-        Some(entry) if !entry.is_dead() => Err(format!("{shown} is an expirefs mount already")),
+        Some(entry) if !client::has_lost_its_daemon(&entry) => {
+            Err(format!("{shown} is an expirefs mount already"))
+        }
         Some(entry) if replace_dead => Ok(Vacancy::Dead(entry)),
         Some(_) => Err(format!(
             "{shown} is a dead expirefs mount, left by a daemon that died: clear it with \
@@ -162,7 +165,7 @@ fn open(dir: &Path) -> Result<File, String> {
 fn claim(dir: &Path, replace_dead: bool) -> Result<File, String> {
     loop {
         if let Vacancy::Dead(entry) = vacancy(dir, replace_dead)? {
-            mounts::detach(&entry)
+            mounts::clear(&entry)
                 .map_err(|e| format!("cannot clear the dead mount {}: {e}", dir.display()))?;
             continue;
         }

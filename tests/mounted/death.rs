@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd};
 use tempfile::TempDir;
 
 use crate::support::content::{KIB, MIB, assert_same_bytes, content, part};
@@ -161,6 +162,60 @@ fn a_killed_daemon_is_replaced_while_its_files_are_open() {
     let again = bucket.mounting().with("--replace-dead").start_on(mount.dir());
     assert_eq!(fs::read(again.path("0")).expect("the new mount"), content(0, SIZE));
     assert_eq!(far(), Err(Some(libc::ENOTCONN)), "the old handle");
+}
+
+/// M2: a daemon was killed, and its device is still open in another process, or in a thread that waits
+/// in the kernel: the kernel does not know that nobody serves the mount, and programs hang. Clearing the
+/// mount ends their requests.
+#[test]
+fn a_dead_mount_whose_device_is_held_open_is_cleared_and_nothing_hangs() {
+    if !Path::new("/sys/fs/fuse/connections").read_dir().is_ok_and(|mut all| all.next().is_some()) {
+        shell(
+            Path::new("/"),
+            "mountpoint -q /sys/fs/fuse/connections || mount -t fusectl none /sys/fs/fuse/connections",
+        );
+    }
+    let bucket = bucket(1);
+    for replace in [false, true] {
+        let mut mount = bucket.mounting().start();
+        let id = mount.process().0;
+        let numbers = fs::read_dir(format!("/proc/{id}/fd")).expect("its descriptors");
+        let device = numbers.flatten().find(|fd| {
+            fs::read_link(fd.path()).is_ok_and(|target| target == Path::new("/dev/fuse"))
+        });
+        let number = device.expect("/dev/fuse").file_name().into_string().expect("a number");
+        let process = rustix::process::Pid::from_raw(id as i32).expect("a process");
+        let process =
+            rustix::process::pidfd_open(process, PidfdFlags::empty()).expect("pidfd_open(2)");
+        let number = number.parse().expect("a number");
+        let held = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).expect("pidfd_getfd(2)");
+        mount.signal(Signal::SIGKILL);
+        mount.ended();
+        let mut hangs = Command::new("stat")
+            .arg(mount.path("small"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("stat");
+        match replace {
+            true => {
+                // With the control socket of the killed one.
+                let again = bucket.mounting().in_background().with("--replace-dead");
+                let output = again.command(mount.dir(), mount.runtime_dir()).output();
+                let output = output.expect("it runs");
+                assert!(output.status.success(), "{output:?}");
+                assert_eq!(fs::read(mount.path("0")).expect("the new mount"), content(0, SIZE));
+                let output = mount.control("umount", &[]);
+                assert!(output.status.success(), "{output:?}");
+            }
+            false => {
+                let output = mount.control("umount", &[]);
+                assert!(output.status.success(), "{output:?}");
+                assert!(!is_mounted(mount.dir()));
+            }
+        }
+        end_of(&mut hangs);
+        drop(held);
+    }
 }
 
 /// M3: after `umount -l`, even if the mount point was removed, open files are served until they are
