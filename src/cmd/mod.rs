@@ -21,6 +21,7 @@ mod signals;
 mod status;
 mod supervisor;
 mod sweep;
+mod top;
 mod ttl;
 mod umount;
 
@@ -114,6 +115,7 @@ fn run_here(cli: Cli) -> Result<ExitCode, Failed> {
         Command::Log(args) => Ok(log::run(args)?),
         Command::Umount(args) => Ok(umount::run(&args)?),
         Command::Status(args) => Ok(status::run(&args)?),
+        Command::Top(args) => Ok(top::run(&args)?),
         Command::List(args) => Ok(list::run(&args)?),
         Command::Ls(args) => ls::run(*args),
         Command::Explain(args) => explain::run(*args),

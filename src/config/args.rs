@@ -37,6 +37,9 @@ pub enum Command {
     Umount(UmountArgs),
     /// Show the open files of a mount, its counters, and how its cap was derived
     Status(StatusArgs),
+    /// Show a mount live: bodies, operations, requests and what they cost, latencies, the open files
+    /// with their processes, and what expires next. Prints once if standard output is not a terminal
+    Top(TopArgs),
     /// Show the expirefs mounts of this host, and whether each is served
     List(ListArgs),
     /// Show what a running mount logs, or change it
@@ -93,6 +96,16 @@ pub struct StatusArgs {
     pub watch: Option<Duration>,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// The mount point, or a path in the mount; needed only if there are several
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+    /// How often it is shown anew
+    #[arg(long, short, value_name = "D", default_value = "1s", value_parser = values::nonzero_duration)]
+    pub interval: Duration,
 }
 
 #[derive(Debug, Args)]

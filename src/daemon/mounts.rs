@@ -120,7 +120,7 @@ impl MountEntry {
 
 /// `ID PARENT DEVICE ROOT DIR OPTIONS [FIELD...] - TYPE SOURCE OPTIONS`, bytes: a path need not
 /// be UTF-8.
-pub(super) fn parse(line: &[u8]) -> Option<MountEntry> {
+pub fn parse(line: &[u8]) -> Option<MountEntry> {
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     let mut fields = line.split(|b| *b == b' ');
     let id = text(fields.next()?).parse().ok()?;

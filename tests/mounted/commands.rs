@@ -125,12 +125,17 @@ fn commands_about_a_mount_have_the_same_statuses_and_options() {
         &["mount", "embedded"],
         &["ls"],
         &["list", "x"],
+        &["top", "a", "b"],
         &["explain"],
         &["demo", "x"],
     ] {
         let refused = store.endpoint().typed(args).output().expect("it runs");
         assert_eq!((refused.status.code(), refused.stdout.len()), (Some(USAGE), 0), "{args:?}");
     }
+    let top = mount.control("top", &[]);
+    assert_eq!((top.status.code(), top.stdout.is_empty()), (Some(DONE), false), "{top:?}");
+    let refused = mount.control_at("top", elsewhere.path(), &[]);
+    assert_eq!((refused.status.code(), refused.stdout.len()), (Some(FAILED), 0));
     let refused = mount.control_at("umount", elsewhere.path(), &[]);
     assert_eq!((refused.status.code(), refused.stdout.len()), (Some(FAILED), 0));
     let done = mount.control("umount", &[]);

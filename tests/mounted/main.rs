@@ -51,6 +51,7 @@ mod sweep;
 mod sweep_kinds;
 mod sweep_races;
 mod terminal;
+mod top;
 mod tree;
 mod users;
 mod versions;

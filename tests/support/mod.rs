@@ -15,6 +15,7 @@ pub mod sdk;
 pub mod stuck;
 pub mod tls;
 pub mod tmpfs;
+pub mod tmux;
 pub mod tools;
 pub mod wait;
 

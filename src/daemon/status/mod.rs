@@ -101,6 +101,8 @@ pub struct HandleStatus {
     pub age_s: f64,
     /// Since the last read; none before the first.
     pub idle_s: Option<f64>,
+    /// Until the object expires; negative if it has, none if it does not.
+    pub expires_in_s: Option<f64>,
     pub state: State,
     pub ino: u64,
     /// The process that opened it, and its command, while it runs.
@@ -179,7 +181,7 @@ impl Status {
 
     /// The same with the open handles, whose processes it looks up.
     pub fn with_handles(self, fs: &Fs) -> Status {
-        let handles = fs.open_handles();
+        let (handles, now) = (fs.open_handles(), fs.clock().now());
         let reading = handles.iter().filter_map(|(n, handle)| Some((*n, handle.reading().ok()?)));
         let detail = reading.map(|(number, handle)| {
             let reader = &handle.reader;
@@ -191,6 +193,7 @@ impl Status {
                 length: reader.version().size,
                 age_s: reader.age().as_secs_f64(),
                 idle_s: reader.unread_for().map(|d| d.as_secs_f64()),
+                expires_in_s: handle.file().expiry.instant().map(|at| seconds_until(at, now)),
                 state: reader.state(),
                 ino: handle.ino,
                 pid: pid.unwrap_or(handle.pid),
@@ -198,6 +201,14 @@ impl Status {
             }
         });
         Status { handles_detail: detail.collect(), ..self }
+    }
+}
+
+/// Negative if it has passed.
+fn seconds_until(at: SystemTime, now: SystemTime) -> f64 {
+    match at.duration_since(now) {
+        Ok(left) => left.as_secs_f64(),
+        Err(passed) => -passed.duration().as_secs_f64(),
     }
 }
 
