@@ -11,6 +11,9 @@ impl Catalog {
     /// Revalidates `key` and the names after it in its directory with one LIST; `None` where that
     /// does not tell what `key` is.
     pub(super) async fn confirm_from(&self, key: &str) -> Result<Option<Fact>> {
+        if !self.bucket.store.begins_anywhere() {
+            return Ok(None);
+        }
         let (page, fact) = self.list_level(key, &walk::just_before(key), PAGE).await?;
         let versions: Vec<&Version> = page.objects.iter().collect();
         let confirmed = self.confirm(&versions).await;
@@ -28,7 +31,8 @@ impl Catalog {
     /// Answers a lookup of `key` by a LIST, after misses in its directory; `None`: the store has to
     /// be asked for the name itself. `content`: first bytes are wanted if it is a file.
     pub(super) async fn ask_level(&self, key: &str, content: bool) -> Option<Fact> {
-        if !self.misses.are_worth_a_listing(key, self.bucket.clock.now()) {
+        let now = self.bucket.clock.now();
+        if !self.bucket.store.begins_anywhere() || !self.misses.are_worth_a_listing(key, now) {
             return None;
         }
         let fact = self.list_for(key, content).await;

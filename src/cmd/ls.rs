@@ -14,7 +14,7 @@ use crate::output::{Reader, print, print_json, say};
 
 pub fn run(args: LsArgs) -> Result<ExitCode, Failed> {
     let LsArgs { url, expired, live, all: _, recursive, long, output, object } = args;
-    let query = Query::of_listing(&url, object).map_err(Failed::Usage)?;
+    let query = Query::new(&url, object).map_err(Failed::Usage)?;
     let shown = move |state| match state {
         State::Expired => !live,
         State::Live | State::Prefix => !expired,

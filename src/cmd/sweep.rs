@@ -36,7 +36,7 @@ const INDEX_MEMORY: usize = 16 << 20;
 const BACKLOG: usize = 1000;
 
 pub fn run(args: SweepArgs, log: &Log) -> Result<ExitCode, Failed> {
-    let mut query = Query::of_listing(&args.url, args.object.clone()).map_err(Failed::Usage)?;
+    let mut query = Query::new(&args.url, args.object.clone()).map_err(Failed::Usage)?;
     let prefix = Prefix::new(&query.key);
     query.key = prefix.as_str().to_owned();
     let swept = on_runtime(2, async {

@@ -32,7 +32,7 @@ use crate::store;
 use args::{ClockArg, MountArgs, ObjectArgs, RuleArgs};
 pub use logging::LogArgs;
 use network::endpoint;
-use url::{bucket_and_key, bucket_and_prefix, check_order};
+use url::{bucket_and_key, bucket_and_prefix};
 pub use writing::{PART, SPOOL, SpoolPlace, Writing};
 
 /// The configuration of a mount.
@@ -78,7 +78,6 @@ impl Config {
     /// What is wrong with the arguments taken together, in one line.
     pub fn new(args: MountArgs) -> Result<Config, String> {
         let (bucket, prefix) = bucket_and_prefix(&args.bucket)?;
-        check_order(&bucket)?;
         let MountArgs { store: at, expiry, listing, reading, writing, limits, files, .. } = args;
         let machine = sysinfo().map_err(|e| format!("the memory of this machine: {e}"))?;
         let machine = ByteSize::b(machine.ram_total());
@@ -185,16 +184,6 @@ impl Query {
             timeout: args.timeout,
             metadata_concurrency: args.metadata_concurrency,
         })
-    }
-
-    /// The same, of what is listed.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn of_listing(url: &str, args: ObjectArgs) -> Result<Query, String> {
-        let query = Query::new(url, args)?;
-        check_order(&query.endpoint.bucket)?;
-        Ok(query)
     }
 
     /// The same, of one object.

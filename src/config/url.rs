@@ -40,21 +40,6 @@ pub fn bucket_and_key(text: &str) -> Result<(&str, &str), String> {
     }
 }
 
-/// Refuses directory buckets (S3 Express One Zone), whose listings have no order and cannot begin at a
-/// key (S3 API reference, ListObjectsV2). Listings here rely on both.
-///
-/// # Errors
-/// In words for the operator.
-pub fn check_order(bucket: &str) -> Result<(), String> {
-    match bucket.ends_with("--x-s3") {
-        true => Err(format!(
-            "{bucket} is a directory bucket, whose listings have no order: mount, ls and sweep need \
-             it. put, get, rm and ttl do not"
-        )),
-        false => Ok(()),
-    }
-}
-
 /// `arn:PARTITION:s3:REGION:ACCOUNT:accesspoint/NAME[/KEY]`, and `arn:PARTITION:s3-outposts:REGION:
 /// ACCOUNT:outpost/ID/accesspoint/NAME[/KEY]` (S3 User Guide, "Using Amazon S3 access points").
 /// Either separator may be a colon.

@@ -12,8 +12,9 @@
 //! - **Counting** every request, whatever its outcome.
 //!
 //! Served, at path-style addresses: CreateBucket, HeadBucket, PutObject, GetObject, HeadObject,
-//! CopyObject, RenameObject, DeleteObject, DeleteObjects, ListObjectsV2 and multipart uploads with their lists. All
-//! others get 501 NotImplemented. Conditions of changes are honoured, unless a [`Personality`] says
+//! CopyObject, RenameObject, DeleteObject, DeleteObjects, ListObjectsV2, multipart uploads with their
+//! lists, and, for a bucket whose name is that of a directory bucket, CreateSession. All others get 501
+//! NotImplemented. Directory buckets are listed in no order. Conditions of changes are honoured, unless a [`Personality`] says
 //! otherwise. For tests it keeps a log of all changes, which can be replayed to any of them.
 
 mod changes;

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,6 +34,24 @@ impl S3 for Handle {
     async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> Reply<HeadBucketOutput> {
         self.state().bucket(&req.input.bucket)?;
         Ok(S3Response::new(HeadBucketOutput::default()))
+    }
+
+    async fn create_session(
+        &self,
+        req: S3Request<CreateSessionInput>,
+    ) -> Reply<CreateSessionOutput> {
+        self.state().bucket(&req.input.bucket)?;
+        if !is_directory_bucket(&req.input.bucket) {
+            return Err(s3_error!(NotImplemented));
+        }
+        let credentials = SessionCredentials {
+            access_key_id: "session".to_owned(),
+            secret_access_key: "secret".to_owned(),
+            session_token: "token".to_owned(),
+            // Of real sessions, after five minutes.
+            expiration: Timestamp::from(SystemTime::now() + Duration::from_secs(300)),
+        };
+        Ok(S3Response::new(CreateSessionOutput { credentials, ..Default::default() }))
     }
 
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Reply<PutObjectOutput> {
@@ -254,7 +273,12 @@ impl S3 for Handle {
         };
         let mut state = self.state();
         let bucket = state.bucket(&input.bucket)?;
-        let (page, more) = list(bucket, &prefix, &delimiter, &after, max_keys as usize);
+        let most = max_keys as usize;
+        let (page, more) = match is_directory_bucket(&input.bucket) {
+            true if input.start_after.is_some() => return Err(s3_error!(NotImplemented)),
+            true => list_without_order(bucket, &prefix, &delimiter, &after, most)?,
+            false => list(bucket, &prefix, &delimiter, &after, most),
+        };
 
         let url = Some(EncodingType::from_static(EncodingType::URL));
         let encode = if input.encoding_type == url { percent_encode } else { str::to_owned };
@@ -413,6 +437,35 @@ fn list<'a>(
         page.push((name, object));
     }
     (page, false)
+}
+
+/// Directory buckets (S3 Express One Zone) are known by their names.
+fn is_directory_bucket(bucket: &str) -> bool {
+    bucket.ends_with("--x-s3")
+}
+
+/// The same for a directory bucket, whose names come in an order of their own: here, that of the names
+/// read backwards. A prefix must be a directory (S3 API reference, ListObjectsV2).
+fn list_without_order<'a>(
+    bucket: &'a Bucket,
+    prefix: &str,
+    delimiter: &str,
+    after: &str,
+    max: usize,
+) -> S3Result<(Vec<Entry<'a>>, bool)> {
+    if !prefix.is_empty() && !prefix.ends_with('/') || !["", "/"].contains(&delimiter) {
+        return Err(s3_error!(InvalidArgument, "prefix and delimiter must end in /"));
+    }
+    let backwards = |name: &str| name.bytes().rev().collect::<Vec<_>>();
+    let (mut names, _) = list(bucket, prefix, delimiter, "", usize::MAX);
+    names.sort_by_key(|(name, _)| backwards(name));
+    let first = match after {
+        "" => 0,
+        _ => names.partition_point(|(name, _)| backwards(name) <= backwards(after)),
+    };
+    let page: Vec<_> = names.split_off(first);
+    let more = page.len() > max;
+    Ok((page.into_iter().take(max).collect(), more))
 }
 
 /// A continuation token is the last entry's name in hex, since names may contain characters that

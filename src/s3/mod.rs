@@ -15,6 +15,7 @@ mod gate;
 pub mod http;
 mod identity;
 mod interceptor;
+mod levels;
 mod owner;
 mod page;
 pub mod proxy;
@@ -56,6 +57,7 @@ use failure::{archived, not_the_store};
 use gate::Gate;
 use identity::Identities;
 use interceptor::Interceptor;
+use levels::{Levels, Source, is_directory_bucket};
 use owner::OwnedBy;
 use proxy::{Proxies, Routes};
 pub use retry::LastFailure;
@@ -125,6 +127,8 @@ pub struct S3 {
     /// Limits the HEAD and LIST requests in flight.
     gate: Arc<Gate>,
     etags: Arc<Etags>,
+    /// Of a directory bucket.
+    levels: Option<Arc<Levels>>,
     metrics: Arc<Metrics>,
     /// `None`: requests are not signed.
     identities: Option<Identities>,
@@ -213,6 +217,7 @@ impl S3 {
         Ok(S3 {
             client: Client::from_conf(config),
             changes: Client::from_conf(once),
+            levels: is_directory_bucket(&endpoint.bucket).then(Arc::default),
             bucket: endpoint.bucket,
             requester_pays: endpoint.requester_pays,
             bare_etags: false,
@@ -401,7 +406,21 @@ impl Store for S3 {
         self.run(|| self.content(asked, range.clone())).await
     }
 
+    fn begins_anywhere(&self) -> bool {
+        self.levels.is_none()
+    }
+
     async fn list(&self, request: ListRequest<'_>) -> Result<Page> {
+        match &self.levels {
+            Some(levels) => levels.page(self, request).await,
+            None => self.page(request).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Source for S3 {
+    async fn page(&self, request: ListRequest<'_>) -> Result<Page> {
         let ask = || async {
             let list = self
                 .client

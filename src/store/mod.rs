@@ -133,7 +133,7 @@ pub struct Page {
 
 impl Page {
     /// The first name in byte order, of keys and prefixes.
-    fn first_name(&self) -> Option<&str> {
+    pub fn first_name(&self) -> Option<&str> {
         let keys = self.objects.iter().map(|version| &*version.key);
         let others = self.prefixes.iter().chain(&self.undecodable);
         keys.chain(others.map(String::as_str)).min()
@@ -162,6 +162,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Stale` if the key holds another version, or none.
     async fn get(&self, version: &Version, range: Range<u64>) -> Result<(Object, Content)>;
+
+    /// Whether a listing that begins at a key costs one request. Otherwise its directory is read whole.
+    fn begins_anywhere(&self) -> bool {
+        true
+    }
 
     /// # Errors
     /// Never `NotFound`: without names below the prefix the page is empty. `Protocol` if the page

@@ -18,6 +18,7 @@ mod control;
 mod credentials;
 mod crowds;
 mod death;
+mod directory_buckets;
 mod endpoints;
 mod expiry;
 mod explain;

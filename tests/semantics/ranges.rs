@@ -243,6 +243,16 @@ async fn a_store_without_an_order_is_asked_for_each_name() {
 }
 
 #[tokio::test]
+async fn a_store_that_reads_directories_whole_is_asked_for_each_name() {
+    let rig = Rig::of(TTL, (0..5000).map(|i| format!("d/{i:04}")));
+    rig.store.list_by(Order::ReadWhole);
+    for i in shuffled(1000) {
+        assert_eq!(rig.look(&format!("d/{i:04}-")).await, "absent");
+    }
+    assert_eq!(rig.requests(), 2000);
+}
+
+#[tokio::test]
 async fn a_listing_that_fails_says_nothing() {
     let failures = [
         Error::Protocol("a page that is not whole".into()),

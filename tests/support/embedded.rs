@@ -11,6 +11,7 @@ use super::{Endpoint, block_on};
 
 /// A server with one bucket. Each test has its own.
 pub struct Embedded {
+    bucket: &'static str,
     handle: Handle,
     endpoint: Endpoint,
     _server: Server,
@@ -20,11 +21,16 @@ impl Embedded {
     pub const BUCKET: &str = "embedded";
 
     pub fn start() -> Embedded {
+        Embedded::with_bucket(Self::BUCKET)
+    }
+
+    /// With a bucket of another name: that of a directory bucket makes it one.
+    pub fn with_bucket(bucket: &'static str) -> Embedded {
         let server = block_on(Server::start()).expect("a server on loopback");
         let handle = server.handle();
-        handle.create_bucket(Self::BUCKET);
+        handle.create_bucket(bucket);
         let endpoint = Endpoint { url: server.endpoint(), credentials: None };
-        Embedded { handle, endpoint, _server: server }
+        Embedded { bucket, handle, endpoint, _server: server }
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -42,15 +48,15 @@ impl Embedded {
     }
 
     pub fn put_object(&self, key: &str, object: Object) {
-        self.handle.put(Self::BUCKET, key, object);
+        self.handle.put(self.bucket, key, object);
     }
 
     pub fn delete(&self, key: &str) {
-        self.handle.delete(Self::BUCKET, key);
+        self.handle.delete(self.bucket, key);
     }
 
     pub fn get(&self, key: &str) -> Option<Object> {
-        self.handle.get(Self::BUCKET, key)
+        self.handle.get(self.bucket, key)
     }
 
     /// The content of an object that has to be there.
@@ -71,7 +77,7 @@ impl Embedded {
 
     /// Multipart uploads that are neither complete nor aborted.
     pub fn uploads(&self) -> usize {
-        self.handle.uploads(Self::BUCKET)
+        self.handle.uploads(self.bucket)
     }
 
     /// Deviates from S3 in this way from now on.
@@ -86,7 +92,7 @@ impl Embedded {
 
     /// The changes so far, if they are kept.
     pub fn mutations(&self) -> Vec<Mutation> {
-        self.handle.mutations(Self::BUCKET)
+        self.handle.mutations(self.bucket)
     }
 
     /// The HTTP requests so far.

@@ -101,7 +101,9 @@ pub enum Order {
     Bytes,
     /// By path component, `a/` before `a.b`, as SeaweedFS has it.
     Components,
-    /// None, and `start_after` is ignored, as a directory bucket of S3 does.
+    /// As S3 has it, and a directory is read whole for each listing of it, as in a directory bucket.
+    ReadWhole,
+    /// None, and `start_after` is ignored.
     Scrambled,
 }
 
@@ -263,7 +265,7 @@ impl Memory {
             Order::Scrambled => name.bytes().fold(7, |hash: u32, b| {
                 (hash ^ u32::from(b)).wrapping_mul(0x9e37_79b1).rotate_left(11)
             }),
-            Order::Bytes | Order::Components => 0,
+            Order::Bytes | Order::ReadWhole | Order::Components => 0,
         };
         let place = |name: &str| (place(name), name.trim_end_matches('/').to_owned());
         let mut names: Vec<&str> = level.keys().copied().collect();
@@ -313,6 +315,10 @@ impl Drop for Open {
 
 #[async_trait]
 impl Store for Memory {
+    fn begins_anywhere(&self) -> bool {
+        *self.order.lock().unwrap() != Order::ReadWhole
+    }
+
     async fn head(&self, key: &str) -> Result<Object> {
         if let Mood::StallsAt(stalled) = self.count(Asked::Head(key))?
             && stalled == key
@@ -416,7 +422,7 @@ impl Store for Memory {
         tokio::task::yield_now().await;
         let order = *self.order.lock().unwrap();
         let page = match order {
-            Order::Bytes => self.list_in_order(request),
+            Order::Bytes | Order::ReadWhole => self.list_in_order(request),
             order => self.list_in(order, request),
         };
         self.look(Moment::After(Asked::List(request.prefix)));
