@@ -7,8 +7,9 @@ use tokio::time::sleep;
 
 use crate::s3::LastFailure;
 
-/// The first line comes after this time; the pauses double up to the longest.
-const FIRST: Duration = Duration::from_secs(2);
+/// The first line comes after this time, when a store that cannot be reached has been reported
+/// (`BRIEF_OUTAGE`); the pauses double up to the longest.
+const FIRST: Duration = Duration::from_secs(4);
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Tells now and then that the mount waits for `what`, and why. Ends only by being dropped.
@@ -38,8 +39,8 @@ mod tests {
         let report = report("s3://b/".to_owned(), LastFailure::default(), tell);
         let _ = timeout(Duration::from_secs(100), report).await;
         let told = told.into_inner();
-        assert_eq!(told[0], (2, "waiting for s3://b/: no answer yet".to_owned()));
+        assert_eq!(told[0], (4, "waiting for s3://b/: no answer yet".to_owned()));
         let times: Vec<u64> = told.into_iter().map(|(at, _)| at).collect();
-        assert_eq!(times, [2, 6, 14, 30, 60, 90]);
+        assert_eq!(times, [4, 12, 28, 58, 88]);
     }
 }
