@@ -90,7 +90,7 @@ fn a_second_read_of_many_files_in_many_directories_sends_no_get() {
     let gets = store.requests().get - first.get;
     println!("requests: {first:?}, then {:?}", store.requests());
     assert!(gets <= slack(files), "{gets} GETs of the second reading");
-    let peak = mount.process().peak_rss_kib() / KIB;
+    let peak = mount.process().peak_memory_kib() / KIB;
     println!("{} inodes, peak {peak} MiB", status.number("inodes"));
     assert!(peak <= 192, "{peak} MiB");
 }

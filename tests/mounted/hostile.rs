@@ -117,7 +117,7 @@ impl Hostile {
         }
         let names = fs::read_dir(mount.path("folder")).expect("ls").map(|n| n.expect("ls"));
         assert_eq!(names.map(|n| n.file_name()).collect::<Vec<_>>(), ["file"], "{what}: then ls");
-        let peak = mount.process().peak_rss_kib() / KIB;
+        let peak = mount.process().peak_memory_kib() / KIB;
         assert!(peak < MEMORY_MIB, "{what}: {peak} MiB were resident");
     }
 }

@@ -156,7 +156,7 @@ fn five_hundred_handles_share_eight_bodies_while_requests_fail() {
     let status = mount.status();
     let (reads, looks) = (reads.into_inner(), looks.into_inner());
     let (harm, resumed) = (proxy.harm(), status.number("bodies_resumed"));
-    let peak = daemon.peak_rss_kib() / KIB;
+    let peak = daemon.peak_memory_kib() / KIB;
     println!("{reads} reads, {looks} looks, {harm} faults, {resumed} resumed, peak {peak} MiB");
     assert!(reads > 500, "{reads} reads");
     assert!(looks > 1, "metadata stood still");

@@ -26,9 +26,10 @@ impl Process {
         self.tcp_states().iter().filter(|state| *state == CLOSE_WAIT).count()
     }
 
-    /// Its peak resident memory so far, in KiB.
-    pub fn peak_rss_kib(self) -> usize {
-        self.memory("VmHWM:")
+    /// Its peak resident memory so far, in KiB, without the pages of the program's own file: of a
+    /// debug build they are most of it.
+    pub fn peak_memory_kib(self) -> usize {
+        self.memory("VmHWM:").saturating_sub(self.memory("RssFile:"))
     }
 
     /// A line of its status that counts KiB (proc_pid_status(5)).
