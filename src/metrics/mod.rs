@@ -25,62 +25,44 @@ impl Counter {
     }
 }
 
-/// Requests sent to the store, including retries, by operation. Field names are those of `status`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Requests<N> {
-    pub get: N,
-    pub head: N,
-    pub list: N,
-    pub put: N,
-    pub copy: N,
-    pub rename: N,
-    pub delete: N,
-    /// The steps of a multipart upload.
-    pub create_upload: N,
-    pub upload_part: N,
-    pub copy_part: N,
-    pub complete_upload: N,
-    pub abort_upload: N,
-    pub other: N,
+/// A struct with a value for each of its fields, and their names.
+macro_rules! each {
+    ($(#[$doc:meta])* $type:ident { $($(#[$about:meta])* $field:ident,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $type<N> { $($(#[$about])* pub $field: N,)+ }
+
+        impl<N> $type<N> {
+            /// The same with other values.
+            pub fn map<M>(&self, of: impl Fn(&N) -> M) -> $type<M> {
+                $type { $($field: of(&self.$field),)+ }
+            }
+
+            /// Each value with the name of its field.
+            pub fn by_name(self) -> [(&'static str, N); [$(stringify!($field)),+].len()] {
+                [$((stringify!($field), self.$field)),+]
+            }
+        }
+    };
 }
 
-impl<N> Requests<N> {
-    /// The same with another value for each operation.
-    pub fn map<M>(&self, of: impl Fn(&N) -> M) -> Requests<M> {
-        Requests {
-            get: of(&self.get),
-            head: of(&self.head),
-            list: of(&self.list),
-            put: of(&self.put),
-            copy: of(&self.copy),
-            rename: of(&self.rename),
-            delete: of(&self.delete),
-            create_upload: of(&self.create_upload),
-            upload_part: of(&self.upload_part),
-            copy_part: of(&self.copy_part),
-            complete_upload: of(&self.complete_upload),
-            abort_upload: of(&self.abort_upload),
-            other: of(&self.other),
-        }
-    }
-
-    /// Each operation by its name.
-    pub fn by_name(self) -> [(&'static str, N); 13] {
-        [
-            ("get", self.get),
-            ("head", self.head),
-            ("list", self.list),
-            ("put", self.put),
-            ("copy", self.copy),
-            ("rename", self.rename),
-            ("delete", self.delete),
-            ("create_upload", self.create_upload),
-            ("upload_part", self.upload_part),
-            ("copy_part", self.copy_part),
-            ("complete_upload", self.complete_upload),
-            ("abort_upload", self.abort_upload),
-            ("other", self.other),
-        ]
+each! {
+    /// Requests sent to the store, including retries, by operation. Field names are those of `status`.
+    Requests {
+        get,
+        head,
+        list,
+        put,
+        copy,
+        rename,
+        delete,
+        /// The steps of a multipart upload.
+        create_upload,
+        upload_part,
+        copy_part,
+        complete_upload,
+        abort_upload,
+        other,
     }
 }
 
@@ -101,21 +83,15 @@ impl Requests<Answers> {
 
 impl Requests<u64> {
     pub fn sum(&self) -> u64 {
-        let Requests { get, head, list, put, copy, rename, delete, other, .. } = self;
-        get + head + list + put + copy + rename + delete + other + self.of_uploads()
+        self.by_name().into_iter().map(|(_, count)| count).sum()
     }
 
     /// US dollars by the list prices of S3 Standard in us-east-1: 0.005 for a thousand requests that
     /// list or write, 0.0004 for a thousand that read; to delete is free.
     pub fn usd(&self) -> f64 {
-        let Requests { get, head, list, put, copy, rename, abort_upload, other, .. } = self;
-        let dear = list + put + copy + rename + other + self.of_uploads() - abort_upload;
+        let Requests { get, head, delete, abort_upload, .. } = self;
+        let dear = self.sum() - get - head - delete - abort_upload;
         (dear as f64 * 0.005 + (get + head) as f64 * 0.0004) / 1000.0
-    }
-
-    fn of_uploads(&self) -> u64 {
-        let Requests { create_upload, upload_part, copy_part, .. } = self;
-        create_upload + upload_part + copy_part + self.complete_upload + self.abort_upload
     }
 }
 
@@ -145,46 +121,21 @@ pub struct CacheCounts {
     pub misses: u64,
 }
 
-/// The caches of a mount, in the order in which they are asked. Field names are those of `status`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Caches<N> {
-    /// What is known of a name, asked by lookups that the kernel does not answer itself.
-    pub names: N,
-    /// Ranges of absent names, asked about names that are not known.
-    pub absences: N,
-    /// Questions in flight, which concurrent lookups of the same name share.
-    pub questions: N,
-    /// Expiry headers of versions, asked by listings instead of a HEAD.
-    pub expiry_headers: N,
-    /// The kernel's pages, asked by opens for reading: all content of the file is there.
-    pub pages: N,
-    /// First bytes that came with lookups, asked by opens of files that the kernel does not have.
-    pub first_bytes: N,
-}
-
-impl<N> Caches<N> {
-    /// The same with another value for each cache.
-    pub fn map<M>(&self, of: impl Fn(&N) -> M) -> Caches<M> {
-        Caches {
-            names: of(&self.names),
-            absences: of(&self.absences),
-            questions: of(&self.questions),
-            expiry_headers: of(&self.expiry_headers),
-            pages: of(&self.pages),
-            first_bytes: of(&self.first_bytes),
-        }
-    }
-
-    /// Each cache by its name.
-    pub fn by_name(self) -> [(&'static str, N); 6] {
-        [
-            ("names", self.names),
-            ("absences", self.absences),
-            ("questions", self.questions),
-            ("expiry_headers", self.expiry_headers),
-            ("pages", self.pages),
-            ("first_bytes", self.first_bytes),
-        ]
+each! {
+    /// The caches of a mount, in the order in which they are asked. Field names are those of `status`.
+    Caches {
+        /// What is known of a name, asked by lookups that the kernel does not answer itself.
+        names,
+        /// Ranges of absent names, asked about names that are not known.
+        absences,
+        /// Questions in flight, which concurrent lookups of the same name share.
+        questions,
+        /// Expiry headers of versions, asked by listings instead of a HEAD.
+        expiry_headers,
+        /// The kernel's pages, asked by opens for reading: all content of the file is there.
+        pages,
+        /// First bytes that came with lookups, asked by opens of files that the kernel does not have.
+        first_bytes,
     }
 }
 
