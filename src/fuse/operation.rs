@@ -30,7 +30,7 @@ impl Fuse {
         ino: INodeNo,
         name: &OsStr,
     ) -> Operation {
-        let slow = self.slow.map(|after| Slow::begin(after, self.fs.clone(), ino.0, name));
+        let slow = self.slow.map(|after| Slow::begin(after, self.fs.clone(), ino.0, name).into());
         Operation::begin(kind, self.fs.metrics().clone(), slow)
     }
 
@@ -74,12 +74,17 @@ pub struct Operation {
     /// 0 as long as it has not failed.
     errno: Cell<i32>,
     metrics: Arc<Metrics>,
-    slow: Option<Slow>,
+    /// In a box, so that an operation without it stays small: it is moved with its future.
+    slow: Option<Box<Slow>>,
 }
 
 impl Operation {
     /// `slow`: logs it if it is slow.
-    pub fn begin(kind: metrics::Operation, metrics: Arc<Metrics>, slow: Option<Slow>) -> Operation {
+    pub fn begin(
+        kind: metrics::Operation,
+        metrics: Arc<Metrics>,
+        slow: Option<Box<Slow>>,
+    ) -> Operation {
         Operation { kind, began: Instant::now(), errno: Cell::new(0), metrics, slow }
     }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, PartialEq, Eq)]
 pub struct Scale {
     bounds: &'static [Duration],
-    /// Units in a second. The sum is kept in 64 bits.
-    per_second: u64,
+    /// The sum is kept as a number of it, in 64 bits.
+    unit: Duration,
 }
 
 const fn micros<const N: usize>(of: [u64; N]) -> [Duration; N] {
@@ -39,10 +39,10 @@ const LIFETIMES: [Duration; 13] = micros([
 ]);
 
 /// How long something took.
-pub static LATENCY: Scale = Scale { bounds: &LATENCIES, per_second: 1_000_000_000 };
+pub static LATENCY: Scale = Scale { bounds: &LATENCIES, unit: Duration::from_nanos(1) };
 
 /// How long something is still valid.
-pub static LIFETIME: Scale = Scale { bounds: &LIFETIMES, per_second: 1_000 };
+pub static LIFETIME: Scale = Scale { bounds: &LIFETIMES, unit: Duration::from_millis(1) };
 
 impl Scale {
     /// The upper bounds, in seconds; the last bucket has none.
@@ -69,15 +69,21 @@ impl Histogram {
     pub fn add(&self, took: Duration) {
         let bucket = self.scale.bounds.partition_point(|bound| *bound < took);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        let sum = took.as_nanos() * u128::from(self.scale.per_second) / 1_000_000_000;
-        self.sum.fetch_add(u64::try_from(sum).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.sum.fetch_add(nanos(took) / nanos(self.scale.unit), Ordering::Relaxed);
     }
 
     pub fn now(&self) -> Counts {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let sum = self.sum.load(Ordering::Relaxed);
-        Counts { sum_s: sum as f64 / self.scale.per_second as f64, counts }
+        // A power of ten, which is exact: the unit in seconds is not.
+        let in_a_second = 1_000_000_000 / nanos(self.scale.unit);
+        Counts { sum_s: sum as f64 / in_a_second as f64, counts }
     }
+}
+
+/// Up to 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A histogram at one moment. Field names are those of `status`.
