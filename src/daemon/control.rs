@@ -3,13 +3,11 @@
 //! The socket lies in a directory that only its owner may enter, is named after the device number of
 //! the mount, and is removed with it.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,11 +17,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::bucket::explain::Explanation;
 use crate::daemon::mounts::MountEntry;
-use crate::daemon::places::{Silent, place};
+use crate::daemon::places::{self, Silence};
 use crate::daemon::protocol::{self, LONGEST, Reply, Request, socket_of};
 use crate::daemon::runtime_dir;
 use crate::daemon::status::Status;
@@ -123,28 +121,15 @@ async fn accept(
     service: Arc<dyn Service>,
     unmount: mpsc::UnboundedSender<Client>,
 ) {
-    let room = Arc::new(Semaphore::new(CLIENTS));
     let slow = Arc::new(Semaphore::new(CLIENTS - 1));
-    let mut silent = VecDeque::new();
-    // Ended with this task.
-    let mut serving = JoinSet::new();
-    loop {
-        let Ok((client, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let Some(turn) = place(&room, &mut silent).await else { return };
-        while serving.try_join_next().is_some() {}
+    let talk = |client, silence| {
         let (service, slow, unmount) = (service.clone(), slow.clone(), unmount.clone());
-        let is_silent = Arc::new(AtomicBool::new(true));
-        let asking = is_silent.clone();
-        let task = serving.spawn(async move {
-            let _ = serve(client, &asking, &*service, &slow, &unmount).await;
-            asking.store(false, Ordering::Relaxed);
-            drop(turn);
-        });
-        silent.push_back(Silent { is_silent, since: Instant::now(), task });
-    }
+        async move {
+            // A broken connection concerns only the client.
+            let _ = serve(client, &silence, &*service, &slow, &unmount).await;
+        }
+    };
+    places::serve(listener, CLIENTS, talk).await;
 }
 
 fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
@@ -175,7 +160,7 @@ fn listen(mount: &MountEntry) -> io::Result<(PathBuf, UnixListener)> {
 
 async fn serve(
     client: UnixStream,
-    is_silent: &AtomicBool,
+    silence: &Silence,
     service: &dyn Service,
     slow: &Semaphore,
     unmount: &mpsc::UnboundedSender<Client>,
@@ -183,7 +168,7 @@ async fn serve(
     let mut client = BufReader::new(client.take(LONGEST));
     let mut line = String::new();
     timeout(CLIENT_PATIENCE, client.read_line(&mut line)).await??;
-    if !is_silent.swap(false, Ordering::Relaxed) {
+    if !silence.end() {
         return Ok(());
     }
     let client = Client(client.into_inner().into_inner());
@@ -239,9 +224,9 @@ mod tests {
         let (mut client, server) = UnixStream::pair().unwrap();
         let (unmount, mut waiting) = mpsc::unbounded_channel();
         client.write_all(line.as_bytes()).await.unwrap();
-        let is_silent = AtomicBool::new(true);
-        serve(server, &is_silent, &Mute, &Semaphore::new(slow), &unmount).await.unwrap();
-        assert!(!is_silent.into_inner());
+        let silence = Silence::new();
+        serve(server, &silence, &Mute, &Semaphore::new(slow), &unmount).await.unwrap();
+        assert!(!silence.lasts());
         let waits = match waiting.try_recv() {
             Ok(client) => client.tell(&Reply::<()>::Err("busy".into())).await.is_ok(),
             Err(_) => false,

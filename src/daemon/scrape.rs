@@ -3,11 +3,9 @@
 //! A request is answered from the counters in memory, on a thread of its own, so that it never makes
 //! the store or an operation of the file system wait. Clients are few at a time, and none stays long.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,12 +17,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, timeout};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::daemon::places::{Silent, place};
+use crate::daemon::places::{self, Silence};
 use crate::daemon::status::Format;
 
 /// Clients served at the same time. Each uses a descriptor, and so do the socket itself and a client
@@ -69,38 +66,25 @@ impl Listener {
     /// Serves all clients that connect, until it is dropped.
     pub async fn serve(self, expose: Arc<Expose>) {
         info!("metrics are served at http://{}{PATH}", self.at);
-        let room = Arc::new(Semaphore::new(CLIENTS));
-        let mut silent = VecDeque::new();
-        // Ended with this task.
-        let mut serving = JoinSet::new();
-        loop {
-            let Ok((client, _)) = self.socket.accept().await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let Some(turn) = place(&room, &mut silent).await else { return };
-            while serving.try_join_next().is_some() {}
-            let is_silent = Arc::new(AtomicBool::new(true));
-            let (expose, asking) = (expose.clone(), is_silent.clone());
-            let task = serving.spawn(async move {
+        let talk = |client, silence| {
+            let expose = expose.clone();
+            async move {
                 // A broken connection concerns only the client.
-                let _ = timeout(CLIENT_PATIENCE, talk(client, &asking, expose)).await;
-                asking.store(false, Ordering::Relaxed);
-                drop(turn);
-            });
-            silent.push_back(Silent { is_silent, since: Instant::now(), task });
-        }
+                let _ = timeout(CLIENT_PATIENCE, talk(client, &silence, expose)).await;
+            }
+        };
+        places::serve(self.socket, CLIENTS, talk).await;
     }
 }
 
 /// Answers one request.
 async fn talk(
     client: TcpStream,
-    is_silent: &AtomicBool,
+    silence: &Silence,
     expose: Arc<Expose>,
 ) -> Result<(), hyper::Error> {
     let answer = service_fn(|request: Request<Incoming>| {
-        is_silent.store(false, Ordering::Relaxed);
+        silence.end();
         let expose = expose.clone();
         async move { Ok::<_, Infallible>(answer(&request, expose).await) }
     });
