@@ -47,7 +47,8 @@ pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, Str
         };
         let mut mounted = Mounted::start(config, budget, log.filter.clone(), give_up, tell).await?;
         let dir = mounted.dir().display().to_string();
-        let cap = mounted.status().cap;
+        let summary = mounted.summary();
+        let cap = summary().cap;
         let line = format!("expirefs: mounted {source} on {dir}, at most {cap} open bodies");
         let goes_on = match starter {
             Some(starter) => starter.leave(&line).await,
@@ -57,16 +58,15 @@ pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, Str
             }
         };
         let watched = match supervisor {
-            Some(supervisor) => supervisor.serves(mounted.entry().clone(), &mounted.status()),
+            Some(supervisor) => supervisor.serves(mounted.entry().clone(), &summary()),
             None => Ok(None),
         };
         let goes_on = goes_on.and_then(|goes_on| watched.map(|watchdog| (goes_on, watchdog)));
         if let Ok((true, _)) = &goes_on {
-            let status = mounted.status_later();
             tokio::select! {
                 () = mounted.until_done() => {}
                 () = signals.next() => {}
-                never = told(supervisor.map(|supervisor| supervisor.report(status))) => match never {},
+                never = told(supervisor.map(|supervisor| supervisor.report(summary))) => match never {},
             }
         }
         tokio::select! {

@@ -166,10 +166,10 @@ impl Mounted {
         self.answers.status()
     }
 
-    /// The same while this is waited for.
-    pub fn status_later(&self) -> impl Fn() -> Status + use<> {
+    /// The same without the open handles, at any time while this is waited for.
+    pub fn summary(&self) -> impl Fn() -> Status + use<> {
         let answers = self.answers.clone();
-        move || answers.status()
+        move || answers.summary()
     }
 
     pub fn entry(&self) -> &MountEntry {
