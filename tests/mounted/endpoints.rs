@@ -7,24 +7,9 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::support::Endpoint;
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup};
 use crate::support::tls::{Tls, ToPlain};
-
-fn server() -> Embedded {
-    let server = Embedded::start();
-    server.put("file", "x");
-    server
-}
-
-fn port_of(server: &Embedded) -> u16 {
-    server.endpoint().url.rsplit_once(':').expect("a port").1.parse().expect("a number")
-}
-
-fn at(url: &str) -> Setup {
-    Setup::new(&Endpoint { url: url.to_owned(), credentials: None }, Embedded::BUCKET)
-}
 
 /// A configuration file of the AWS CLI.
 fn aws_config(text: &str) -> (TempDir, PathBuf) {
@@ -56,25 +41,27 @@ fn assert_works(mount: &Mount) {
 /// As for the AWS CLI: AWS_CA_BUNDLE, and ca_bundle of the profile.
 #[test]
 fn a_private_authority_is_trusted_by_its_bundle() {
-    let server = server();
-    let tls = Tls::before(port_of(&server), ToPlain::Alert);
+    let server = Embedded::with_a_file();
+    let tls = Tls::before(server.port(), ToPlain::Alert);
     let url = format!("https://localhost:{}", tls.port);
     let place = format!("localhost:{}", tls.port);
-    assert_refused(&at(&url), &[&place, "--ca-bundle"]);
+    assert_refused(&Setup::embedded_at(&url), &[&place, "--ca-bundle"]);
     let bundle = tls.authority();
     let bundle = bundle.to_str().expect("a path in UTF-8");
-    assert_works(&at(&url).env("AWS_CA_BUNDLE", bundle).start());
+    assert_works(&Setup::embedded_at(&url).env("AWS_CA_BUNDLE", bundle).start());
     let (_folder, config) = aws_config(&format!("[profile p]\nca_bundle = {bundle}\n"));
     let config = config.to_str().expect("a path in UTF-8");
-    assert_works(&at(&url).env("AWS_CONFIG_FILE", config).with("--profile p").start());
-    let absent = at(&url).env("AWS_CA_BUNDLE", "/no/such/bundle.pem");
+    assert_works(
+        &Setup::embedded_at(&url).env("AWS_CONFIG_FILE", config).with("--profile p").start(),
+    );
+    let absent = Setup::embedded_at(&url).env("AWS_CA_BUNDLE", "/no/such/bundle.pem");
     assert_refused(&absent, &["/no/such/bundle.pem", "AWS_CA_BUNDLE"]);
 }
 
 /// Addressing style, messages and the index use the endpoint wherever it is set.
 #[test]
 fn an_endpoint_is_taken_from_environment_or_profile() {
-    let server = server();
+    let server = Embedded::with_a_file();
     let url = &server.endpoint().url;
     let services = format!(
         "[profile p]\nservices = s\nregion = eu-west-3\n[services s]\ns3 =\n  endpoint_url = {url}\n"
@@ -103,19 +90,22 @@ fn an_endpoint_is_taken_from_environment_or_profile() {
 
 #[test]
 fn the_error_for_an_unreachable_store_says_what_to_try() {
-    let server = server();
-    let plain = port_of(&server);
+    let server = Embedded::with_a_file();
+    let plain = server.port();
     let says = format!("try http://127.0.0.1:{plain}");
-    assert_refused(&at(&format!("https://127.0.0.1:{plain}")), &[&says]);
+    assert_refused(&Setup::embedded_at(&format!("https://127.0.0.1:{plain}")), &[&says]);
     for to_plain in [ToPlain::Alert, ToPlain::BadRequest] {
         let tls = Tls::before(plain, to_plain);
         let says = format!("try https://127.0.0.1:{}", tls.port);
-        assert_refused(&at(&format!("http://127.0.0.1:{}", tls.port)), &[&says]);
+        assert_refused(&Setup::embedded_at(&format!("http://127.0.0.1:{}", tls.port)), &[&says]);
     }
     let nginx = Tls::before(plain, ToPlain::Nginx);
     let says = "give the endpoint as https://";
-    assert_refused(&at(&format!("http://127.0.0.1:{}", nginx.port)), &[says]);
-    assert_refused(&at("http://no-such-host.invalid:9000"), &["no-such-host.invalid:9000", "dns"]);
+    assert_refused(&Setup::embedded_at(&format!("http://127.0.0.1:{}", nginx.port)), &[says]);
+    assert_refused(
+        &Setup::embedded_at("http://no-such-host.invalid:9000"),
+        &["no-such-host.invalid:9000", "dns"],
+    );
 }
 
 /// M4: a password in a URL appears in no output, wherever the URL comes from, even at the most
@@ -126,7 +116,7 @@ fn a_password_in_a_url_is_refused_and_shown_nowhere() {
     let (_folder, config) = aws_config(&format!("[default]\nendpoint_url = {URL}\n"));
     let plain = || Setup::anywhere(Embedded::BUCKET).with("--no-sign-request --log trace");
     let setups = [
-        at(URL).with("--log trace"),
+        Setup::embedded_at(URL).with("--log trace"),
         plain().env("AWS_ENDPOINT_URL", URL),
         plain().env("AWS_ENDPOINT_URL_S3", URL),
         plain().env("AWS_CONFIG_FILE", config.to_str().expect("a path in UTF-8")),

@@ -10,7 +10,6 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::embedded::Embedded;
-use crate::support::mount::Mount;
 use crate::support::stuck::end_of;
 use crate::support::wait::within;
 
@@ -19,21 +18,13 @@ fn text(Output { status, stdout, stderr }: Output) -> String {
     String::from_utf8(stdout).expect("text")
 }
 
-/// What `list` says about this mount. Other tests have mounts, too.
-fn listed(mount: &Mount) -> Value {
-    let lines = text(mount.command(&["list", "--json"]).output().expect("it runs"));
-    let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let dir = mount.dir().to_str().expect("text");
-    all.into_iter().find(|it| it["dir"] == dir).unwrap_or_else(|| panic!("no {dir}: {lines}"))
-}
-
 #[test]
 fn list_shows_each_mount_and_whether_it_is_served() {
     let store = Embedded::start();
     store.put("f", vec![0; 4 << 20]);
     let mut mount = store.mounting().with("--max-open-bodies 7").start();
     let file = fs::File::open(mount.path("f")).expect("open");
-    let it = listed(&mount);
+    let it = mount.listed();
     assert_eq!(
         (&it["state"], &it["source"]),
         (&"serving".into(), &"s3://embedded/".into()),
@@ -46,11 +37,11 @@ fn list_shows_each_mount_and_whether_it_is_served() {
     let line = lines.lines().find(|line| line.ends_with(mount.dir().to_str().expect("text")));
     assert!(line.expect("a line").contains("serving"), "{lines}");
     mount.signal(Signal::SIGSTOP);
-    let it = within(Duration::from_secs(30), "list", || listed(&mount));
+    let it = within(Duration::from_secs(30), "list", || mount.listed());
     assert_eq!((&it["state"], &it["pid"]), (&"silent".into(), &Value::Null), "{it}");
     mount.signal(Signal::SIGKILL);
     mount.ended();
-    assert_eq!(listed(&mount)["state"], "dead");
+    assert_eq!(mount.listed()["state"], "dead");
     assert!(mount.control("umount", &[]).status.success());
 }
 

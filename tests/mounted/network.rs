@@ -7,7 +7,6 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::Endpoint;
 use crate::support::content::{MIB, content};
 use crate::support::embedded::Embedded;
 use crate::support::forward::{Does, Forward};
@@ -23,25 +22,11 @@ const AUTHORIZATION: &str = "Basic dXNlcjpzZWNyZXQtd29yZA==";
 /// A command that hangs.
 const HANGS: Duration = Duration::from_secs(60);
 
-fn server() -> Embedded {
-    let server = Embedded::start();
-    server.put("file", "x");
-    server
-}
-
-fn port_of(server: &Embedded) -> u16 {
-    server.endpoint().url.rsplit_once(':').expect("a port").1.parse().expect("a number")
-}
-
-fn at(url: &str) -> Setup {
-    Setup::new(&Endpoint { url: url.to_owned(), credentials: None }, Embedded::BUCKET)
-}
-
 #[test]
 fn plain_http_goes_by_the_proxy_as_absolute_urls_with_its_password() {
-    let (server, proxy) = (server(), Forward::start(Does::Forward));
+    let (server, proxy) = (Embedded::with_a_file(), Forward::start(Does::Forward));
     let url = &server.endpoint().url;
-    let mount = at(url).with("--log trace").env("http_proxy", &proxy.url()).start();
+    let mount = Setup::embedded_at(url).with("--log trace").env("http_proxy", &proxy.url()).start();
     assert_eq!(fs::read_to_string(mount.path("file")).expect("read"), "x");
     let heads = proxy.heads();
     let list = format!("GET {url}/embedded");
@@ -55,13 +40,13 @@ fn plain_http_goes_by_the_proxy_as_absolute_urls_with_its_password() {
 
 #[test]
 fn https_goes_through_the_proxy_and_its_password_does_not() {
-    let (server, proxy) = (server(), Forward::start(Does::Forward));
-    let tls = Tls::before(port_of(&server), ToPlain::Alert);
+    let (server, proxy) = (Embedded::with_a_file(), Forward::start(Does::Forward));
+    let tls = Tls::before(server.port(), ToPlain::Alert);
     let url = format!("https://localhost:{}", tls.port);
     let bundle = format!("--ca-bundle {} --log trace", tls.authority().display());
     for variable in ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
         // --ca-bundle is stronger than the variable.
-        let setup = at(&url).with(&bundle).env("AWS_CA_BUNDLE", "/no/such/file");
+        let setup = Setup::embedded_at(&url).with(&bundle).env("AWS_CA_BUNDLE", "/no/such/file");
         let before = proxy.heads().len();
         let mount = setup.env(variable, &proxy.url()).start();
         assert_eq!(fs::read_to_string(mount.path("file")).expect("read"), "x");
@@ -79,10 +64,10 @@ fn https_goes_through_the_proxy_and_its_password_does_not() {
 /// nginx in front of the store, with a certificate of a private authority.
 #[test]
 fn a_large_file_is_read_over_tls_from_nginx_and_a_certificate_for_another_name_is_refused() {
-    let server = server();
+    let server = Embedded::with_a_file();
     let whole = content(7, 64 * MIB);
     server.put("large", whole.clone());
-    let certificates = Tls::before(port_of(&server), ToPlain::Alert);
+    let certificates = Tls::before(server.port(), ToPlain::Alert);
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
     let [certificate, key] = certificates.certificate_and_key();
     let nginx = Nginx::start(
@@ -99,7 +84,7 @@ fn a_large_file_is_read_over_tls_from_nginx_and_a_certificate_for_another_name_i
         ),
     );
     let bundle = format!("--ca-bundle {}", certificates.authority().display());
-    let mount = at(&format!("https://127.0.0.1:{port}")).with(&bundle).start();
+    let mount = Setup::embedded_at(&format!("https://127.0.0.1:{port}")).with(&bundle).start();
     assert!(fs::read(mount.path("large")).expect("read") == whole);
     drop(mount);
     for (host, options, says) in [
@@ -109,7 +94,7 @@ fn a_large_file_is_read_over_tls_from_nginx_and_a_certificate_for_another_name_i
         ("127.0.0.1", "--ca-bundle /no/such/file", "certificates in /no/such/file"),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
-        let setup = at(&format!("https://{host}:{port}")).with(options);
+        let setup = Setup::embedded_at(&format!("https://{host}:{port}")).with(options);
         let said = String::from_utf8(setup.refused_on(folder.path()).stderr).expect("text");
         assert!(said.contains(says), "{host} {options}: no {says:?} in {said}");
     }
@@ -118,13 +103,17 @@ fn a_large_file_is_read_over_tls_from_nginx_and_a_certificate_for_another_name_i
 
 #[test]
 fn hosts_of_no_proxy_and_of_other_schemes_are_reached_directly() {
-    let (server, proxy) = (server(), Forward::start(Does::Close));
+    let (server, proxy) = (Embedded::with_a_file(), Forward::start(Does::Close));
     let setups = [
-        at(&server.endpoint().url).env("http_proxy", &proxy.url()).env("NO_PROXY", "a.b,127.0.0.1"),
-        at(&server.endpoint().url).env("ALL_PROXY", &proxy.url()).env("no_proxy", "127.0.0.0/8"),
-        at(&server.endpoint().url).env("HTTPS_PROXY", &proxy.url()),
+        Setup::embedded_at(&server.endpoint().url)
+            .env("http_proxy", &proxy.url())
+            .env("NO_PROXY", "a.b,127.0.0.1"),
+        Setup::embedded_at(&server.endpoint().url)
+            .env("ALL_PROXY", &proxy.url())
+            .env("no_proxy", "127.0.0.0/8"),
+        Setup::embedded_at(&server.endpoint().url).env("HTTPS_PROXY", &proxy.url()),
         // A client of a CGI program can set this one.
-        at(&server.endpoint().url).env("HTTP_PROXY", &proxy.url()),
+        Setup::embedded_at(&server.endpoint().url).env("HTTP_PROXY", &proxy.url()),
     ];
     for setup in setups {
         let mount = setup.start();
@@ -135,8 +124,8 @@ fn hosts_of_no_proxy_and_of_other_schemes_are_reached_directly() {
 
 #[test]
 fn a_proxy_that_does_not_connect_is_named_without_its_password() {
-    let server = server();
-    let tls = Tls::before(port_of(&server), ToPlain::Alert);
+    let server = Embedded::with_a_file();
+    let tls = Tls::before(server.port(), ToPlain::Alert);
     let https = format!("https://localhost:{}", tls.port);
     let http = server.endpoint().url.clone();
     let cases = [
@@ -150,7 +139,7 @@ fn a_proxy_that_does_not_connect_is_named_without_its_password() {
     for (url, does, says) in cases {
         let proxy = Forward::start(does);
         let bundle = format!("--ca-bundle {} --timeout 12s", tls.authority().display());
-        let setup = at(url).with(&bundle).env("ALL_PROXY", &proxy.url());
+        let setup = Setup::embedded_at(url).with(&bundle).env("ALL_PROXY", &proxy.url());
         let folder = tempfile::tempdir().expect("a folder");
         let refused = setup.refused_on(folder.path());
         let said = String::from_utf8(refused.stderr).expect("text");
@@ -163,7 +152,8 @@ fn a_proxy_that_does_not_connect_is_named_without_its_password() {
     }
     for wrong in ["socks5://user:secret-word@h", "https://h", "http://user:secret-word@"] {
         let folder = tempfile::tempdir().expect("a folder");
-        let refused = at(&https).env("HTTPS_PROXY", wrong).refused_on(folder.path());
+        let refused =
+            Setup::embedded_at(&https).env("HTTPS_PROXY", wrong).refused_on(folder.path());
         let said = String::from_utf8(refused.stderr).expect("text");
         assert!(said.contains("HTTPS_PROXY") && !said.contains("secret"), "{wrong}: {said}");
     }
@@ -249,7 +239,7 @@ fn a_directory_bucket_is_reached_in_its_zone() {
 /// Each request names the account, and a copy also as the owner of its source.
 #[test]
 fn every_request_names_the_expected_owner() {
-    let server = server();
+    let server = Embedded::with_a_file();
     let proxy = Proxy::start(server.endpoint(), |_| Fault::None);
     let seen = Arc::<Mutex<Vec<_>>>::default();
     let recorded = seen.clone();

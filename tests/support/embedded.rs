@@ -33,8 +33,19 @@ impl Embedded {
         Embedded { bucket, handle, endpoint, _server: server }
     }
 
+    /// With one file, `file`, which has the content `x`.
+    pub fn with_a_file() -> Embedded {
+        let server = Embedded::start();
+        server.put("file", "x");
+        server
+    }
+
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    pub fn port(&self) -> u16 {
+        self.endpoint.url.rsplit_once(':').expect("a port").1.parse().expect("a number")
     }
 
     pub fn put(&self, key: &str, bytes: impl Into<Bytes>) {

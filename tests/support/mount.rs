@@ -76,6 +76,11 @@ impl Setup {
         Setup { endpoint: Some(endpoint.clone()), ..Setup::anywhere(bucket) }
     }
 
+    /// The bucket of an embedded server that is reached at this URL.
+    pub fn embedded_at(url: &str) -> Setup {
+        Setup::new(&Endpoint { url: url.to_owned(), credentials: None }, Embedded::BUCKET)
+    }
+
     /// A bucket at the endpoint of environment and profile.
     pub fn anywhere(bucket: &str) -> Setup {
         Setup {
@@ -290,14 +295,14 @@ fn environment(command: &mut Command, runtime: &Path) {
 }
 
 /// A mount point, and next to it the runtime folder of its daemon.
-struct Place {
-    dir: PathBuf,
-    runtime: PathBuf,
+pub struct Place {
+    pub dir: PathBuf,
+    pub runtime: PathBuf,
     _folder: TempDir,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub fn new() -> Place {
         assert!(
             Path::new("/dev/fuse").exists(),
             "/dev/fuse is missing: nothing can be mounted here"
@@ -411,6 +416,19 @@ impl Mount {
         expirefs.args(args).stdin(Stdio::null());
         environment(&mut expirefs, &self.place.runtime);
         expirefs
+    }
+
+    /// What `expirefs list --json` says about this mount. Other tests have mounts, too.
+    #[track_caller]
+    pub fn listed(&self) -> serde_json::Value {
+        let Output { status, stdout, stderr } =
+            self.command(&["list", "--json"]).output().expect("it runs");
+        assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
+        let lines = String::from_utf8(stdout).expect("text");
+        let dir = self.dir().to_str().expect("text");
+        let mut all = lines.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        all.find(|it: &serde_json::Value| it["dir"] == dir)
+            .unwrap_or_else(|| panic!("no {dir}: {lines}"))
     }
 
     /// The output of `expirefs status DIR --json`.
