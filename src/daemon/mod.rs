@@ -106,6 +106,7 @@ impl Mounted {
         let bucket = Bucket { store: opened.store.clone(), clock, policy: config.policy };
         let writing = tokio::select! {
             writing = parts::open_writing(&config, &opened, &bucket, &accounts) => writing?,
+            () = &mut give_up => return Err(INTERRUPTED.to_owned()),
             never = &mut report => match never {},
         };
         let asked = Bucket { store: opened.impatient, ..bucket.clone() };

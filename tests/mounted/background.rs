@@ -9,11 +9,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
-use tempfile::TempDir;
 
 use crate::support::Endpoint;
-use crate::support::mount::{Setup, detach, is_mounted};
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::mount::{self, Setup, detach, is_mounted};
+use crate::support::proxy::{Fault, Proxy, Request};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::end_of;
 use crate::support::wait::{HANGS, at_most, equal, eventually};
@@ -25,30 +24,23 @@ fn bucket() -> Bucket {
 }
 
 /// A mount point and the folder of its socket; on drop, no daemon is left there.
-struct Place {
-    folder: TempDir,
-}
+struct Place(mount::Place);
 
 impl Place {
     fn new() -> Place {
-        let folder = tempfile::Builder::new().prefix("expirefs-test-").tempdir().expect("a folder");
-        let place = Place { folder };
-        for dir in [place.dir(), place.runtime()] {
-            fs::create_dir(dir).expect("a folder in it");
-        }
-        place
+        Place(mount::Place::new())
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().canonicalize().expect("its path") // as mountinfo has it
+        self.0.dir.parent().expect("its folder").to_owned()
     }
 
     fn dir(&self) -> PathBuf {
-        self.path().join("mnt")
+        self.0.dir.clone()
     }
 
     fn runtime(&self) -> PathBuf {
-        self.path().join("run")
+        self.0.runtime.clone()
     }
 
     fn command(&self, setup: &Setup) -> Command {
@@ -141,7 +133,18 @@ fn all_of_stderr(child: &mut Child) -> String {
 
 /// A proxy that does not answer, and a mount behind it.
 fn unanswered(bucket: &Bucket) -> (Proxy, Setup) {
-    let proxy = Proxy::start(bucket.endpoint(), |_| Fault::Delay(std::time::Duration::MAX));
+    unanswered_if(bucket, |_| true)
+}
+
+/// The same for some requests only.
+fn unanswered_if(
+    bucket: &Bucket,
+    which: impl Fn(&Request) -> bool + Send + Sync + 'static,
+) -> (Proxy, Setup) {
+    let proxy = Proxy::start(bucket.endpoint(), move |request| match which(request) {
+        true => Fault::Delay(std::time::Duration::MAX),
+        false => Fault::None,
+    });
     let setup = Setup::new(proxy.endpoint(), &bucket.name);
     (proxy, setup)
 }
@@ -258,9 +261,12 @@ fn a_daemon_gives_up_if_its_command_dies_before_it_serves() {
 #[test]
 fn an_interrupted_command_ends_after_its_daemon_with_nothing_mounted() {
     let bucket = bucket();
-    for interruption in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    // While the bucket is checked, and while it is found out which conditions the store honours.
+    let checked = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].map(|signal| (signal, false));
+    for (interruption, writable) in checked.into_iter().chain([(Signal::SIGINT, true)]) {
         let place = Place::new();
-        let (proxy, setup) = unanswered(&bucket);
+        let (proxy, setup) = unanswered_if(&bucket, move |it| !writable || it.method != "GET");
+        let setup = if writable { setup.writable() } else { setup };
         let mut command = place.command(&setup).spawn().expect("it runs");
         eventually(HANGS, || at_most("requests to come", 1, proxy.did("delay")));
         signal(command.id(), interruption);
