@@ -83,12 +83,6 @@ impl MountEntry {
         }
     }
 
-    /// Whether its daemon is known to be gone: the kernel answers ENOTCONN. `false` if that is
-    /// unknown: the daemon hangs, or is another user's.
-    pub fn is_dead(&self) -> bool {
-        self.pulse() == Pulse::Dead
-    }
-
     /// What statfs(2) says of its daemon.
     pub fn pulse(&self) -> Pulse {
         let (tell, told) = mpsc::channel();
@@ -160,8 +154,12 @@ fn all() -> io::Result<Vec<MountEntry>> {
 }
 
 /// The expirefs mounts that this process can see. Never accesses any of them.
-pub fn ours() -> io::Result<Vec<MountEntry>> {
-    Ok(all()?.into_iter().filter(MountEntry::is_ours).collect())
+///
+/// # Errors
+/// If the mount table cannot be read, in words for the operator.
+pub fn ours() -> Result<Vec<MountEntry>, String> {
+    let all = all().map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
+    Ok(all.into_iter().filter(MountEntry::is_ours).collect())
 }
 
 /// The mount of a FUSE connection, shown as `dir` if it is in another mount namespace, or if its number

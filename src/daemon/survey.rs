@@ -56,7 +56,7 @@ pub struct Mount {
 /// # Errors
 /// If the mount table cannot be read, in words for the operator.
 pub async fn mounts() -> Result<Vec<Mount>, String> {
-    let entries = mounts::ours().map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
+    let entries = mounts::ours()?;
     let mut asking = JoinSet::new();
     for (place, entry) in entries.into_iter().enumerate() {
         asking.spawn(async move { (place, look_at(entry).await) });
@@ -89,7 +89,8 @@ async fn look_at(entry: MountEntry) -> Mount {
             ..unknown
         };
     }
-    let is_dead = spawn_blocking(move || entry.is_dead()).await.unwrap_or(false);
+    let is_dead =
+        spawn_blocking(move || client::has_lost_its_daemon(&entry)).await.unwrap_or(false);
     let is_foreign = user.is_some_and(|user| user != Uid::effective().as_raw());
     let state = match (is_dead, is_foreign) {
         (true, _) => State::Dead,

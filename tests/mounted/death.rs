@@ -196,6 +196,7 @@ fn a_dead_mount_whose_device_is_held_open_is_cleared_and_nothing_hangs() {
             .stderr(Stdio::null())
             .spawn()
             .expect("stat");
+        assert_eq!(mount.listed()["state"], "dead");
         match replace {
             true => {
                 // With the control socket of the killed one.

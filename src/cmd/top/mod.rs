@@ -40,7 +40,7 @@ enum Subject {
 pub fn run(args: &TopArgs) -> Result<ExitCode, String> {
     let subject = match &args.dir {
         Some(dir) => Subject::One(client::mount_at(dir, true)?),
-        None => Subject::choose(ours()?)?,
+        None => Subject::choose(mounts::ours()?)?,
     };
     on_runtime(1, async {
         match is_screen() {
@@ -53,10 +53,6 @@ pub fn run(args: &TopArgs) -> Result<ExitCode, String> {
         }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-fn ours() -> Result<Vec<MountEntry>, String> {
-    mounts::ours().map_err(|e| format!("/proc/self/mountinfo: {e}"))
 }
 
 impl Subject {
@@ -73,7 +69,7 @@ impl Subject {
 async fn look(subject: Subject) -> Result<Seen, String> {
     let Subject::One(mount) = subject else { return survey::mounts().await.map(Seen::All) };
     // The last one is on top.
-    let now = ours()?.into_iter().rfind(|now| now.dir == mount.dir);
+    let now = mounts::ours()?.into_iter().rfind(|now| now.dir == mount.dir);
     let now = now.ok_or_else(|| format!("{} is no longer mounted", mount.dir.display()))?;
     let status = client::status(&now).await.map_err(|error| error.to_string())?;
     Ok(Seen::One(Box::new(status)))
