@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::name::Prefix;
 use crate::pending::journal::Journal;
 use crate::pending::{self, Room, Spool, Writer};
-use crate::s3::{BRIEF_OUTAGE, S3, Site};
+use crate::s3::{self, BRIEF_OUTAGE, S3, Site};
 use crate::store::{ListRequest, Store, any_below};
 
 /// Divides the descriptors of this process. Call it before the runtime opens its own.
@@ -60,7 +60,8 @@ pub struct Opened {
     pub impatient: Arc<S3>,
 }
 
-/// Makes the store. Credentials and region may be queried; the bucket is not.
+/// Makes the store. Files of the configuration are read, and credentials and region may be queried;
+/// the bucket is not.
 ///
 /// # Errors
 /// In words for the operator.
@@ -70,9 +71,14 @@ pub async fn open_store(
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
 ) -> Result<Opened, String> {
-    let site = config.endpoint.clone().locate().await?;
+    let (endpoint, budget) = (config.endpoint.clone(), budget.clone());
     let timeout = config.settings.patience.timeout;
-    let store = S3::new(&site, budget, timeout, clock, metrics).await?;
+    let opened = s3::on_its_own_thread(async move {
+        let site = endpoint.locate().await?;
+        let store = S3::new(&site, &budget, timeout, clock, metrics).await?;
+        Ok::<_, String>((site, store))
+    });
+    let (site, store) = opened.await?;
     let new_objects = config.writing.as_ref().map(|writing| writing.new_objects.clone());
     let store = store.with_new_objects(new_objects.unwrap_or_default());
     let impatient = store.with_outage(BRIEF_OUTAGE);

@@ -23,6 +23,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::on_its_own_thread;
 use crate::error::Error;
 
 /// Credentials are asked for anew at most this often if the store says that they are not valid (S3
@@ -144,12 +145,13 @@ impl ProvideCredentials for Identities {
     where
         Self: 'a,
     {
-        Providing::new(async move {
-            match self.provider().await {
+        let identities = self.clone();
+        Providing::new(on_its_own_thread(async move {
+            match identities.provider().await {
                 Some(provider) => provider.provide_credentials().await,
                 None => Err(CredentialsError::not_loaded("no provider")),
             }
-        })
+        }))
     }
 }
 
@@ -185,10 +187,46 @@ impl ResolveCachedIdentity for Identities {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use aws_config::BehaviorVersion;
+    use aws_credential_types::Credentials;
 
     use super::*;
     use crate::error::Report;
+
+    /// Reads a file on a disk that does not answer, until it is told that the disk answers.
+    #[derive(Debug)]
+    struct Slow(Mutex<mpsc::Receiver<()>>);
+
+    impl ProvideCredentials for Slow {
+        fn provide_credentials<'a>(&'a self) -> Providing<'a>
+        where
+            Self: 'a,
+        {
+            Providing::new(async {
+                let told = self.0.lock().unwrap().recv();
+                told.map_err(CredentialsError::provider_error)?;
+                Ok(Credentials::new("key", "secret", None, None, "test"))
+            })
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_file_of_credentials_that_cannot_be_read_does_not_stop_the_runtime() {
+        let (answer, answered) = mpsc::channel();
+        let slow = SharedCredentialsProvider::new(Slow(Mutex::new(answered)));
+        let shared = SdkConfig::builder().credentials_provider(slow).build();
+        let identities =
+            Identities::new(&shared, || aws_config::defaults(BehaviorVersion::latest()));
+        let asked = tokio::spawn(async move { identities.provide_credentials().await });
+        let (tell, told) = mpsc::channel();
+        tokio::spawn(async move { tell.send(()) });
+        let goes_on = told.recv_timeout(Duration::from_secs(20));
+        answer.send(()).unwrap();
+        assert_eq!(goes_on, Ok(()));
+        assert_eq!(asked.await.unwrap().unwrap().access_key_id(), "key");
+    }
 
     fn denied(code: Option<&str>) -> Error {
         Error::Denied(Report { code: code.map(Into::into), ..Report::default() })

@@ -24,7 +24,9 @@ mod site;
 mod tls;
 mod write;
 
+use std::future::pending;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -44,6 +46,8 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumMode, EncodingType, RequestPayer};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::clock::Clock;
 use crate::error::{Error, Report, Result, chain};
@@ -110,6 +114,20 @@ pub enum Addressing {
     Path,
     /// `http://BUCKET.HOST/KEY`
     Virtual,
+}
+
+/// Runs a future on a thread where it may block: the SDK reads files by `std::fs`, and a disk of a
+/// network may not answer.
+pub async fn on_its_own_thread<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
+    let runtime = Handle::current();
+    match spawn_blocking(move || runtime.block_on(work)).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        // The runtime ends.
+        Err(Err(_)) => pending().await,
+    }
 }
 
 /// A bucket.

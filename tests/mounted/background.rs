@@ -1,14 +1,16 @@
 //! O1: a mount in the background. The command returns when the mount serves, or has failed; nothing
 //! of a daemon whose command has failed or died is left.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getsid};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, getsid, mkfifo};
 
 use crate::support::Endpoint;
 use crate::support::mount::{self, Setup, detach, is_mounted};
@@ -275,6 +277,37 @@ fn an_interrupted_command_ends_after_its_daemon_with_nothing_mounted() {
         assert_eq!(status.code(), Some(1), "{interruption}");
         let said = all_of_stderr(&mut command);
         assert_eq!(said, "expirefs: interrupted; nothing is mounted\n", "{interruption}");
+    }
+}
+
+/// As on a network disk that does not answer. Each of them is opened before anything is sent.
+#[test]
+fn a_mount_that_waits_for_a_file_of_its_configuration_can_be_interrupted() {
+    let bucket = bucket();
+    for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE"] {
+        for setup_options in ["", "-f"] {
+            let place = Place::new();
+            let pipe = place.path().join("pipe");
+            mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe");
+            let setup = Setup::new(bucket.endpoint(), &bucket.name).with(setup_options);
+            let setup = setup.env(variable, pipe.to_str().expect("text"));
+            let mut command = place.command(&setup).spawn().expect("it runs");
+            // Nothing is ever written to it, so its reader waits for the end.
+            let opened = || {
+                let mut options = OpenOptions::new();
+                let opened = options.write(true).custom_flags(libc::O_NONBLOCK).open(&pipe);
+                opened.map_err(|error| format!("{variable} {setup_options}: {error}"))
+            };
+            let _writer = eventually(HANGS, opened);
+            signal(command.id(), Signal::SIGTERM);
+            assert_eq!(end_of(&mut command).code(), Some(1), "{variable} {setup_options}");
+            let said = all_of_stderr(&mut command);
+            assert_eq!(
+                said, "expirefs: interrupted; nothing is mounted\n",
+                "{variable} {setup_options}"
+            );
+            place.assert_nothing_left();
+        }
     }
 }
 
