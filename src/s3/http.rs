@@ -31,16 +31,22 @@ use hyper_util::client::legacy::connect::{
 };
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
 use crate::metrics::Metrics;
 use crate::s3::document;
+use crate::s3::progress::{Patience, Progress};
 use crate::s3::proxy::{self, Routes};
 use crate::s3::tls::{self, NoConnection, TlsWanted};
 use crate::store::CHUNK;
 use crate::waits::Wait;
+
+/// Bytes that the kernel takes of a request before it can send them. With more, all of a request would
+/// seem sent long before it is, and a slow upload would seem to stall (tcp(7), TCP_NOTSENT_LOWAT).
+const UNSENT: u32 = 128 << 10;
 
 /// The limits of a client.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +57,8 @@ pub struct Limits {
     pub idle: Option<Duration>,
     /// For DNS, TCP and TLS together.
     pub connect: Duration,
+    /// How long the other side may take nothing of what is sent before a connection is closed.
+    pub untaken: Duration,
 }
 
 /// What a successful response contains, as an extension of the request; the default is content.
@@ -83,6 +91,7 @@ pub fn clients<const N: usize>(
             inner: connector.clone(),
             permits: Arc::new(Semaphore::new(limits.sockets)),
             timeout: limits.connect,
+            untaken: limits.untaken,
             routes: routes.clone(),
             metrics: metrics.clone(),
         };
@@ -125,7 +134,9 @@ impl HttpConnector for Hyper {
             let mut request =
                 request.try_into_http1x().map_err(|e| ConnectorError::user(Box::new(e)))?;
             let answer = request.extensions().get().copied().unwrap_or(Answer::Content);
+            let patience = request.extensions().get::<Patience>().copied();
             let captured = capture_connection(&mut request);
+            let connection = captured.clone();
             if let Some(smithy) = request.extensions().get::<CaptureSmithyConnection>() {
                 smithy.set_connection_retriever(move || condemnable(&captured));
             }
@@ -138,7 +149,15 @@ impl HttpConnector for Hyper {
                 true => ConnectorError::io(NoConnection::new(&uri, error.into()).into()),
                 false => ConnectorError::io(error.into()),
             };
-            let response = client.request(request).await.map_err(failed)?;
+            let answer_comes = client.request(request);
+            let response = match patience {
+                Some(patience) => patience
+                    .with(connection, answer_comes)
+                    .await
+                    .map_err(|stalled| ConnectorError::timeout(stalled.into()))?,
+                None => answer_comes.await,
+            };
+            let response = response.map_err(failed)?;
             if response.status() == 400 && response.version() == Version::HTTP_10 {
                 let failure = NoConnection::new(&uri, TlsWanted.into());
                 return Err(ConnectorError::io(failure.into()));
@@ -176,6 +195,7 @@ struct Bounded {
     inner: HttpsConnector<proxy::Connector>,
     permits: Arc<Semaphore>,
     timeout: Duration,
+    untaken: Duration,
     routes: Routes,
     metrics: Arc<Metrics>,
 }
@@ -193,8 +213,8 @@ impl Service<hyper::Uri> for Bounded {
     }
 
     fn call(&mut self, uri: hyper::Uri) -> Self::Future {
-        let (permits, metrics, timeout) =
-            (self.permits.clone(), self.metrics.clone(), self.timeout);
+        let (permits, metrics) = (self.permits.clone(), self.metrics.clone());
+        let (timeout, untaken) = (self.timeout, self.untaken);
         let connecting = self.inner.call(uri.clone());
         let proxy = self.routes.proxy_of(&uri).as_ref().map(proxy::shown);
         let waiting = Wait::Connect.begin();
@@ -211,7 +231,20 @@ impl Service<hyper::Uri> for Bounded {
             drop(waiting);
             metrics.connections_opened.add(1);
             let uses = Uses { answered: Arc::default(), metrics: metrics.clone() };
-            Ok(Socket { stream, is_proxied: proxy.is_some(), uses, metrics, _permit: permit })
+            let socket = Socket {
+                stream,
+                is_proxied: proxy.is_some(),
+                uses,
+                progress: Progress::begin(),
+                metrics,
+                _permit: permit,
+            };
+            let options = SockRef::from(socket.tcp());
+            options.set_tcp_notsent_lowat(UNSENT)?;
+            // To close a connection, hyper sends what it has of an unfinished request: without a limit
+            // it would wait for ever, with the permit (tcp(7), TCP_USER_TIMEOUT).
+            options.set_tcp_user_timeout(Some(untaken))?;
+            Ok(socket)
         })
     }
 }
@@ -241,6 +274,7 @@ struct Socket {
     /// Requests by plain HTTP then name the host in their first line (RFC 9112 §3.2.2).
     is_proxied: bool,
     uses: Uses,
+    progress: Progress,
     metrics: Arc<Metrics>,
     // Last: it is released after the descriptor is closed.
     _permit: OwnedSemaphorePermit,
@@ -253,6 +287,12 @@ impl Socket {
             MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner().inner(),
         }
     }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        if written.is_ready() {
+            self.progress.made();
+        }
+    }
 }
 
 impl Drop for Socket {
@@ -263,7 +303,10 @@ impl Drop for Socket {
 
 impl Connection for Socket {
     fn connected(&self) -> Connected {
-        Connection::connected(&self.stream).proxy(self.is_proxied).extra(self.uses.clone())
+        Connection::connected(&self.stream)
+            .proxy(self.is_proxied)
+            .extra(self.uses.clone())
+            .extra(self.progress.clone())
     }
 }
 
@@ -274,7 +317,9 @@ impl Read for Socket {
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_pending() {
+        if read.is_ready() {
+            self.progress.made();
+        } else {
             // The kernel resets the option later, so it is set each time (tcp(7), TCP_QUICKACK). If
             // it fails, the connection is broken, and the next read reports that.
             let _ = self.tcp().set_quickack(true);
@@ -289,7 +334,9 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -309,6 +356,8 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.note(&written);
+        written
     }
 }

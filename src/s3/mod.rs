@@ -18,6 +18,7 @@ mod interceptor;
 mod levels;
 mod owner;
 mod page;
+mod progress;
 pub mod proxy;
 mod retry;
 mod site;
@@ -169,6 +170,7 @@ impl S3 {
             sockets: budget.connections(),
             idle: Some(site.endpoint.pool_idle.unwrap_or(POOL_IDLE)),
             connect: timeout.min(Duration::from_secs(5)),
+            untaken: timeout,
         };
         // Credentials have their own sockets: a refresh never waits for bodies.
         let elsewhere = http::Limits { sockets: budget.credentials, idle: None, ..bucket };

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::timeout;
 
+use super::progress::leaving_time;
 use super::{S3, batch, etag, length, page, version};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
@@ -248,6 +249,7 @@ impl WriteStore for S3 {
         condition: &Condition,
     ) -> Result<Written> {
         let (if_none_match, if_match) = self.conditions(condition);
+        let by = Deadline::after(self.retry.timeout);
         let ask = || async {
             let put = with_headers!(self.changes.put_object(), headers, self.new_objects)
                 .bucket(&self.bucket)
@@ -256,6 +258,7 @@ impl WriteStore for S3 {
                 .set_if_match(if_match.clone())
                 .body(bytes.clone().into())
                 .set_request_payer(self.payer());
+            let put = put.customize().mutate_request(leaving_time(by));
             let out = put.send().await.map_err(|e| self.change_failure(e))?;
             written(out.e_tag.as_deref(), None)
         };
@@ -279,6 +282,7 @@ impl WriteStore for S3 {
     }
 
     async fn upload_part(&self, upload: &Upload, number: u16, bytes: Bytes) -> Result<Part> {
+        let by = Deadline::after(self.retry.timeout);
         let ask = || async {
             let part = self
                 .changes
@@ -289,6 +293,7 @@ impl WriteStore for S3 {
                 .part_number(number.into())
                 .body(bytes.clone().into())
                 .set_request_payer(self.payer());
+            let part = part.customize().mutate_request(leaving_time(by));
             let out = part.send().await.map_err(|e| self.change_failure(e))?;
             part_of(number, out.e_tag.as_deref())
         };

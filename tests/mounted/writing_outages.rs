@@ -82,6 +82,54 @@ fn a_file_whose_parts_get_no_answer_fails_and_others_are_written_meanwhile() {
     assert_eq!(store.body("large"), content(2, 12 * MIB));
 }
 
+/// Whether the store has the first request or not: a commit with a condition is settled by a HEAD then.
+#[test]
+fn a_file_whose_content_gets_no_answer_once_is_written_all_the_same() {
+    for fault in [Fault::Delay(Duration::MAX), Fault::Withhold, Fault::Unread] {
+        let (store, proxy, mount) = proxied("--timeout 9s");
+        // One connection for each.
+        let [large, small, new] =
+            [AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false)];
+        let hangs = fault.clone();
+        proxy.script(move |request| {
+            let which = match &*request.path {
+                _ if request.query.contains("partNumber=2") => &large,
+                path if request.method == "PUT" && path.ends_with("/small") => &small,
+                path if request.method == "PUT" && path.ends_with("/new") => &new,
+                _ => return Fault::None,
+            };
+            if which.swap(true, Ordering::SeqCst) { Fault::None } else { hangs.clone() }
+        });
+        std::thread::scope(|scope| {
+            scope.spawn(|| write_large(&mount.path("large"), 1).expect("large"));
+            scope.spawn(|| fs::write(mount.path("small"), "small").expect("small"));
+            scope.spawn(|| {
+                let file = File::create_new(mount.path("new")).expect("new");
+                file.write_all_at(b"new", 0).expect("new");
+                nix::unistd::close(file).expect("new");
+            });
+        });
+        assert_eq!(proxy.did(fault.name()), 3);
+        assert_eq!(store.body("large"), content(1, 12 * MIB));
+        assert_eq!(&store.body("small")[..], b"small");
+        assert_eq!(&store.body("new")[..], b"new");
+        assert_nothing_pending(&store, &mount);
+    }
+}
+
+#[test]
+fn an_upload_that_is_slow_is_sent_once() {
+    let (store, proxy, mount) = proxied("--timeout 9s");
+    // Of a large part some 80 pieces: longer than a connection may do nothing, which is 3 s.
+    proxy.script(|request| match request.query.contains("partNumber=") {
+        true => Fault::ReadSlowly(Duration::from_millis(50)),
+        false => Fault::None,
+    });
+    write_large(&mount.path("large"), 1).expect("written");
+    assert_eq!(proxy.did("read slowly"), 3);
+    assert_eq!(store.body("large"), content(1, 12 * MIB));
+}
+
 /// S3 answers 400 to a token whose time is over, other stores 403. It answers so to the abort as well:
 /// the parts that are left are in the journal.
 #[test]

@@ -18,7 +18,9 @@ use expirefs::store::{Store, Version};
 use super::open_to_all;
 use super::support::block_on;
 use super::support::embedded::Embedded;
-use super::support::proxy::{Answer, Fault, Proxy};
+use super::support::proxy::{Answer, Fault, Proxy, Request};
+use super::support::tls::{Tls, ToPlain};
+use super::support::wait::{HANGS, equal, eventually};
 
 /// A store behind a proxy.
 struct Rig {
@@ -30,9 +32,22 @@ struct Rig {
 
 impl Rig {
     fn new(timeout: Duration) -> Rig {
+        Rig::before(timeout, |_| None).0
+    }
+
+    /// With the server that `before` starts in front of the proxy at this port.
+    fn before(timeout: Duration, before: impl Fn(u16) -> Option<Tls>) -> (Rig, Option<Tls>) {
         let bucket = Embedded::start();
         let proxy = Proxy::start(bucket.endpoint(), |_| Fault::None);
-        let endpoint = open_to_all(proxy.endpoint().url.clone());
+        let url = proxy.endpoint().url.clone();
+        let tls = before(url.rsplit(':').next().unwrap().parse().unwrap());
+        let endpoint = match &tls {
+            None => open_to_all(url),
+            Some(tls) => Endpoint {
+                ca_bundle: Some(tls.authority()),
+                ..open_to_all(format!("https://localhost:{}", tls.port))
+            },
+        };
         let endpoint = Endpoint { bucket: Embedded::BUCKET.to_owned(), ..endpoint };
         let budget = Budget::plan(64, 3, Some(2), 64).unwrap();
         let metrics = Arc::new(Metrics::default());
@@ -40,7 +55,7 @@ impl Rig {
             let site = endpoint.locate().await.unwrap();
             S3::new(&site, &budget, timeout, Arc::new(Clock::server()), metrics.clone()).await
         });
-        Rig { store: store.unwrap(), metrics, proxy, bucket }
+        (Rig { store: store.unwrap(), metrics, proxy, bucket }, tls)
     }
 
     /// Makes a change whose first requests get these faults. Returns the result, and the number of
@@ -253,6 +268,84 @@ fn within_the_timeout_a_change_is_made_or_the_error_shows_if_it_may_be() {
         let done = block_on(brief.put("new", &none, Bytes::from("new"), &condition));
         assert!(matches!(done, Err(Error::Unreachable(_))), "{condition:?}: {done:?}");
     }
+}
+
+/// What a PUT and a part have in common.
+async fn send_both(store: &S3, condition: &Condition, bytes: &Bytes) -> [Result<()>; 2] {
+    let headers = NewHeaders::default();
+    let upload = store.create_upload("large", &headers).await.unwrap().upload;
+    let part = store.upload_part(&upload, 1, bytes.clone()).await.map(|_| ());
+    let put = store.put("put", &headers, bytes.clone(), condition).await.map(|_| ());
+    [part, put]
+}
+
+fn is_content(request: &Request) -> bool {
+    request.method == "PUT"
+}
+
+#[test]
+fn content_that_a_connection_does_not_take_or_answer_is_sent_again_on_another_one() {
+    let bytes = Bytes::from(vec![7; 16 << 20]);
+    for fault in [Fault::Delay(Duration::MAX), Fault::Unread] {
+        let rig = Rig::new(Duration::from_secs(6));
+        let met = AtomicU64::new(0);
+        let stuck = fault.clone();
+        // The first try of each.
+        rig.proxy.script(move |request| match is_content(request) {
+            true if met.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) => stuck.clone(),
+            _ => Fault::None,
+        });
+        let sent = block_on(send_both(&rig.store, &Condition::Any, &bytes));
+        assert_eq!(sent, [Ok(()), Ok(())], "{fault:?}");
+        assert_eq!(rig.proxy.did(fault.name()), 2);
+        assert_eq!(rig.bucket.body("put"), bytes);
+        // The caller has to find out whether it was made.
+        rig.bucket.delete("put");
+        let stuck = fault.clone();
+        rig.proxy.script(move |request| match request.path.ends_with("put") {
+            true => stuck.clone(),
+            false => Fault::None,
+        });
+        let start = Instant::now();
+        let [_, put] = block_on(send_both(&rig.store, &Condition::Absent, &bytes));
+        assert!(matches!(put, Err(Error::Unclear(_))), "{fault:?}: {put:?}");
+        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+        assert_eq!(rig.proxy.did(fault.name()), 3, "{fault:?}");
+    }
+}
+
+/// Also if its last words cannot be sent.
+#[test]
+fn a_connection_that_takes_nothing_is_closed_after_its_request() {
+    for encrypted in [false, true] {
+        let timeout = Duration::from_secs(3);
+        let tls = |port| encrypted.then(|| Tls::before(port, ToPlain::Alert));
+        let (rig, _tls) = Rig::before(timeout, tls);
+        rig.proxy.script(|_| Fault::Unread);
+        let (headers, bytes) = (NewHeaders::default(), Bytes::from(vec![7; 32 << 20]));
+        let sent = block_on(rig.store.put("put", &headers, bytes, &Condition::Any));
+        assert!(matches!(sent, Err(Error::Unclear(_))), "{sent:?}");
+        eventually(HANGS, || {
+            let (opened, closed) =
+                (&rig.metrics.connections_opened, &rig.metrics.connections_closed);
+            equal("closed connections", closed.get(), opened.get())
+        });
+    }
+}
+
+#[test]
+fn content_that_is_taken_slowly_is_sent_once() {
+    let rig = Rig::new(Duration::from_secs(15));
+    let bytes = Bytes::from(vec![7; 8 << 20]);
+    // 128 pieces: longer than a connection may do nothing, which is 5 s.
+    let slow = Fault::ReadSlowly(Duration::from_millis(50));
+    rig.proxy.script(move |request| if is_content(request) { slow.clone() } else { Fault::None });
+    let before = rig.proxy.requests();
+    let headers = NewHeaders::default();
+    let sent = rig.store.put("put", &headers, bytes.clone(), &Condition::Any);
+    assert!(block_on(sent).is_ok());
+    assert_eq!(rig.proxy.requests() - before, 1);
+    assert_eq!(rig.bucket.body("put"), bytes);
 }
 
 /// Each try counts once, with the class of its status, or why there was none.

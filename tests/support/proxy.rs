@@ -91,6 +91,8 @@ pub enum Fault {
     Close,
     /// The server gets it, but the response is lost: closed.
     Lose,
+    /// The server gets it, but the response never comes.
+    Withhold,
     /// Reset (RST) after this many bytes of the body.
     Reset(u64),
     /// Closed (FIN) after this many bytes of the body.
@@ -107,6 +109,10 @@ pub enum Fault {
     Stall(u64),
     /// One byte a second after this many bytes of the body.
     Dribble(u64),
+    /// The content of the request is not read, for ever.
+    Unread,
+    /// The content of the request is read in pieces of 64 KiB, after this time each.
+    ReadSlowly(Duration),
     /// Nothing for this time, then the response.
     Delay(Duration),
     /// The server's response with a changed head.
@@ -125,6 +131,7 @@ impl Fault {
             Fault::None => "none",
             Fault::Close => "close",
             Fault::Lose => "lose",
+            Fault::Withhold => "withhold",
             Fault::Reset(_) => "reset",
             Fault::Truncate(_) => "truncate",
             Fault::Cut(_) => "cut",
@@ -132,6 +139,8 @@ impl Fault {
             Fault::Flip(_) => "flip",
             Fault::Stall(_) => "stall",
             Fault::Dribble(_) => "dribble",
+            Fault::Unread => "unread",
+            Fault::ReadSlowly(_) => "read slowly",
             Fault::Delay(_) => "delay",
             Fault::Rewrite(_) => "rewrite",
             Fault::Whole => "whole",

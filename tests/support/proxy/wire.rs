@@ -5,6 +5,8 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBuf;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -127,7 +129,22 @@ impl Sides<'_> {
     ) -> io::Result<bool> {
         let name = fault.name();
         let mut body = vec![0; head.length().unwrap_or(0) as usize];
-        self.client.read_exact(&mut body).await?;
+        match fault {
+            Fault::Unread => {
+                self.note(name);
+                std::future::pending().await
+            }
+            Fault::ReadSlowly(every) => {
+                self.note(name);
+                // The kernel takes no more than this, so that the client sees how slow it is.
+                setsockopt(self.client.get_ref(), RcvBuf, &PIECE)?;
+                for piece in body.chunks_mut(PIECE) {
+                    tokio::time::sleep(every).await;
+                    self.client.read_exact(piece).await?;
+                }
+            }
+            _ => _ = self.client.read_exact(&mut body).await?,
+        }
         match &fault {
             Fault::Close => {
                 self.note(name);
@@ -155,6 +172,10 @@ impl Sides<'_> {
         if matches!(fault, Fault::Lose) {
             self.note(name);
             return Ok(false);
+        }
+        if matches!(fault, Fault::Withhold) {
+            self.note(name);
+            return Ok(pause(&mut self.client, Duration::MAX).await);
         }
         let bodiless = request.is_head() || [&b" 204"[..], b" 304"].iter().any(|s| answer.says(s));
         let mut chunked = None;
