@@ -147,6 +147,11 @@ impl Fs {
         let is_gone = match opened {
             Some((pending, draft)) => {
                 let renamed = self.rename_pending(draft, &source, &target, replace).await;
+                if renamed.is_ok()
+                    && let Some(ino) = self.inodes.known_number_of_pending(&pending)
+                {
+                    self.inodes.moved(ino, to.0);
+                }
                 if pending.close() {
                     let parent = if renamed.is_ok() { to.0 } else { from.0 };
                     let ino = self.inodes.pending(parent, &pending);
@@ -155,7 +160,7 @@ impl Fs {
                 }
                 renamed?
             }
-            None => self.rename_file(&source, &target, replace).await?,
+            None => self.rename_file(&source, (to.0, &target), replace).await?,
         };
         held.map(Held::unlink);
         if let Some(Draft { pending, .. }) = &at_target {
@@ -222,7 +227,12 @@ impl Fs {
     }
 
     /// Returns whether nothing is left under the old name.
-    async fn rename_file(&self, source: &str, target: &str, replace: Replace) -> Result<bool> {
+    async fn rename_file(
+        &self,
+        source: &str,
+        (parent, target): (u64, &str),
+        replace: Replace,
+    ) -> Result<bool> {
         let file = match self.live_file(source).await {
             Ok(file) => file,
             Err(Error::IsADirectory) => return Err(Error::CrossDevice),
@@ -232,6 +242,7 @@ impl Fs {
         let (object, is_gone) = self.move_object(&file.object(), target, replace).await?;
         self.catalog.wrote(object.clone(), bytes::Bytes::new());
         if let Some(ino) = ino {
+            self.inodes.moved(ino, parent);
             self.replace_version(ino, object);
         }
         Ok(is_gone)
@@ -243,7 +254,13 @@ impl Fs {
         if let Some(Node::File(before)) = self.inodes.get(ino)
             && let Some(file) = self.file_of(object, before.kernel.clone())
         {
+            let lifetime = |file: &File| self.catalog.lifetime(file.expiry);
+            let ends_earlier = lifetime(&file) < lifetime(&before);
             self.inodes.rebind(ino, Node::File(file));
+            // The kernel may cache the name for as long as the version before was to live.
+            if ends_earlier {
+                self.inodes.doubt(ino);
+            }
         }
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use expirefs::bucket::honours::Honours;
+use expirefs::catalog::Trust;
 use expirefs::error::Error;
 use expirefs::expiry::{Touch, Ttl, format_http_date};
 use expirefs::fs::OpenMode;
 use expirefs::fs::attributes::NewAttr;
 use expirefs::fs::change::Replace;
+use expirefs::fs::inode::ROOT;
 use expirefs::pending::journal::Journal;
 use expirefs::store::write::{NewHeaders, WriteStore};
 use proptest::prelude::*;
@@ -1107,7 +1109,7 @@ async fn a_staged_file_is_put_once_under_the_name_it_gets() {
 #[tokio::test(start_paused = true)]
 async fn rmdir_takes_corpses_along_and_nothing_that_is_live() {
     let rig = rig();
-    let here = expirefs::fs::inode::ROOT;
+    let here = ROOT;
     let attr = rig.fs.mkdir(here, "d".as_ref()).await.unwrap();
     rig.tell(attr.ino);
     assert_eq!(rig.fs.mkdir(here, "d".as_ref()).await.err(), Some(Error::Exists));
@@ -1201,5 +1203,30 @@ async fn touch_renews_an_end_of_which_less_than_half_is_left() {
         rig.fs.set_attributes(ino, now).await.unwrap();
         assert_eq!(rig.store.expires("a"), expires(end), "W10");
     }
+    rig.must_be_written().await;
+}
+
+/// The kernel keeps a name for as long as it was told, and what a program has open is answered for.
+#[tokio::test(start_paused = true)]
+async fn the_kernel_drops_the_name_of_a_file_that_is_made_to_expire_earlier() {
+    let ttl_rules = vec![("*.log", Ttl::For(10 * SECOND))];
+    let writing = Some(MakeWriting { ttl_rules, ..MakeWriting::default() });
+    let mut make = Make { writing, ..Make::default() };
+    make.settings.trust = Trust::UntilExpiry;
+    let rig = make.rig();
+    let set = async |ino: u64, ttl: &str| {
+        let name = "user.expirefs.ttl".as_ref();
+        rig.fs.set_end(ino, name, Some(ttl.as_bytes())).await.unwrap();
+    };
+    let dropped = || rig.fs.idle_now().map(|idle| (idle.parent, idle.name));
+    rig.make("a", b"x").await.unwrap();
+    rig.store.put("d/", "", None);
+    let (ino, directory) = (rig.ino("a").await, rig.ino("d").await);
+    set(ino, "2h").await;
+    assert_eq!(dropped(), None, "it lives longer");
+    set(ino, "10m").await;
+    assert_eq!(dropped(), Some((ROOT, "a".to_owned())), "E7");
+    rig.rename("a", "d/a.log", Replace::Yes).await.unwrap();
+    assert_eq!(dropped(), Some((directory, "a.log".to_owned())), "E7");
     rig.must_be_written().await;
 }

@@ -196,6 +196,11 @@ impl Inodes {
         known
     }
 
+    /// Records that the name of an inode is in another directory from now on.
+    pub fn moved(&self, ino: u64, parent: u64) {
+        self.table().moved(ino, parent);
+    }
+
     /// Whether the kernel knows this version and has opened it: it has content or will get it.
     pub fn was_opened(&self, version: &Version) -> bool {
         let opened = |node: &Node| match node {
@@ -235,6 +240,17 @@ impl Inodes {
         };
         let table = self.table();
         let home = table.home(self.hash_of_file(version));
+        table.find(home, same).map(|(ino, ())| ino)
+    }
+
+    /// The number of a pending file that the kernel knows.
+    pub fn known_number_of_pending(&self, pending: &Arc<Pending>) -> Option<u64> {
+        let same = |node: &Node| match node {
+            Node::Pending(known) if Arc::ptr_eq(known, pending) => Some(()),
+            _ => None,
+        };
+        let table = self.table();
+        let home = table.home(hash_of_pending(&self.hasher, pending));
         table.find(home, same).map(|(ino, ())| ino)
     }
 

@@ -172,10 +172,28 @@ impl Table {
         }
         let (node, found) = fresh();
         self.slots.insert(ino, Slot::new(node, parent));
+        self.joins(parent);
+        (ino, found)
+    }
+
+    fn joins(&mut self, parent: u64) {
         if let Some(parent) = self.slots.get_mut(&parent) {
             parent.children += 1;
         }
-        (ino, found)
+    }
+
+    fn leaves(&mut self, parent: u64) {
+        if let Some(parent) = self.slots.get_mut(&parent) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+    }
+
+    /// See [`super::Inodes::moved`].
+    pub(super) fn moved(&mut self, ino: u64, parent: u64) {
+        let Some(slot) = self.slots.get_mut(&ino).filter(|_| ino != ROOT) else { return };
+        let before = std::mem::replace(&mut slot.parent, parent);
+        self.leaves(before);
+        self.joins(parent);
     }
 
     /// Records a use of an inode. Returns whether its kind now exceeds its limit.
@@ -188,9 +206,7 @@ impl Table {
     pub(super) fn remove(&mut self, ino: u64, hasher: &RandomState) {
         let Some(slot) = self.slots.remove(&ino) else { return };
         self.lines.leave(slot.kind, ino);
-        if let Some(parent) = self.slots.get_mut(&slot.parent) {
-            parent.children = parent.children.saturating_sub(1);
-        }
+        self.leaves(slot.parent);
         self.unlist(ino, &slot.node, hasher);
     }
 
