@@ -12,6 +12,7 @@ use aws_sdk_s3::config::interceptors::{
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_s3::error::BoxError;
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
+use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use tokio::time::Instant;
 
@@ -89,6 +90,14 @@ fn kind<'a, N>(operation: &str, requests: &'a Requests<N>) -> (&'a N, Answer) {
     (kept, Answer::Document)
 }
 
+/// Whether a response has content. What has no length may be empty, but not as HTML.
+fn has_page(headers: &Headers) -> bool {
+    match headers.get("content-length") {
+        Some(length) => length != "0",
+        None => headers.get("content-type").is_some_and(|kind| kind.starts_with("text/html")),
+    }
+}
+
 impl Intercept for Interceptor {
     fn name(&self) -> &'static str {
         "Interceptor"
@@ -129,8 +138,10 @@ impl Intercept for Interceptor {
         &self,
         context: &mut BeforeDeserializationInterceptorContextMut<'_>,
         _: &RuntimeComponents,
-        _: &mut ConfigBag,
+        bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        let operation = bag.load::<InFlight>().map_or("", |sent| &sent.operation);
+        let has_no_content = matches!(operation, "PutObject" | "UploadPart");
         let partial = context.response().status().as_u16() == 206;
         let headers = context.response_mut().headers_mut();
         // The SDK panics on an Expires that is not UTF-8 (s3_expires_interceptor.rs, 1.157). It is
@@ -142,6 +153,10 @@ impl Intercept for Interceptor {
         // object.
         if partial && !headers.contains_key("content-range") {
             headers.insert("content-range", "(none)");
+        }
+        // The ETag of a page that a proxy answers with is not that of the object.
+        if has_no_content && has_page(headers) {
+            headers.remove("etag");
         }
         Ok(())
     }

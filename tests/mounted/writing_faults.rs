@@ -132,7 +132,8 @@ struct Case {
 fn faults() -> [(&'static str, Fault); 6] {
     let body = "<Error><Code>InternalError</Code><Message>so the test says</Message></Error>";
     let late = Answer::new(200).header("content-type", "application/xml").body(body);
-    let page = Answer::new(200).header("content-type", "text/html").body("<html>Log in</html>");
+    let page = Answer::new(200).header("content-type", "text/html").header("etag", "\"5f3a\"");
+    let page = page.body("<html>Log in</html>");
     [
         ("closed", Fault::Close),
         ("lost", Fault::Lose),

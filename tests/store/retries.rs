@@ -244,10 +244,10 @@ fn a_refusal_is_returned_at_once_but_not_after_an_unclear_try() {
 #[test]
 fn within_the_timeout_a_change_is_made_or_the_error_shows_if_it_may_be() {
     let rig = Rig::new(Duration::from_secs(2));
-    // A proxy may answer with a page of its own.
+    // A proxy may answer with a page of its own, and its ETag.
     for change in [Change::Put(Condition::Any), Change::Part] {
-        let page =
-            Answer::new(200).header("content-type", "text/html").body("<html>Sign in</html>");
+        let page = Answer::new(200).header("content-type", "text/html").header("etag", "\"5f3a\"");
+        let page = page.body("<html>Sign in</html>");
         let answers = vec![Fault::Answer(page); 50];
         let (done, _) = rig.run(&change, answers);
         assert!(matches!(done, Err(Error::Unclear(_))), "{change:?}: {done:?}");
