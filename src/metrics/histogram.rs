@@ -5,13 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The upper bounds of buckets, and the unit in which durations are added up.
+/// The upper bounds of buckets.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Scale {
-    bounds: &'static [Duration],
-    /// The sum is kept as a number of it, in 64 bits.
-    unit: Duration,
-}
+pub struct Scale(&'static [Duration]);
 
 const fn micros<const N: usize>(of: [u64; N]) -> [Duration; N] {
     let (mut bounds, mut i) = ([Duration::ZERO; N], 0);
@@ -39,15 +35,15 @@ const LIFETIMES: [Duration; 13] = micros([
 ]);
 
 /// How long something took.
-pub static LATENCY: Scale = Scale { bounds: &LATENCIES, unit: Duration::from_nanos(1) };
+pub static LATENCY: Scale = Scale(&LATENCIES);
 
 /// How long something is still valid.
-pub static LIFETIME: Scale = Scale { bounds: &LIFETIMES, unit: Duration::from_millis(1) };
+pub static LIFETIME: Scale = Scale(&LIFETIMES);
 
 impl Scale {
     /// The upper bounds, in seconds; the last bucket has none.
     pub fn bounds_s(&self) -> impl Iterator<Item = f64> {
-        self.bounds.iter().map(Duration::as_secs_f64)
+        self.0.iter().map(Duration::as_secs_f64)
     }
 }
 
@@ -57,33 +53,29 @@ pub struct Histogram {
     scale: &'static Scale,
     /// One for each bound, and one for what is beyond the last.
     counts: Box<[AtomicU64]>,
+    /// Seconds, as the bits of an `f64`: an object may expire in the year 9999, and a million opens of it
+    /// overflow 64 bits of milliseconds.
     sum: AtomicU64,
 }
 
 impl Histogram {
     pub fn new(scale: &'static Scale) -> Histogram {
-        let counts = (0..=scale.bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        let counts = (0..=scale.0.len()).map(|_| AtomicU64::new(0)).collect();
         Histogram { scale, counts, sum: AtomicU64::new(0) }
     }
 
     pub fn add(&self, took: Duration) {
-        let bucket = self.scale.bounds.partition_point(|bound| *bound < took);
+        let bucket = self.scale.0.partition_point(|bound| *bound < took);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(nanos(took) / nanos(self.scale.unit), Ordering::Relaxed);
+        let more = |sum| Some((f64::from_bits(sum) + took.as_secs_f64()).to_bits());
+        // It is always `Some`.
+        let _ = self.sum.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
     }
 
     pub fn now(&self) -> Counts {
         let counts = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-        let sum = self.sum.load(Ordering::Relaxed);
-        // A power of ten, which is exact: the unit in seconds is not.
-        let in_a_second = 1_000_000_000 / nanos(self.scale.unit);
-        Counts { sum_s: sum as f64 / in_a_second as f64, counts }
+        Counts { sum_s: f64::from_bits(self.sum.load(Ordering::Relaxed)), counts }
     }
-}
-
-/// Up to 584 years.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A histogram at one moment. Field names are those of `status`.
@@ -116,7 +108,7 @@ impl Counts {
     /// The bound, in seconds, below which this share of the durations lies; interpolated within its
     /// bucket, as histogram_quantile() of Prometheus does. `None` if there are none.
     pub fn quantile_s(&self, share: f64, scale: &Scale) -> Option<f64> {
-        let (all, bounds) = (self.count(), scale.bounds);
+        let (all, bounds) = (self.count(), scale.0);
         let rank = share * all as f64;
         let mut below = 0.0;
         for (i, &count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -139,8 +131,8 @@ mod tests {
     #[test]
     fn a_duration_is_counted_in_the_first_bucket_whose_bound_it_does_not_exceed() {
         for scale in [&LATENCY, &LIFETIME] {
-            assert!(scale.bounds.is_sorted_by(|a, b| a < b));
-            for (i, bound) in scale.bounds.iter().enumerate() {
+            assert!(scale.0.is_sorted_by(|a, b| a < b));
+            for (i, bound) in scale.0.iter().enumerate() {
                 let histogram = Histogram::new(scale);
                 histogram.add(*bound);
                 histogram.add(*bound + Duration::from_nanos(1));
@@ -160,6 +152,10 @@ mod tests {
         let histogram = Histogram::new(&LIFETIME);
         (0..1_000_000).for_each(|_| histogram.add(Duration::from_secs(400 * 24 * 3600)));
         assert_eq!(histogram.now().sum_s, 1e6 * 400.0 * 86_400.0);
+        // Until the year 9999.
+        let histogram = Histogram::new(&LIFETIME);
+        (0..2_000).for_each(|_| histogram.add(Duration::from_secs(251_000_000_000)));
+        assert_eq!(histogram.now().sum_s, 2e3 * 251e9);
     }
 
     #[test]
