@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
@@ -166,9 +167,37 @@ pub fn in_use() -> io::Result<InUse> {
     Ok(found)
 }
 
+/// The highest use of descriptors that was seen.
+#[derive(Debug, Default)]
+pub struct Peak(Mutex<InUse>);
+
+impl Peak {
+    /// What is open now, which counts, and the highest use so far.
+    pub fn look(&self) -> io::Result<(InUse, InUse)> {
+        let now = in_use()?;
+        let mut peak = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peak.fds = peak.fds.max(now.fds);
+        peak.sockets = peak.sockets.max(now.sockets);
+        Ok((now, *peak))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_highest_use_that_was_seen_is_kept() {
+        const FILES: usize = 300;
+        let peak = Peak::default();
+        let open = || std::fs::File::open("/dev/null").unwrap();
+        let files: Vec<_> = (0..FILES).map(|_| open()).collect();
+        let (now, first) = peak.look().unwrap();
+        assert!(now.fds >= FILES && first.fds == now.fds, "{now:?} {first:?}");
+        drop(files);
+        let (_, second) = peak.look().unwrap();
+        assert!(second.fds >= first.fds, "{first:?} {second:?}");
+    }
 
     #[test]
     fn the_parts_never_exceed_the_limit() {

@@ -1,6 +1,6 @@
 //! The replies of a mount on its control socket: its status, and explanations of names.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use crate::bucket::explain::Explanation;
 use crate::daemon::control::Service;
 use crate::daemon::protocol::Reply;
 use crate::daemon::status::Status;
-use crate::fd_budget::{Budget, InUse};
+use crate::fd_budget::{Budget, Peak};
 use crate::fs::Fs;
 use crate::log::Filter;
 
@@ -29,7 +29,7 @@ pub struct Answers {
     pub started: Instant,
     /// Where metrics are served.
     pub metrics_at: Option<String>,
-    pub peak: Arc<Mutex<InUse>>,
+    pub peak: Arc<Peak>,
     pub log: Filter,
 }
 
@@ -40,9 +40,9 @@ impl Service for Answers {
     }
 
     fn summary(&self) -> Status {
-        let peak = *self.peak.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = self.peak.look().unwrap_or_default();
         let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
-        let status = Status::of(fs, *idle_warn, budget, peak, source, dir, started.elapsed());
+        let status = Status::of(fs, *idle_warn, budget, in_use, source, dir, started.elapsed());
         Status { metrics_at: self.metrics_at.clone(), ..status }
     }
 

@@ -1,7 +1,7 @@
 //! The background tasks of a mount, each of which can be left out.
 
 use std::ffi::OsStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::daemon::scrape::{Expose, Listener};
-use crate::fd_budget::{self, InUse};
+use crate::fd_budget::{self, Peak};
 use crate::fs::Fs;
 use crate::fs::inode::Idle;
 use crate::process;
@@ -24,7 +24,7 @@ pub struct Chores(JoinSet<()>);
 
 impl Chores {
     /// Records the highest number of open descriptors in `peak`.
-    pub fn keep_peak(&mut self, peak: Arc<Mutex<InUse>>) {
+    pub fn keep_peak(&mut self, peak: Arc<Peak>) {
         self.0.spawn(keep_peak(peak));
     }
 
@@ -128,14 +128,11 @@ async fn audit_descriptors(fs: Arc<Fs>) {
 
 /// Records the highest number of open descriptors. Counting takes longer the more there are, so it
 /// is limited to 1 % of the time.
-async fn keep_peak(peak: Arc<Mutex<InUse>>) {
+async fn keep_peak(peak: Arc<Peak>) {
     loop {
         let started = Instant::now();
-        if let Ok(now) = fd_budget::in_use() {
-            let mut peak = peak.lock().unwrap_or_else(PoisonError::into_inner);
-            peak.fds = peak.fds.max(now.fds);
-            peak.sockets = peak.sockets.max(now.sockets);
-        }
+        // It is looked at again soon.
+        let _ = peak.look();
         let pause = Duration::from_secs(1).max(100 * started.elapsed());
         tokio::time::sleep(pause).await;
     }

@@ -21,7 +21,7 @@ mod waiting;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -33,7 +33,7 @@ use crate::body::Accounts;
 use crate::bucket::Bucket;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::fd_budget::{Budget, InUse};
+use crate::fd_budget::{Budget, Peak};
 use crate::fs::Fs;
 use crate::fs::listing::Exactness;
 use crate::fuse::{Fuse, PageCache};
@@ -129,7 +129,7 @@ impl Mounted {
         let (entry, notifier) = session::mount(fuse, &config, &source).await?;
         pages.reached_by(notifier.clone());
 
-        let peak = Arc::new(Mutex::new(InUse::default()));
+        let peak = Arc::new(Peak::default());
         let answers = Arc::new(Answers {
             fs: fs.clone(),
             bucket: asked,

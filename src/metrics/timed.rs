@@ -194,7 +194,10 @@ mod tests {
         let now = operations.now(|errno| errno.to_string());
         let results: Vec<_> = now["write"].results.iter().map(|(r, n)| (r.as_str(), *n)).collect();
         assert_eq!(results, [("133", 2), ("2", 1), ("23", 0), ("5", 1), ("ok", 2)]);
-        assert_eq!((now.len(), now["write"].took.count(), now["write"].took.sum_s), (1, 6, 6.0 * 0.002));
+        assert_eq!(
+            (now.len(), now["write"].took.count(), now["write"].took.sum_s),
+            (1, 6, 6.0 * 0.002)
+        );
     }
 
     #[test]

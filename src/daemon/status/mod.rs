@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::body::State;
-use crate::fd_budget::{self, Budget, InUse};
+use crate::fd_budget::{Budget, InUse};
 use crate::fs::Fs;
 use crate::fs::handle::ReadHandle;
 use crate::metrics::{ByKind, Cache, CacheCounts, Caches, OpenedCounts, Requests};
@@ -111,17 +111,16 @@ pub struct HandleStatus {
 }
 
 impl Status {
-    /// `peak` is the highest use seen before; `source` and `dir` name the mount.
+    /// `now` and `peak` are the use of descriptors; `source` and `dir` name the mount.
     pub fn of(
         fs: &Fs,
         idle_warn: Option<Duration>,
         budget: &Budget,
-        peak: InUse,
+        (now, peak): (InUse, InUse),
         source: &str,
         dir: &str,
         uptime: Duration,
     ) -> Status {
-        let now = fd_budget::in_use().unwrap_or_default();
         let (accounts, metrics) = (fs.accounts(), fs.metrics());
         let bodies = &accounts.bodies;
         let handles = fs.open_handles();
@@ -151,9 +150,9 @@ impl Status {
             inodes: fs.inode_count(),
             fd_limit: budget.limit,
             fds: now.fds,
-            fds_peak: peak.fds.max(now.fds),
+            fds_peak: peak.fds,
             sockets: now.sockets,
-            sockets_peak: peak.sockets.max(now.sockets),
+            sockets_peak: peak.sockets,
             connections_opened: metrics.connections_opened.get(),
             connections_reused: metrics.connections_reused.get(),
             buffer_bytes: accounts.memory.held() << 10,
