@@ -195,7 +195,12 @@ fn of_writing(w: &WritingStatus, to: &mut Describing<'_>) {
     let commits = commits.map(|(result, count)| (vec![("result", result.to_owned())], count));
     to.counters("commits", "Commits of written files, by result; of those that failed after the last close no program was told", commits);
     to.counter("uploads_aborted", "Multipart uploads that were aborted", w.uploads_aborted);
-    to.counter_of("written", Unit::Bytes, "Content of committed files", w.bytes_written as f64);
+    to.counter_of(
+        "written",
+        Unit::Bytes,
+        "Content that programs wrote, also to files that are never committed",
+        w.bytes_written as f64,
+    );
     to.gauge("writes_waiting", "Writes that wait for memory (--buffer-memory)", w.writes_waiting);
     to.gauge_of(
         "pending_memory",
