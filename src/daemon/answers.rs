@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 use tracing::info;
 
 use crate::bucket::Bucket;
 use crate::bucket::explain::Explanation;
 use crate::daemon::control::Service;
 use crate::daemon::protocol::Reply;
-use crate::daemon::status::Status;
+use crate::daemon::status::{Started, Status};
 use crate::fd_budget::{Budget, Peak};
 use crate::fs::Fs;
 use crate::log::Filter;
@@ -26,7 +25,7 @@ pub struct Answers {
     pub dir: String,
     pub budget: Budget,
     pub idle_warn: Option<Duration>,
-    pub started: Instant,
+    pub started: Started,
     /// Where metrics are served.
     pub metrics_at: Option<String>,
     pub peak: Arc<Peak>,
@@ -42,7 +41,7 @@ impl Service for Answers {
     fn summary(&self) -> Status {
         let in_use = self.peak.look().unwrap_or_default();
         let Answers { fs, idle_warn, budget, source, dir, started, .. } = self;
-        let status = Status::of(fs, *idle_warn, budget, in_use, source, dir, started.elapsed());
+        let status = Status::of(fs, *idle_warn, budget, in_use, source, dir, *started);
         Status { metrics_at: self.metrics_at.clone(), ..status }
     }
 

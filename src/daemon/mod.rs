@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tracing::warn;
 
 use crate::body::Accounts;
@@ -44,7 +43,7 @@ use chores::Chores;
 use control::{Server, Service};
 use mounts::MountEntry;
 pub use parts::{budget, budget_without_mount, open_index};
-use status::Status;
+use status::{Started, Status};
 
 /// How long an unmount waits for reads in flight.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -138,7 +137,7 @@ impl Mounted {
             dir: entry.dir.display().to_string(),
             budget,
             idle_warn: config.idle_warn,
-            started: Instant::now(),
+            started: Started::now(fs.clock()),
             metrics_at: metrics_at.as_ref().map(scrape::Listener::at),
             peak: peak.clone(),
             log,

@@ -93,6 +93,8 @@ fn both_formats_show_the_same_as_status() {
     ] {
         assert!(value(&open.body, series) > 0.0, "{series} in {}", open.body);
     }
+    let started = "expirefs_start_time_seconds";
+    assert_eq!(value(&open.body, started), value(&plain.body, started), "it was not restarted");
     assert!(!open.body.contains("large"), "no key is in a label");
     drop(file);
 }

@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::body::State;
+use crate::clock::Clock;
 use crate::fd_budget::{Budget, InUse};
 use crate::fs::Fs;
 use crate::fs::handle::ReadHandle;
@@ -110,6 +112,21 @@ pub struct HandleStatus {
     pub command: Option<String>,
 }
 
+/// When a mount began to serve. The local time is kept, so that it is the same in each status: another
+/// one means another daemon.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    at: Instant,
+    unix: Duration,
+}
+
+impl Started {
+    pub fn now(clock: &Clock) -> Started {
+        let unix = clock.local_now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Started { at: Instant::now(), unix }
+    }
+}
+
 impl Status {
     /// `now` and `peak` are the use of descriptors; `source` and `dir` name the mount.
     pub fn of(
@@ -119,7 +136,7 @@ impl Status {
         (now, peak): (InUse, InUse),
         source: &str,
         dir: &str,
-        uptime: Duration,
+        started: Started,
     ) -> Status {
         let (accounts, metrics) = (fs.accounts(), fs.metrics());
         let bodies = &accounts.bodies;
@@ -128,14 +145,13 @@ impl Status {
             idle_warn.is_some_and(|warn| handle.held_for().is_some_and(|held| held >= warn))
         };
         let reading = || handles.iter().filter_map(|(_, handle)| handle.reading().ok());
-        let local_now = fs.clock().local_now().duration_since(SystemTime::UNIX_EPOCH);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             source: source.to_owned(),
             dir: dir.to_owned(),
-            uptime_s: uptime.as_secs_f64(),
-            started_unix_s: local_now.unwrap_or_default().saturating_sub(uptime).as_secs_f64(),
+            uptime_s: started.at.elapsed().as_secs_f64(),
+            started_unix_s: started.unix.as_secs_f64(),
             metrics_at: None,
             cap: bodies.cap(),
             cap_derivation: budget.to_string(),
