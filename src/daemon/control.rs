@@ -5,8 +5,8 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +65,7 @@ impl Client {
 /// The socket and its clients. Dropping it removes the socket and disconnects the clients.
 pub struct Server {
     path: PathBuf,
+    inode: u64,
     clients: JoinSet<()>,
     asked_to_unmount: mpsc::UnboundedReceiver<Client>,
     waiting: Vec<Client>,
@@ -72,7 +73,10 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // The next mount may have the device number already, and its socket in place of ours.
+        if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
         // It fails if other daemons of the user have sockets in it.
         let _ = self.path.parent().map(fs::remove_dir);
     }
@@ -85,10 +89,11 @@ impl Server {
     /// If there is no folder for the socket, or no socket can be made in it.
     pub fn start(mount: &MountEntry, service: Arc<dyn Service>) -> io::Result<Server> {
         let (path, listener) = listen(mount)?;
+        let inode = inode_of(&path)?;
         let (unmount, asked_to_unmount) = mpsc::unbounded_channel();
         let mut clients = JoinSet::new();
         clients.spawn(accept(listener, service, unmount));
-        Ok(Server { path, clients, asked_to_unmount, waiting: Vec::new() })
+        Ok(Server { path, inode, clients, asked_to_unmount, waiting: Vec::new() })
     }
 
     /// Waits until a client has requested to unmount.
@@ -113,6 +118,10 @@ impl Server {
             let _ = client.tell(outcome).await;
         }
     }
+}
+
+fn inode_of(path: &Path) -> io::Result<u64> {
+    fs::symlink_metadata(path).map(|meta| meta.ino())
 }
 
 /// Serves all clients that connect, until it is dropped.

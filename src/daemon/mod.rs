@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 use tracing::warn;
 
 use crate::body::Accounts;
@@ -220,7 +221,10 @@ impl Mounted {
             () = hurry => {}
         }
         let entry = self.entry.clone();
-        let detached = tokio::task::spawn_blocking(move || mounts::detach(&entry)).await;
+        // The kernel has ended the session: it was unmounted, or its connection was aborted.
+        let is_over = !matches!(self.ended.try_recv(), Err(TryRecvError::Empty));
+        let detach = if is_over { mounts::detach_dead } else { mounts::detach };
+        let detached = tokio::task::spawn_blocking(move || detach(&entry)).await;
         let detached = detached.map_err(|e| io::Error::other(e.to_string())).flatten();
         let outcome =
             detached.map_err(|e| format!("cannot unmount {}: {e}", self.entry.dir.display()));

@@ -234,6 +234,18 @@ pub fn clear(entry: &MountEntry) -> io::Result<()> {
     detach(entry)
 }
 
+/// Detaches a mount whose session has ended, if it is still there. A mount that answers is another one:
+/// the kernel gives the numbers of a mount that is gone to the next one.
+///
+/// # Errors
+/// See [`detach`].
+pub fn detach_dead(entry: &MountEntry) -> io::Result<()> {
+    match entry.now()? {
+        Some(now) if now.pulse() == Pulse::Dead => detach(&now),
+        _ => Ok(()),
+    }
+}
+
 /// Detaches an expirefs mount, wherever it is now. Files that are open stay usable while its daemon
 /// lives.
 ///

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd};
@@ -216,6 +217,26 @@ fn a_dead_mount_whose_device_is_held_open_is_cleared_and_nothing_hangs() {
         }
         end_of(&mut hangs);
         drop(held);
+    }
+}
+
+/// M3: a daemon that ends late leaves the next mount alone, which the kernel may have given the same
+/// numbers, so that it has the same name for its control socket.
+#[test]
+fn a_daemon_that_ends_late_leaves_the_next_mount_and_its_socket() {
+    let bucket = bucket(1);
+    let mut mount = bucket.mounting().start();
+    mount.signal(Signal::SIGSTOP);
+    umount2(mount.dir(), MntFlags::MNT_DETACH).expect("umount2(2)");
+    let next = bucket.mounting().in_background();
+    let output = next.command(mount.dir(), mount.runtime_dir()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    mount.signal(Signal::SIGCONT);
+    mount.ended();
+    assert_eq!(fs::read(mount.path("small")).expect("the next mount"), b"small");
+    for command in ["status", "umount"] {
+        let output = mount.control(command, &[]);
+        assert!(output.status.success(), "{command}: {output:?}");
     }
 }
 
