@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::os::unix::net::UnixStream as StdStream;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, getsockopt};
 use nix::unistd::Uid;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,18 +94,26 @@ pub fn has_lost_its_daemon(mount: &MountEntry) -> bool {
     }
     let dirs = runtime_dir::of_this_user();
     let private = dirs.iter().filter(|dir| runtime_dir::is_private(dir, Uid::effective()));
-    let connected = private.map(|dir| StdStream::connect(socket_of(dir, mount)));
+    let connected = private.map(|dir| connect_at_once(&socket_of(dir, mount)));
     let found = connected.filter(|tried| match tried {
         Err(error) => error.kind() != io::ErrorKind::NotFound,
         Ok(_) => true,
     });
     match found.into_iter().next() {
-        Some(Ok(stream)) => {
-            getsockopt(&stream, PeerCredentials).is_ok_and(|peer| is_dying(peer.pid()))
+        Some(Ok(socket)) => {
+            getsockopt(&socket, PeerCredentials).is_ok_and(|peer| is_dying(peer.pid()))
         }
         Some(Err(error)) => error.kind() == io::ErrorKind::ConnectionRefused,
         None => false,
     }
+}
+
+/// Fails with EAGAIN if so many clients wait already that connect(2) would: a stopped daemon accepts none.
+fn connect_at_once(socket: &Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let client = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(client.as_raw_fd(), &UnixAddr::new(socket)?)?;
+    Ok(client)
 }
 
 /// Whether a process was killed; a thread of it may still wait in the kernel (proc_pid_status(5)).

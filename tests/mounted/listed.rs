@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tokio::net::UnixStream;
 
 use crate::support::embedded::Embedded;
 use crate::support::stuck::end_of;
@@ -16,6 +17,34 @@ use crate::support::wait::within;
 fn text(Output { status, stdout, stderr }: Output) -> String {
     assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).expect("text")
+}
+
+/// Commands that nobody waits for any more stay in the queue of the socket: a monitor that runs `status`
+/// each second fills it within the hour.
+#[test]
+fn no_command_hangs_at_a_stopped_daemon_with_a_full_socket() {
+    let store = Embedded::start();
+    let mount = store.mounting().start();
+    let folder = fs::read_dir(mount.runtime_dir().join("expirefs")).expect("its sockets");
+    let [socket] = &folder.map(|it| it.expect("an entry").path()).collect::<Vec<_>>()[..] else {
+        panic!("it has one socket")
+    };
+    mount.signal(Signal::SIGSTOP);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("one");
+    runtime.block_on(async { while UnixStream::connect(socket).await.is_ok() {} });
+    let dir = mount.dir().to_str().expect("text");
+    let replace = store.mounting().in_background().with("--replace-dead");
+    let commands = [
+        mount.command(&["list", "--json"]),
+        mount.command(&["status", dir]),
+        mount.command(&["umount", dir]),
+        replace.command(mount.dir(), mount.runtime_dir()),
+    ];
+    let ends = commands.map(|mut command| {
+        end_of(&mut command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs"))
+    });
+    mount.signal(Signal::SIGCONT);
+    assert_eq!(ends.map(|end| end.success()), [true, false, false, false]);
 }
 
 #[test]
