@@ -36,7 +36,7 @@ use crate::config::Config;
 use crate::fd_budget::{Budget, Peak};
 use crate::fs::Fs;
 use crate::fs::listing::Exactness;
-use crate::fuse::{Fuse, PageCache};
+use crate::fuse::{Closing, Fuse, PageCache, Workers};
 use crate::log::Filter;
 use crate::metrics::Metrics;
 use answers::Answers;
@@ -64,6 +64,7 @@ pub struct Mounted {
     pages: PageCache,
     control: Option<Server>,
     _chores: Chores,
+    _workers: Closing,
 }
 
 impl Mounted {
@@ -116,9 +117,10 @@ impl Mounted {
         let (alive, ended) = oneshot::channel();
         let plus = config.settings.listing.exactness == Exactness::Exact;
         let pages = PageCache::default();
+        let (workers, closing) = Workers::on(Handle::current());
         let fuse = Fuse::new(
             fs.clone(),
-            Handle::current(),
+            workers,
             config.ownership,
             plus,
             pages.clone(),
@@ -160,7 +162,16 @@ impl Mounted {
         }
         chores.audit_descriptors(fs.clone());
         let control = control.ok();
-        Ok(Mounted { fs, entry, answers, ended, pages, control, _chores: chores })
+        Ok(Mounted {
+            fs,
+            entry,
+            answers,
+            ended,
+            pages,
+            control,
+            _chores: chores,
+            _workers: closing,
+        })
     }
 
     pub fn status(&self) -> Status {

@@ -12,6 +12,7 @@ mod ownership;
 mod page_cache;
 mod refusal;
 mod slow;
+mod workers;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -24,7 +25,6 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::{debug_span, warn};
 
@@ -36,6 +36,7 @@ use changes::{WRITTEN, open_mode};
 pub use ownership::Ownership;
 pub use page_cache::PageCache;
 use refusal::refuse;
+pub use workers::{Closing, Workers};
 
 /// What `df` shows: a bucket has no size limit, so one petabyte, free. The number of blocks fits
 /// into 32 bits; for a larger one, programs compiled for 32 bits get EOVERFLOW.
@@ -56,7 +57,7 @@ const OPENED: FopenFlags = FopenFlags::FOPEN_KEEP_CACHE.union(FopenFlags::FOPEN_
 /// Serves one mount.
 pub struct Fuse {
     fs: Arc<Fs>,
-    runtime: Handle,
+    workers: Workers,
     owner: Ownership,
     /// Whether listings carry attributes. Lazy ones do not know them.
     plus: bool,
@@ -71,14 +72,14 @@ impl Fuse {
     /// `alive` is dropped when the kernel has ended the session.
     pub fn new(
         fs: Arc<Fs>,
-        runtime: Handle,
+        workers: Workers,
         owner: Ownership,
         plus: bool,
         pages: PageCache,
         slow: Option<Duration>,
         alive: oneshot::Sender<()>,
     ) -> Fuse {
-        Fuse { fs, runtime, owner, plus, pages, slow, _alive: alive }
+        Fuse { fs, workers, owner, plus, pages, slow, _alive: alive }
     }
 }
 
@@ -252,14 +253,15 @@ impl Filesystem for Fuse {
         reply: ReplyEmpty,
     ) {
         let op = self.begin(Kind::Releasedir, ino);
-        let _runtime = self.runtime.enter();
-        let _span =
-            debug_span!("releasedir", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0)
-                .entered();
-        match self.fs.releasedir(handle.0) {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(refuse(&self.fs, &op, ino.0, &error)),
-        }
+        let span =
+            debug_span!("releasedir", ino = ino.0, key = self.fs.key_of(ino.0), handle = handle.0);
+        self.workers.run(|_| {
+            let _span = span.entered();
+            match self.fs.releasedir(handle.0) {
+                Ok(()) => reply.ok(),
+                Err(error) => reply.error(refuse(&self.fs, &op, ino.0, &error)),
+            }
+        });
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

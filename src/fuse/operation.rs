@@ -49,20 +49,21 @@ impl Fuse {
     }
 
     fn poll_once(&self, span: Span, work: impl Future<Output = ()> + Send + 'static) {
-        let _runtime = self.runtime.enter();
         let mut work =
             Box::pin(AssertUnwindSafe(work).catch_unwind().instrument(span).map(|done| {
                 if done.is_err() {
                     error!("an operation panicked; it was answered with EIO");
                 }
             }));
-        if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the kernel waits for the reply that it owns, and each operation has a time limit"
-            )]
-            self.runtime.spawn(work);
-        }
+        self.workers.run(|runtime| {
+            if work.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the kernel waits for the reply that it owns, and each operation has a time limit"
+                )]
+                runtime.spawn(work);
+            }
+        });
     }
 }
 
