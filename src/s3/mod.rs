@@ -25,6 +25,7 @@ mod site;
 mod tls;
 mod write;
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -48,6 +49,7 @@ use aws_sdk_s3::types::{ChecksumMode, EncodingType, RequestPayer};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::clock::Clock;
@@ -118,16 +120,26 @@ pub enum Addressing {
 }
 
 /// Runs a future on a thread where it may block: the SDK reads files by `std::fs`, and a disk of a
-/// network may not answer.
+/// network may not answer. If this is dropped, it is polled no more.
 pub async fn on_its_own_thread<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> T {
     let runtime = Handle::current();
-    match spawn_blocking(move || runtime.block_on(work)).await.map_err(JoinError::try_into_panic) {
-        Ok(done) => done,
+    let (_waits, dropped) = oneshot::channel::<Infallible>();
+    let done = spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = dropped => None,
+                done = work => Some(done),
+            }
+        })
+    });
+    match done.await.map_err(JoinError::try_into_panic) {
+        Ok(Some(done)) => done,
         Err(Ok(panic)) => resume_unwind(panic),
         // The runtime ends.
-        Err(Err(_)) => pending().await,
+        Ok(None) | Err(Err(_)) => pending().await,
     }
 }
 

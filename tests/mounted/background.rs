@@ -12,12 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getsid, mkfifo};
 
-use crate::support::Endpoint;
 use crate::support::mount::{self, Setup, detach, is_mounted};
 use crate::support::proxy::{Fault, Proxy, Request};
 use crate::support::s3_server::{Bucket, object, seaweedfs};
 use crate::support::stuck::end_of;
 use crate::support::wait::{HANGS, at_most, equal, eventually};
+use crate::support::{Endpoint, REGION};
 
 fn bucket() -> Bucket {
     let bucket = seaweedfs().bucket("background");
@@ -280,32 +280,43 @@ fn an_interrupted_command_ends_after_its_daemon_with_nothing_mounted() {
     }
 }
 
-/// As on a network disk that does not answer. Each of them is opened before anything is sent.
+/// As on a network disk that does not answer, or with a program that does not end. Each of them is asked
+/// before anything is sent.
 #[test]
-fn a_mount_that_waits_for_a_file_of_its_configuration_can_be_interrupted() {
+fn a_mount_that_waits_for_its_configuration_can_be_interrupted() {
     let bucket = bucket();
-    for variable in ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE"] {
-        for setup_options in ["", "-f"] {
+    let asked =
+        ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "credential_process"];
+    for asked in asked {
+        for options in ["", "-f"] {
             let place = Place::new();
             let pipe = place.path().join("pipe");
             mkfifo(&pipe, Mode::S_IRWXU).expect("a pipe");
-            let setup = Setup::new(bucket.endpoint(), &bucket.name).with(setup_options);
-            let setup = setup.env(variable, pipe.to_str().expect("text"));
+            let pipe = pipe.to_str().expect("text");
+            let url = &bucket.endpoint().url;
+            let setup = Setup::anywhere(&bucket.name).with(options);
+            let setup = setup.with(&format!("--endpoint-url {url} --region {REGION}"));
+            let setup = match asked {
+                "credential_process" => {
+                    let config = place.path().join("config");
+                    let text = format!("[default]\ncredential_process = cat {pipe}\n");
+                    fs::write(&config, text).expect("a file");
+                    setup.env("AWS_CONFIG_FILE", config.to_str().expect("text"))
+                }
+                variable => setup.env(variable, pipe),
+            };
             let mut command = place.command(&setup).spawn().expect("it runs");
             // Nothing is ever written to it, so its reader waits for the end.
             let opened = || {
-                let mut options = OpenOptions::new();
-                let opened = options.write(true).custom_flags(libc::O_NONBLOCK).open(&pipe);
-                opened.map_err(|error| format!("{variable} {setup_options}: {error}"))
+                let mut writing = OpenOptions::new();
+                let opened = writing.write(true).custom_flags(libc::O_NONBLOCK).open(pipe);
+                opened.map_err(|error| format!("{asked} {options}: {error}"))
             };
             let _writer = eventually(HANGS, opened);
             signal(command.id(), Signal::SIGTERM);
-            assert_eq!(end_of(&mut command).code(), Some(1), "{variable} {setup_options}");
+            assert_eq!(end_of(&mut command).code(), Some(1), "{asked} {options}");
             let said = all_of_stderr(&mut command);
-            assert_eq!(
-                said, "expirefs: interrupted; nothing is mounted\n",
-                "{variable} {setup_options}"
-            );
+            assert_eq!(said, "expirefs: interrupted; nothing is mounted\n", "{asked} {options}");
             place.assert_nothing_left();
         }
     }
