@@ -22,16 +22,18 @@ async fn umount(UmountArgs { dir, force }: &UmountArgs) -> Result<ExitCode, Stri
     match asked {
         Some(Ok(())) => {}
         Some(Err(Failure::Refused(why))) => return Err(why),
-        // The daemon has ended before it could answer.
-        Some(Err(Failure::Unanswered(_))) if !is_mounted()? => {}
-        Some(Err(Failure::Unanswered(why))) if !client::has_lost_its_daemon(&mount) => {
-            return Err(format!(
-                "{why}; it is still mounted: `expirefs umount --force {}` detaches it without its \
-                 daemon",
-                dir.display()
-            ));
-        }
-        Some(Err(Failure::Unanswered(_))) => mounts::clear(&mount).map_err(failed)?,
+        Some(Err(Failure::Unanswered(why))) => match mount.hold().map_err(failed)? {
+            // The daemon has ended before it could answer.
+            None => {}
+            Some(mount) if client::has_lost_its_daemon(&mount) => mount.clear().map_err(failed)?,
+            Some(_) => {
+                return Err(format!(
+                    "{why}; it is still mounted: `expirefs umount --force {}` detaches it without \
+                     its daemon",
+                    dir.display()
+                ));
+            }
+        },
         None => mounts::detach(&mount).map_err(failed)?,
     }
     match is_mounted()? {

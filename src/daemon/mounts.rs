@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Deref;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -72,6 +73,20 @@ impl MountEntry {
         Ok(())
     }
 
+    /// Holds the mount, without accessing it. `None` if it is gone.
+    ///
+    /// # Errors
+    /// If another mount lies on top of it.
+    pub fn hold(&self) -> io::Result<Option<Held>> {
+        let Some(entry) = self.now()? else { return Ok(None) };
+        match entry.reach(&entry.dir) {
+            Ok(top) => Ok(Some(Held { entry, top })),
+            // It was unmounted meanwhile.
+            Err(_) if self.now()?.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Holds the mount, without accessing it, if it is the topmost one at `dir`.
     fn reach(&self, dir: &Path) -> io::Result<File> {
         // Whatever is mounted there from now on.
@@ -106,7 +121,7 @@ impl MountEntry {
     ///
     /// # Errors
     /// If the control file system of FUSE (`/sys/fs/fuse/connections`) is not mounted, or refuses.
-    pub fn abort(&self) -> io::Result<()> {
+    fn abort(&self) -> io::Result<()> {
         let number = self.device.rsplit(':').next().unwrap_or_default();
         fs::write(format!("/sys/fs/fuse/connections/{number}/abort"), "1")
     }
@@ -223,15 +238,33 @@ pub fn absolute_or_missing(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Detaches a mount whose daemon is gone. Requests that wait for it fail.
-///
-/// # Errors
-/// See [`detach`].
-pub fn clear(entry: &MountEntry) -> io::Result<()> {
-    // The kernel does it by itself, unless the device is held open: by a thread of the killed daemon
-    // that waits in the kernel for the answer to such a request, or by another process.
-    let _ = entry.abort();
-    detach(entry)
+/// A mount whose numbers no other mount gets while this is held. What is found out about the mount
+/// meanwhile is true of no other.
+#[derive(Debug)]
+pub struct Held {
+    entry: MountEntry,
+    top: File,
+}
+
+impl Deref for Held {
+    type Target = MountEntry;
+
+    fn deref(&self) -> &MountEntry {
+        &self.entry
+    }
+}
+
+impl Held {
+    /// Detaches a mount whose daemon is gone. Requests that wait for it fail.
+    ///
+    /// # Errors
+    /// See [`detach`].
+    pub fn clear(&self) -> io::Result<()> {
+        // The kernel does it by itself, unless the device is held open: by a thread of the killed daemon
+        // that waits in the kernel for the answer to such a request, or by another process.
+        let _ = self.abort();
+        detach(self)
+    }
 }
 
 /// Detaches a mount whose session has ended, if it is still there. A mount that answers is another one:
@@ -253,12 +286,7 @@ pub fn detach_dead(entry: &MountEntry) -> io::Result<()> {
 /// If neither the kernel nor fusermount3 does it, or another mount lies on top of it. It is no
 /// error if the mount is gone already: another mount in its place is left alone.
 pub fn detach(entry: &MountEntry) -> io::Result<()> {
-    let Some(now) = entry.now()? else { return Ok(()) };
-    let top = match entry.reach(&now.dir) {
-        // It was unmounted meanwhile.
-        Err(_) if entry.now()?.is_none() => return Ok(()),
-        found => found?,
-    };
+    let Some(Held { entry: now, top }) = entry.hold()? else { return Ok(()) };
     match umount2(format!("/proc/self/fd/{}", top.as_raw_fd()).as_str(), MntFlags::MNT_DETACH) {
         // A user other than root needs the setuid helper.
         Err(Errno::EPERM) => {

@@ -18,7 +18,7 @@ use tracing::debug;
 
 use crate::config::Config;
 use crate::daemon::client;
-use crate::daemon::mounts::{self, MountEntry};
+use crate::daemon::mounts::{self, Held, MountEntry};
 use crate::daemon::passed;
 use crate::fuse::Fuse;
 
@@ -123,7 +123,7 @@ struct Flags {
 enum Vacancy {
     Free,
     /// A dead expirefs mount, to be replaced.
-    Dead(MountEntry),
+    Dead(Held),
 }
 
 /// Accesses no mount except ours.
@@ -136,12 +136,14 @@ fn vacancy(dir: &Path, replace_dead: bool) -> Result<Vacancy, String> {
         }
         Err(error) => return Err(format!("mount point {shown}: {error}")),
     };
-    match found.filter(MountEntry::is_ours) {
-        None => Ok(Vacancy::Free),
-        Some(entry) if !client::has_lost_its_daemon(&entry) => {
+    let Some(found) = found.filter(MountEntry::is_ours) else { return Ok(Vacancy::Free) };
+    match found.hold().map_err(|error| format!("mount point {shown}: {error}"))? {
+        // It has just been unmounted.
+        None => vacancy(dir, replace_dead),
+        Some(mount) if !client::has_lost_its_daemon(&mount) => {
             Err(format!("{shown} is an expirefs mount already"))
         }
-        Some(entry) if replace_dead => Ok(Vacancy::Dead(entry)),
+        Some(mount) if replace_dead => Ok(Vacancy::Dead(mount)),
         Some(_) => Err(format!(
             "{shown} is a dead expirefs mount, left by a daemon that died: clear it with \
              `expirefs umount {shown}`, or mount with --replace-dead"
@@ -164,8 +166,9 @@ fn open(dir: &Path) -> Result<File, String> {
 /// until it is mounted.
 fn claim(dir: &Path, replace_dead: bool) -> Result<File, String> {
     loop {
-        if let Vacancy::Dead(entry) = vacancy(dir, replace_dead)? {
-            mounts::clear(&entry)
+        if let Vacancy::Dead(mount) = vacancy(dir, replace_dead)? {
+            mount
+                .clear()
                 .map_err(|e| format!("cannot clear the dead mount {}: {e}", dir.display()))?;
             continue;
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use expirefs::daemon::mounts;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -218,6 +219,24 @@ fn a_dead_mount_whose_device_is_held_open_is_cleared_and_nothing_hangs() {
         end_of(&mut hangs);
         drop(held);
     }
+}
+
+/// Of two processes that replace the same dead mount, the slower one leaves the mount of the faster one
+/// alone: while it holds the dead one, no other mount gets its numbers.
+#[test]
+fn a_dead_mount_that_was_replaced_meanwhile_is_cleared_without_harm() {
+    let bucket = bucket(1);
+    let mut mount = bucket.mounting().start();
+    mount.signal(Signal::SIGKILL);
+    mount.ended();
+    let dead = mounts::at(mount.dir()).expect("the mount table").expect("the dead mount");
+    let slower = dead.hold().expect("the mount table").expect("the dead mount");
+    let faster = bucket.mounting().in_background().with("--replace-dead");
+    let output = faster.command(mount.dir(), mount.runtime_dir()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    slower.clear().expect("it is gone already");
+    assert_eq!(fs::read(mount.path("small")).expect("the new mount"), b"small");
+    assert!(mount.control("umount", &[]).status.success());
 }
 
 /// M3: a daemon that ends late leaves the next mount alone, which the kernel may have given the same
