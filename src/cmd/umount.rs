@@ -7,6 +7,7 @@ use super::on_runtime;
 use crate::config::args::UmountArgs;
 use crate::daemon::client::{self, Failure};
 use crate::daemon::mounts;
+use crate::output::say;
 
 pub fn run(args: &UmountArgs) -> Result<ExitCode, String> {
     on_runtime(1, umount(args))
@@ -18,7 +19,10 @@ async fn umount(UmountArgs { dir, force }: &UmountArgs) -> Result<ExitCode, Stri
     let failed = |error: io::Error| format!("{}: {error}", dir.display());
     let mount = client::mount_at(dir, false)?;
     let is_mounted = || mount.now().map(|now| now.is_some()).map_err(failed);
-    let asked = if *force { None } else { Some(client::unmount(&mount).await) };
+    let waits = || {
+        say(&format!("expirefs: {} has closed files that are not committed yet", dir.display()));
+    };
+    let asked = if *force { None } else { Some(client::unmount(&mount, waits).await) };
     match asked {
         Some(Ok(())) => {}
         Some(Err(Failure::Refused(why))) => return Err(why),

@@ -24,6 +24,9 @@ use crate::daemon::status::Status;
 /// then hangs.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long a daemon that lives takes to answer a request for its status, on a host under load.
+const PULSE: Duration = Duration::from_secs(5);
+
 /// How long requests are retried if the daemon closes the connection without a reply, and the pause
 /// between tries.
 const RETRIED: Duration = Duration::from_secs(5);
@@ -76,12 +79,26 @@ pub async fn log_filter(mount: &MountEntry, new: Option<String>) -> Result<Strin
     ask(mount, &Request::Log(new), Some(DAEMON_PATIENCE)).await
 }
 
-/// Returns when it is unmounted.
+/// Returns when it is unmounted. `waits` is called once if that takes long: the daemon lives, and commits
+/// what programs have closed.
 ///
 /// # Errors
-/// See [`Failure`]. A daemon that ends before it has answered is [`Failure::Unanswered`].
-pub async fn unmount(mount: &MountEntry) -> Result<(), Failure> {
-    ask(mount, &Request::Unmount, Some(DAEMON_PATIENCE)).await
+/// See [`Failure`]. A daemon that ends before it has answered is [`Failure::Unanswered`]. Files that could
+/// not be committed are [`Failure::Refused`], with the mount gone.
+pub async fn unmount(mount: &MountEntry, waits: impl FnOnce()) -> Result<(), Failure> {
+    let unmounted = ask(mount, &Request::Unmount, None);
+    tokio::pin!(unmounted);
+    let mut waits = Some(waits);
+    loop {
+        if let Ok(answer) = timeout(DAEMON_PATIENCE, &mut unmounted).await {
+            return answer;
+        }
+        // One that unmounts answers other requests, up to its end.
+        if let Err(why) = ask::<Status>(mount, &Request::Summary, Some(PULSE)).await {
+            return timeout(PULSE, unmounted).await.unwrap_or(Err(why));
+        }
+        waits.take().into_iter().for_each(|waits| waits());
+    }
 }
 
 /// Whether the daemon of a mount is known to be gone: the kernel says so; or it does not answer, and its

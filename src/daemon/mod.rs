@@ -212,6 +212,9 @@ impl Mounted {
     /// # Errors
     /// In words for the operator, if it stays mounted.
     pub async fn unmount(mut self, hurry: impl Future<Output = ()>) -> Result<(), String> {
+        let fs = self.fs.clone();
+        let lost = || fs.writing().map_or(0, |writing| writing.writer.commits.untold.get());
+        let lost_before = lost();
         let (fs, pages, ended) = (&self.fs, &self.pages, &mut self.ended);
         let shut_down = async {
             fs.shut_down(DRAIN).await;
@@ -246,7 +249,17 @@ impl Mounted {
             let _ = tokio::time::timeout(FAREWELL, &mut self.ended).await;
         }
         if let Some(control) = self.control {
-            control.stop(&outcome).await;
+            let told = match lost() - lost_before {
+                0 => outcome.clone(),
+                lost => outcome.clone().and_then(|()| {
+                    Err(format!(
+                        "{} is unmounted, but {lost} of the files that programs had closed could not be \
+                         committed and are lost; its log names them",
+                        self.entry.dir.display()
+                    ))
+                }),
+            };
+            control.stop(&told).await;
         }
         outcome
     }

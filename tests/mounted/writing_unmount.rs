@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use crate::support::content::{MIB, assert_same_bytes, content};
 use crate::support::embedded::Embedded;
 use crate::support::mount::{Mount, Setup, is_mounted};
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Answer, Fault, Proxy};
 use crate::support::tools::{attempt, shell};
 use crate::support::wait::{HANGS, eventually};
 
@@ -184,6 +184,43 @@ fn what_a_program_was_told_to_be_written_is_there_after_a_signal_among_writers()
         }
         eventually(HANGS, || crate::support::wait::equal("uploads", store.uploads(), 0));
     }
+}
+
+/// Nobody else can tell: the program that wrote it has closed it without an error.
+#[test]
+fn umount_says_that_a_closed_file_could_not_be_committed() {
+    let store = Embedded::with_a_file();
+    let proxy = Proxy::start(store.endpoint(), |_| Fault::None);
+    let setup = Setup::new(proxy.endpoint(), Embedded::BUCKET).writable();
+    let mut mount = setup.with("--stage *.tmp").start();
+    // The store answers when it has begun to unmount.
+    let (begun, waits) = mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    proxy.script(move |request| match request.method.as_str() {
+        "PUT" => {
+            let _ = waits.lock().expect("a lock").recv();
+            Fault::Answer(Answer::new(403))
+        }
+        _ => Fault::None,
+    });
+    fs::write(mount.path("f.tmp"), "staged").expect("write");
+    let umount = thread::scope(|threads| {
+        let umount = threads.spawn(|| mount.control("umount", &[]));
+        eventually(HANGS, || match File::open(mount.path("file")) {
+            Ok(_) => Err("files can be opened".to_owned()),
+            Err(_) => Ok(()),
+        });
+        drop(begun);
+        umount.join().expect("it ends")
+    });
+    let said = String::from_utf8(umount.stderr).expect("text");
+    assert_eq!(umount.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("1 of the files that programs had closed could not be committed"),
+        "{said}"
+    );
+    assert!(!is_mounted(mount.dir()));
+    mount.assert_ended_well();
 }
 
 /// A killed connection is no close: a file that a program was still writing is named, and is not
