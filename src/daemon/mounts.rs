@@ -273,8 +273,8 @@ impl Held {
 /// # Errors
 /// See [`detach`].
 pub fn detach_dead(entry: &MountEntry) -> io::Result<()> {
-    match entry.now()? {
-        Some(now) if now.pulse() == Pulse::Dead => detach(&now),
+    match entry.hold()? {
+        Some(mount) if mount.pulse() == Pulse::Dead => detach(&mount),
         _ => Ok(()),
     }
 }
