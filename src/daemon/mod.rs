@@ -212,9 +212,7 @@ impl Mounted {
     /// # Errors
     /// In words for the operator, if it stays mounted.
     pub async fn unmount(mut self, hurry: impl Future<Output = ()>) -> Result<(), String> {
-        let fs = self.fs.clone();
-        let lost = || fs.writing().map_or(0, |writing| writing.writer.commits.untold.get());
-        let lost_before = lost();
+        let lost_before = self.lost();
         let (fs, pages, ended) = (&self.fs, &self.pages, &mut self.ended);
         let shut_down = async {
             fs.shut_down(DRAIN).await;
@@ -248,19 +246,22 @@ impl Mounted {
         if !self.ended.is_terminated() && self.fs.open_handles().is_empty() {
             let _ = tokio::time::timeout(FAREWELL, &mut self.ended).await;
         }
+        let (dir, lost) = (self.entry.dir.display(), self.lost() - lost_before);
+        let told = match lost {
+            0 => outcome.clone(),
+            lost => outcome.clone().and(Err(format!(
+                "{dir} is unmounted, but {lost} of the files that programs had closed could not be \
+                 committed and are lost; its log names them"
+            ))),
+        };
         if let Some(control) = self.control {
-            let told = match lost() - lost_before {
-                0 => outcome.clone(),
-                lost => outcome.clone().and_then(|()| {
-                    Err(format!(
-                        "{} is unmounted, but {lost} of the files that programs had closed could not be \
-                         committed and are lost; its log names them",
-                        self.entry.dir.display()
-                    ))
-                }),
-            };
             control.stop(&told).await;
         }
         outcome
+    }
+
+    /// Files that could not be committed after programs had closed them.
+    fn lost(&self) -> u64 {
+        self.fs.writing().map_or(0, |writing| writing.writer.commits.untold.get())
     }
 }
