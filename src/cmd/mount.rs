@@ -48,8 +48,9 @@ pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, Str
         let mut mounted = Mounted::start(config, budget, log.filter.clone(), give_up, tell).await?;
         let dir = mounted.dir().display().to_string();
         let summary = mounted.summary();
-        let cap = summary().cap;
-        let line = format!("expirefs: mounted {source} on {dir}, at most {cap} open bodies");
+        let first = summary();
+        let line =
+            format!("expirefs: mounted {source} on {dir}, at most {} open bodies", first.cap);
         let goes_on = match starter {
             Some(starter) => starter.leave(&line).await,
             None => {
@@ -58,7 +59,7 @@ pub fn run(args: MountArgs, log: &Log, background: bool) -> Result<ExitCode, Str
             }
         };
         let watched = match supervisor {
-            Some(supervisor) => supervisor.serves(mounted.entry().clone(), &summary()),
+            Some(supervisor) => supervisor.serves(mounted.entry().clone(), &first),
             None => Ok(None),
         };
         let goes_on = goes_on.and_then(|goes_on| watched.map(|watchdog| (goes_on, watchdog)));
