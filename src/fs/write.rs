@@ -353,17 +353,23 @@ impl Fs {
         self.complete(ino, pending, handle.pid).await;
     }
 
-    /// Commits what a file without writers still has, which no program can be told of, and settles it.
-    pub(super) async fn complete(&self, ino: u64, pending: &Arc<Pending>, pid: u32) {
+    /// Commits what a file without writers still has. A failure, which no program sees, is logged once.
+    async fn commit_untold(&self, pending: &Arc<Pending>, pid: Option<u32>) {
         let already_failed = pending.has_failed();
         if let Err(failed) = self.commit(pending, Closing::Now).await
             && !already_failed
+            && pending.is_first_report()
             && let Ok(writing) = self.writing()
         {
             writing.writer.commits.untold.add(1);
-            error!(key = %pending.key(), program = process::described(pid),
+            error!(key = %pending.key(), program = pid.map(process::described),
                 "a file was closed, and could not be committed: {failed}");
         }
+    }
+
+    /// The same after the last close, by this process; then it settles the file.
+    pub(super) async fn complete(&self, ino: u64, pending: &Arc<Pending>, pid: u32) {
+        self.commit_untold(pending, Some(pid)).await;
         pending.discard_failed().await;
         self.settle(ino, pending).await;
     }
@@ -481,9 +487,8 @@ impl Fs {
                 }
                 // Later writes fail, and no upload is left behind.
                 pending.give_up(Error::ShuttingDown).await;
-            } else if let Err(failed) = self.commit(&pending, Closing::Now).await {
-                writing.writer.commits.untold.add(1);
-                error!(%key, "a staged file could not be committed: {failed}");
+            } else {
+                self.commit_untold(&pending, None).await;
             }
         }
         writing.writer.end().await;

@@ -69,6 +69,8 @@ pub struct Pending {
     /// Seconds since 1970 of the last change, by the store's clock.
     modified: AtomicU64,
     committing: AtomicBool,
+    /// Its failure was reported, which no program was told of.
+    reported: AtomicBool,
     began: Instant,
     /// What others can read without waiting.
     shown: Mutex<Shown>,
@@ -144,6 +146,7 @@ impl Pending {
             size: AtomicU64::new(content.size()),
             modified: AtomicU64::new(0),
             committing: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
             began: Instant::now(),
             shown: Mutex::new(Shown { dirty, ..Shown::default() }),
             inner: tokio::sync::Mutex::new(Inner {
@@ -173,6 +176,11 @@ impl Pending {
 
     pub fn has_failed(&self) -> bool {
         self.shown().failed.is_some()
+    }
+
+    /// Whether this is the first report of its failure, which two commits at once both get.
+    pub fn is_first_report(&self) -> bool {
+        !self.reported.swap(true, Ordering::Relaxed)
     }
 
     /// The first failure of this file, if there was one.
