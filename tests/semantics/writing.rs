@@ -1104,6 +1104,24 @@ async fn a_staged_file_is_put_once_under_the_name_it_gets() {
     rig.must_be_written().await;
 }
 
+/// At an unmount, its close and the unmount itself commit it.
+#[tokio::test(start_paused = true)]
+async fn a_staged_file_that_two_commits_lose_counts_once() {
+    let rig = MakeWriting { stage: vec!["*.tmp"], ..MakeWriting::default() }.rig();
+    let file = rig.create("a.tmp", false).await.unwrap();
+    rig.write(file, 0, b"x").await.unwrap();
+    rig.store.decide(|_, _| Fate::Late { made: false });
+    let unmounting = async {
+        tokio::time::sleep(SECOND).await;
+        rig.fs.shut_down(SECOND).await;
+        rig.fs.commit_closed().await;
+    };
+    let (closed, ()) = tokio::join!(rig.close(file), unmounting);
+    closed.unwrap();
+    let commits = &rig.writer().commits;
+    assert_eq!((commits.failed.get(), commits.untold.get()), (1, 1));
+}
+
 // Directories.
 
 #[tokio::test(start_paused = true)]
